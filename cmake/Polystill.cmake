@@ -1,0 +1,33 @@
+# One target a folder. polystill_library(NAME SOURCES ... LINK ...) makes the static library polystill_NAME;
+# polystill_binary(NAME SOURCES ... LINK ...) makes an installed program; polystill_test(NAME SOURCES ... LINK ...) makes
+# a GoogleTest program whose cases ctest knows one by one.
+
+add_library(polystill_options INTERFACE)
+target_include_directories(polystill_options INTERFACE ${CMAKE_SOURCE_DIR})
+target_compile_options(polystill_options INTERFACE -Wall -Wextra -Werror)
+if(CMAKE_CXX_COMPILER_ID MATCHES Clang)
+  target_compile_options(polystill_options INTERFACE -Wthread-safety)
+endif()
+
+function(polystill_library name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;LINK" ${ARGN})
+  add_library(polystill_${name} STATIC ${ARG_SOURCES})
+  target_link_libraries(polystill_${name} PUBLIC ${ARG_LINK} PRIVATE polystill_options)
+  target_include_directories(polystill_${name} PUBLIC ${CMAKE_SOURCE_DIR})
+endfunction()
+
+function(polystill_binary name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;LINK" ${ARGN})
+  add_executable(${name} ${ARG_SOURCES})
+  target_link_libraries(${name} PRIVATE ${ARG_LINK} polystill_options)
+  install(TARGETS ${name} RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+endfunction()
+
+function(polystill_test name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;LINK" ${ARGN})
+  add_executable(${name} ${ARG_SOURCES})
+  target_link_libraries(${name} PRIVATE ${ARG_LINK} polystill_options GTest::gmock GTest::gtest GTest::gtest_main)
+  set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/test)
+  gtest_discover_tests(${name} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR} DISCOVERY_TIMEOUT 60
+                       PROPERTIES TIMEOUT 300)
+endfunction()

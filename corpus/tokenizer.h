@@ -1,0 +1,44 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "polystill/v1/corpus.pb.h"
+#include "polystill/v1/run.pb.h"
+
+namespace polystill::corpus {
+
+// Name of the model file in a tokeniser folder or a model package.
+inline constexpr char kTokenizerFile[] = "tokenizer.model";
+
+// Trains a SentencePiece unigram model on texts sampled from the corpus: both sides of the records of `selections`, at
+// most tokenizer.training_sentences of them, chosen by `seed` alone, spread over the languages as they are, and writes
+// folder/tokenizer.model atomically. Deterministic: the same corpus and seed give the same file. `progress(done, total)`
+// is called now and then. INVALID_ARGUMENT when the texts cannot fill vocab_size (the message says what would).
+absl::Status TrainTokenizer(const v1::Tokenizer& tokenizer, const std::vector<v1::Selection>& selections, uint64_t seed,
+                            const std::string& folder, const std::function<void(int64_t, int64_t)>& progress);
+
+// Text to token ids. Thread-safe.
+class Tokenizer {
+ public:
+  // `file`: a SentencePiece model. NOT_FOUND, DATA_LOSS (not such a model).
+  static absl::StatusOr<std::shared_ptr<const Tokenizer>> Load(const std::string& file, int max_length);
+  ~Tokenizer();
+
+  // At most max_length ids, cut at the end; an empty text gives one unknown id, so that no input is empty.
+  std::vector<int32_t> Encode(std::string_view text) const;
+  int vocab_size() const;
+  int max_length() const;
+
+ private:
+  struct State;
+  explicit Tokenizer(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace polystill::corpus

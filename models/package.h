@@ -1,0 +1,44 @@
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "models/model.h"
+#include "polystill/v1/teacher.pb.h"
+
+namespace polystill::models {
+
+// A model package: a folder from which any Polystill process can serve, evaluate or go on training a model.
+//
+//   teacher.yaml        name, signature, model (see docs/formats.md)
+//   model.safetensors   weights of a native model, or
+//   model.pt            a TorchScript module: forward(ids [rows, length] int64, mask [rows, length] bool) -> [rows, classes]
+//   tokenizer.model     SentencePiece model, when the signature's input is text
+struct PackageInfo {
+  std::string name;
+  // Lower-case hex SHA-256 over name and content of every file of the package.
+  std::string digest;
+  v1::Signature signature;
+};
+
+// A package in memory.
+struct Package {
+  PackageInfo info;
+  std::unique_ptr<Model> model;
+  // Path of the SentencePiece model; empty when the input is ids.
+  std::string tokenizer_file;
+};
+
+// Errors name the file and the key: NOT_FOUND, INVALID_ARGUMENT (teacher.yaml), DATA_LOSS (torn weights, shapes that do
+// not fit the signature).
+absl::StatusOr<Package> LoadPackage(const std::string& folder);
+
+// Writes a package of a native model; the folder appears whole or not at all (an older one of that name is replaced).
+// `tokenizer_file`: copied into the package; empty for ids.
+absl::StatusOr<PackageInfo> SavePackage(const std::string& folder, const std::string& name, const Model& model,
+                                        const ModelShape& shape, const v1::Signature& signature,
+                                        const std::string& tokenizer_file);
+
+}  // namespace polystill::models

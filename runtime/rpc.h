@@ -1,0 +1,43 @@
+#pragma once
+
+#include <grpcpp/grpcpp.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+namespace polystill {
+
+// Version of polystill.v1's messages that this build speaks; sent in every hello and request, refused when different.
+inline constexpr int kProtocolVersion = 1;
+
+// Largest message sent or received, in bytes: a bigger one ends its call with RESOURCE_EXHAUSTED.
+inline constexpr int kMaxMessageBytes = 32 << 20;
+
+grpc::Status ToGrpc(const absl::Status& status);
+absl::Status FromGrpc(const grpc::Status& status);
+
+// FAILED_PRECONDITION with both versions in the message, unless `version` is kProtocolVersion.
+absl::Status CheckProtocolVersion(int version);
+
+// A server that listens. Stop it with server->Shutdown(deadline).
+struct ListeningServer {
+  std::unique_ptr<grpc::Server> server;
+  // host:port with the port that was bound.
+  std::string address;
+  int port = 0;
+};
+
+// Binds `listen` ("host:port"; port 0: any free one) and serves `services` and gRPC's health service on it. Without TLS
+// a host other than loopback is refused (INVALID_ARGUMENT) unless `insecure`. ALREADY_EXISTS when the port is in use.
+// `advertise_host`: the host written into `address`; that of `listen` when empty.
+absl::StatusOr<ListeningServer> Listen(const std::string& listen, const std::vector<grpc::Service*>& services,
+                                       bool insecure = false, const std::string& advertise_host = "");
+
+// A channel to host:port with the message limits and keep-alive of this project. Connects lazily.
+std::shared_ptr<grpc::Channel> Connect(const std::string& address);
+
+}  // namespace polystill

@@ -1,0 +1,59 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "polystill/v1/teacher.pb.h"
+
+namespace polystill::soft_labels {
+
+// Asks the replicas of one teacher for labels: one stream to each, the replica with the fewest records in flight is
+// asked next, credits are kept, a request that failed with UNAVAILABLE or RESOURCE_EXHAUSTED (or whose stream broke) is
+// sent again, to another replica where there is one, with growing pauses, until `Options::give_up_after` has passed.
+//
+//   client threads --Label()--> queue --credits--> stream 1..n --> callback(reply)
+//
+// Thread-safe. Callbacks come from the client's own threads, exactly once each, and must not block.
+class LabelClient {
+ public:
+  struct Options {
+    // Who asks, for the server's logs.
+    std::string client = "student";
+    // Expected digest of the teacher; replies of another are errors. Empty: the first replica's digest.
+    std::string teacher_digest;
+    // Time without any answering replica after which requests fail with UNAVAILABLE. Milliseconds.
+    int64_t give_up_after_ms = 60'000;
+  };
+  // A decoded answer: row-major logits [inputs, classes].
+  struct Labels {
+    std::vector<float> logits;
+    int64_t classes = 0;
+    // Payload bytes that crossed the wire.
+    int64_t bytes = 0;
+  };
+  using Callback = std::function<void(absl::StatusOr<Labels>)>;
+
+  // Connects to every address and waits for the first to describe itself (at most give_up_after_ms). Refuses, by
+  // address, a replica whose digest or signature differs.
+  static absl::StatusOr<std::unique_ptr<LabelClient>> Connect(const std::vector<std::string>& addresses,
+                                                              Options options);
+  // Cancels what is in flight; every callback has been called when it returns.
+  ~LabelClient();
+
+  const v1::DescribeReply& description() const;
+
+  // Asks for labels of `inputs` (split into requests of the server's size as needed; all answers are finite and of the
+  // right shape, or the status says which record is to blame).
+  void Label(v1::LabelSpec spec, std::vector<v1::LabelInput> inputs, Callback callback);
+
+ private:
+  struct State;
+  explicit LabelClient(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace polystill::soft_labels
