@@ -12,7 +12,7 @@ find_package_handle_standard_args(ArrowWheel
   REASON_FAILURE_MESSAGE "run ./polystill setup, or give -DARROW_ROOT=/path/to/pyarrow")
 if(ArrowWheel_FOUND AND NOT TARGET Arrow::parquet)
   add_library(Arrow::parquet INTERFACE IMPORTED)
-  target_compile_options(Arrow::parquet INTERFACE -idirafter ${ARROW_ROOT}/include)
+  target_compile_options(Arrow::parquet INTERFACE "SHELL:-idirafter ${ARROW_ROOT}/include")
   target_link_libraries(Arrow::parquet INTERFACE ${ARROW_PARQUET_LIBRARY} ${ARROW_LIBRARY})
   target_link_options(Arrow::parquet INTERFACE -Wl,-rpath,${ARROW_ROOT})
 endif()
