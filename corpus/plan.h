@@ -29,7 +29,9 @@ struct RecordRef {
 // Languages: cycles of C steps; in each, every language gets its exact share of C * batch_size positions by largest
 // remainder, its k-th position at (k + u) / n of the cycle; C is large enough for every language to get one at least.
 // Within a language: each pass visits every record once, in an order of its own: blocks are permuted, then records are
-// shuffled inside windows of whole blocks. What a step leaves over goes into the next; every step has batch_size records.
+// shuffled inside windows of whole blocks. What a step leaves over goes into the next; every step has batch_size
+// records. Positions count from segment.first_step. Orders are keyed by the languages' names: one more language changes
+// how often the others are drawn, never their order.
 //
 // Thread-compatible: const methods may run at once.
 class Plan {
@@ -40,7 +42,8 @@ class Plan {
   Plan(Plan&&) noexcept;
   Plan& operator=(Plan&&) noexcept;
 
-  // The records at positions [first, last) of the global batch of `step` (0 <= first <= last <= batch_size).
+  // The records at positions [first, last) of the global batch of `step` (0 <= first <= last <= batch_size, step at
+  // least segment.first_step).
   std::vector<RecordRef> Slice(int64_t step, int64_t first, int64_t last) const;
 
   // Positions of a global batch that `rank` of `world_size` takes: [first, last). Contiguous, in rank order, sizes

@@ -27,9 +27,11 @@ class Reader {
   ~Reader();
 
   // The records of `refs`, in their order. DATA_LOSS when a file is torn or a block no longer holds what was indexed.
+  // INVALID_ARGUMENT when a record is not as it should be: an id that is missing or twice in its block, a text that is
+  // null or not UTF-8, a token id out of the vocabulary, a label that is not listed. OUT_OF_RANGE: no such place.
   absl::StatusOr<std::vector<Record>> Read(const std::vector<RecordRef>& refs);
 
-  // Every record of one language, block by block, in the file's order.
+  // The records of one block, in the file's order. Fails as Read does.
   absl::StatusOr<std::vector<Record>> ReadBlock(int language, int block);
 
   // Blocks decoded since Open: how often each block is read per pass is blocks_decoded / (passes * blocks).

@@ -16,10 +16,12 @@ namespace polystill::corpus {
 // Name of the model file in a tokeniser folder or a model package.
 inline constexpr char kTokenizerFile[] = "tokenizer.model";
 
-// Trains a SentencePiece unigram model on texts sampled from the corpus: both sides of the records of `selections`, at
-// most tokenizer.training_sentences of them, chosen by `seed` alone, spread over the languages as they are, and writes
-// folder/tokenizer.model atomically. Deterministic: the same corpus and seed give the same file. `progress(done, total)`
-// is called now and then. INVALID_ARGUMENT when the texts cannot fill vocab_size (the message says what would).
+// Trains a SentencePiece unigram model on distinct texts sampled from the corpus: the sides that `selections` read, at
+// most tokenizer.training_sentences texts, chosen by `seed` alone, spread over the languages as they are; then writes
+// folder/tokenizer.model atomically. Deterministic: the same corpus and seed give the same file. No label is read.
+// `progress(done, total)` counts bytes: those of the files while they are sampled, then as many again at the end of
+// training. INVALID_ARGUMENT when the texts cannot fill vocab_size, or need a larger one (the message says which would
+// do), and as for Reader when the corpus is not as it should be.
 absl::Status TrainTokenizer(const v1::Tokenizer& tokenizer, const std::vector<v1::Selection>& selections, uint64_t seed,
                             const std::string& folder, const std::function<void(int64_t, int64_t)>& progress);
 

@@ -5,10 +5,11 @@
 #include <cstdint>
 #include <memory>
 #include <string>
-#include <utility>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "checkpoint/safetensors.h"
 #include "polystill/v1/run.pb.h"
 
 namespace polystill::models {
@@ -28,10 +29,10 @@ TokenBatch MakeBatch(const std::vector<std::vector<int32_t>>& rows, size_t first
 class Model {
  public:
   virtual ~Model() = default;
-  // Logits [rows, classes].
+  // Logits [rows, classes]. Throws c10::Error, as ATen does, on an id outside the vocabulary.
   virtual at::Tensor Forward(const TokenBatch& batch) const = 0;
   // Names as in the checkpoint, e.g. "embedding.weight".
-  virtual std::vector<std::pair<std::string, at::Tensor>> NamedParameters() const = 0;
+  virtual checkpoint::NamedTensors NamedParameters() const = 0;
   // Whether a row's bits depend on the length that its batch is padded to: then batches hold rows of one length bucket.
   virtual bool pads_to_length() const = 0;
 };
@@ -47,6 +48,16 @@ struct ModelShape {
 // A new model, its initial weights a pure function of (shape, seed): the same on every rank, whatever the number of
 // threads. INVALID_ARGUMENT names the key that does not fit.
 absl::StatusOr<std::unique_ptr<Model>> MakeModel(const ModelShape& shape, uint64_t seed);
+
+// Gives the model's parameters the values of `values`. INVALID_ARGUMENT names a tensor that is missing, surplus, of
+// another shape or dtype, or holds a number that is not finite; nothing is changed then.
+absl::Status SetParameters(const checkpoint::NamedTensors& values, Model* model);
+
+// Number of trained numbers.
+int64_t ParameterCount(const checkpoint::NamedTensors& parameters);
+
+// The length that rows of `length` tokens are padded to by a model that pads: the next power of two, at least 16.
+int64_t LengthBucket(int64_t length);
 
 // Rows of one forward in repeatable mode.
 inline constexpr int64_t kRowsPerForward = 32;

@@ -14,25 +14,29 @@ namespace polystill::models {
 //
 //   teacher.yaml        name, signature, model (see docs/formats.md)
 //   model.safetensors   weights of a native model, or
-//   model.pt            a TorchScript module: forward(ids [rows, length] int64, mask [rows, length] bool) -> [rows, classes]
-//   tokenizer.model     SentencePiece model, when the signature's input is text
+//   model.pt            a TorchScript module: forward(ids [rows, length] int64, mask [rows, length] bool) -> [rows,
+//   classes] tokenizer.model     SentencePiece model, when the signature's input is text
 struct PackageInfo {
   std::string name;
-  // Lower-case hex SHA-256 over name and content of every file of the package.
+  // Lower-case hex SHA-256 over name and content of every file of the package: of what
+  // `find . -type f -printf '%P\0' | LC_ALL=C sort -z | xargs -0 sha256sum` prints in the folder.
   std::string digest;
   v1::Signature signature;
+  // Number of trained numbers.
+  int64_t parameters = 0;
 };
 
 // A package in memory.
 struct Package {
   PackageInfo info;
   std::unique_ptr<Model> model;
-  // Path of the SentencePiece model; empty when the input is ids.
+  // Path of the SentencePiece model; empty when the input is ids. That its ids are below signature.vocab_size is for
+  // whoever opens it to check.
   std::string tokenizer_file;
 };
 
 // Errors name the file and the key: NOT_FOUND, INVALID_ARGUMENT (teacher.yaml), DATA_LOSS (torn weights, shapes that do
-// not fit the signature).
+// not fit the signature, numbers that are not finite).
 absl::StatusOr<Package> LoadPackage(const std::string& folder);
 
 // Writes a package of a native model; the folder appears whole or not at all (an older one of that name is replaced).

@@ -46,8 +46,8 @@ absl::Status WriteAndSync(const std::string& path, std::string_view content) {
 }  // namespace
 
 absl::Status FileError(int error_number, std::string_view path, std::string_view doing) {
-  const std::string message = absl::StrCat(std::string(path), ": cannot ", std::string(doing), ": ",
-                                           std::strerror(error_number));
+  const std::string message =
+      absl::StrCat(std::string(path), ": cannot ", std::string(doing), ": ", std::strerror(error_number));
   switch (error_number) {
     case ENOSPC:
     case EDQUOT:

@@ -37,9 +37,9 @@ absl::StatusOr<ListeningServer> Listen(const std::string& listen, const std::vec
   }
   const std::string host = listen.substr(0, colon);
   if (!insecure && !IsLoopback(host)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("listening on '", listen, "' without TLS is open to everybody who reaches that address; add "
-                     "--insecure if that is meant"));
+    return absl::InvalidArgumentError(absl::StrCat("listening on '", listen,
+                                                   "' without TLS is open to everybody who reaches that address; add "
+                                                   "--insecure if that is meant"));
   }
   grpc::EnableDefaultHealthCheckService(true);
   grpc::ServerBuilder builder;
@@ -51,9 +51,9 @@ absl::StatusOr<ListeningServer> Listen(const std::string& listen, const std::vec
   for (grpc::Service* service : services) builder.RegisterService(service);
   listening.server = builder.BuildAndStart();
   if (listening.server == nullptr || listening.port == 0) {
-    return absl::AlreadyExistsError(
-        absl::StrCat("cannot listen on ", listen, ": the port is in use, or the address is not this machine's; choose "
-                     "another with --listen, or port 0 for any free one"));
+    return absl::AlreadyExistsError(absl::StrCat("cannot listen on ", listen,
+                                                 ": the port is in use, or the address is not this machine's; choose "
+                                                 "another with --listen, or port 0 for any free one"));
   }
   listening.address = absl::StrCat(advertise_host.empty() ? host : advertise_host, ":", listening.port);
   return listening;

@@ -8,6 +8,7 @@
 
 #include "absl/status/statusor.h"
 #include "polystill/v1/teacher.pb.h"
+#include "soft_labels/backoff.h"
 
 namespace polystill::soft_labels {
 
@@ -15,18 +16,29 @@ namespace polystill::soft_labels {
 // asked next, credits are kept, a request that failed with UNAVAILABLE or RESOURCE_EXHAUSTED (or whose stream broke) is
 // sent again, to another replica where there is one, with growing pauses, until `Options::give_up_after` has passed.
 //
-//   client threads --Label()--> queue --credits--> stream 1..n --> callback(reply)
+//   caller's threads --Label()--> inbox --> client_loop (one thread) --router: whom, when--> replica_stream 1..n
+//                                   ^            |                                                 |
+//                                   |            +--> callback(labels)                             |
+//                                   +---------------------- events --------------------------------+
 //
-// Thread-safe. Callbacks come from the client's own threads, exactly once each, and must not block.
+// Thread-safe. Callbacks come from the client's own thread, exactly once each, and must not block; they may call Label,
+// but must not destroy the client.
 class LabelClient {
  public:
   struct Options {
     // Who asks, for the server's logs.
     std::string client = "student";
     // Expected digest of the teacher; replies of another are errors. Empty: the first replica's digest.
-    std::string teacher_digest;
+    std::string teacher_digest = {};
     // Time without any answering replica after which requests fail with UNAVAILABLE. Milliseconds.
     int64_t give_up_after_ms = 60'000;
+    // Time after which a replica that has not answered a request is told to drop it, and another is asked.
+    // Milliseconds.
+    int64_t request_timeout_ms = 30'000;
+    // Pauses of a replica that fails or is full.
+    BackoffOptions backoff = {};
+    // Records that may wait for room at a replica, beyond those in flight; more fail with RESOURCE_EXHAUSTED.
+    int64_t max_waiting_records = 1 << 20;
   };
   // A decoded answer: row-major logits [inputs, classes].
   struct Labels {
@@ -37,8 +49,9 @@ class LabelClient {
   };
   using Callback = std::function<void(absl::StatusOr<Labels>)>;
 
-  // Connects to every address and waits for the first to describe itself (at most give_up_after_ms). Refuses, by
-  // address, a replica whose digest or signature differs.
+  // Connects to every address and waits for the first to describe itself (at most give_up_after_ms, then UNAVAILABLE).
+  // A replica whose digest or signature differs is logged by address and never asked; FAILED_PRECONDITION when none is
+  // left.
   static absl::StatusOr<std::unique_ptr<LabelClient>> Connect(const std::vector<std::string>& addresses,
                                                               Options options);
   // Cancels what is in flight; every callback has been called when it returns.
@@ -47,7 +60,10 @@ class LabelClient {
   const v1::DescribeReply& description() const;
 
   // Asks for labels of `inputs` (split into requests of the server's size as needed; all answers are finite and of the
-  // right shape, or the status says which record is to blame).
+  // right shape, or the status says which record is to blame). `spec`: output defaults to "logits", codec to
+  // dense_fp32. The callback's status is the server's; or DATA_LOSS for an answer that fails the checks,
+  // FAILED_PRECONDITION for another teacher's, UNAVAILABLE when nobody answers, RESOURCE_EXHAUSTED beyond
+  // max_waiting_records, CANCELLED when the client is destroyed.
   void Label(v1::LabelSpec spec, std::vector<v1::LabelInput> inputs, Callback callback);
 
  private:

@@ -13,8 +13,10 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -22,7 +24,7 @@ PAIRS = (("distilled", "gold"), ("distilled", "no_teacher"))
 METRICS = ("accuracy", "macro-F1")
 SUFFIX = "_probabilities"
 
-Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,10 @@ class Tally:
 def read_run(path: Path) -> pa.Table:
     table = pq.read_table(path).sort_by("id")
     return table.filter(table.column("gold").is_valid())
+
+
+def strings(table: pa.Table, column: str) -> list[str]:
+    return [str(value) for value in table.column(column).to_pylist()]
 
 
 def labels_of(table: pa.Table) -> list[str]:
@@ -59,9 +65,9 @@ def tally(tables: Sequence[pa.Table]) -> Tally:
             raise ValueError("the runs were not evaluated on the same records")
     labels = labels_of(first)
     models = [name.removesuffix(SUFFIX) for name in first.column_names if name.endswith(SUFFIX)]
-    languages, language = np.unique(first.column("language").to_pylist(), return_inverse=True)
-    groups, group = np.unique(first.column("group").to_pylist(), return_inverse=True)
-    gold = np.array([labels.index(name) for name in first.column("gold").to_pylist()])
+    languages, language = np.unique(strings(first, "language"), return_inverse=True)
+    groups, group = np.unique(strings(first, "group"), return_inverse=True)
+    gold = np.array([labels.index(name) for name in strings(first, "gold")])
     shape = (len(languages), len(groups), len(tables), len(models), len(labels), 3)
     counts = np.zeros(shape, np.float32)
     for run, table in enumerate(tables):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from recipes.package_topics import SOURCE_LANGUAGE
 from recipes.package_topics.descriptions import Key, Package
 
-TRANSITIONAL = re.compile(r"\b(transitional|dummy)\b.{0,20}\bpackage", re.IGNORECASE)
+TRANSITIONAL = re.compile(r"\b(transitional|dummy)(\W+\w+)?\W+(meta-?)?package\b", re.IGNORECASE)
 LONG_PARAGRAPH = 40  # characters; shorter ones (names, lists) are often rightly the same in two languages
 
 
@@ -68,11 +68,15 @@ def is_transitional(description: str) -> bool:
     return TRANSITIONAL.search(" ".join(description.split())[:200]) is not None
 
 
+def _paragraphs(description: str) -> list[str]:
+    short, _, long = description.partition("\n")
+    return [fold(paragraph) for paragraph in (short, *long.split("\n.\n"))]
+
+
 def is_mostly_english(translation: str, english: str) -> bool:
     """True when over half of the translation's long paragraphs are the English ones, or all of it is."""
-    known = {fold(paragraph) for paragraph in english.split("\n.\n")}
-    folded = (fold(paragraph) for paragraph in translation.split("\n.\n"))
-    paragraphs = [paragraph for paragraph in folded if len(paragraph) >= LONG_PARAGRAPH]
+    known = set(_paragraphs(english))
+    paragraphs = [paragraph for paragraph in _paragraphs(translation) if len(paragraph) >= LONG_PARAGRAPH]
     same = sum(paragraph in known for paragraph in paragraphs)
     return 2 * same > len(paragraphs) or fold(translation) == fold(english)
 

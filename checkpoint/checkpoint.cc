@@ -1,0 +1,116 @@
+#include "checkpoint/checkpoint.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <system_error>
+
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_format.h"
+#include "checkpoint/manifest.h"
+#include "checkpoint/publish.h"
+#include "runtime/files.h"
+#include "runtime/sha256.h"
+#include "runtime/status.h"
+
+namespace polystill::checkpoint {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr char kModelFile[] = "model.safetensors";
+constexpr char kOptimizerFile[] = "optimizer.safetensors";
+constexpr char kManifestFile[] = "MANIFEST.yaml";
+constexpr char kPrefix[] = "step-";
+
+absl::Status WriteTensors(const std::string& folder, const char* name, const NamedTensors& tensors,
+                          v1::CheckpointManifest* manifest) {
+  ASSIGN_OR_RETURN(const std::string content, FormatSafetensors(tensors));
+  *manifest->add_files() = DigestOf(name, content);
+  return WriteFileAtomically(absl::StrCat(folder, "/", name), content);
+}
+
+absl::StatusOr<NamedTensors> ReadTensors(const std::string& folder, const char* name,
+                                         const v1::CheckpointManifest& manifest) {
+  const std::string path = absl::StrCat(folder, "/", name);
+  const auto entry = std::find_if(manifest.files().begin(), manifest.files().end(),
+                                  [name](const v1::FileDigest& file) { return file.name() == name; });
+  if (entry == manifest.files().end()) {
+    return absl::DataLossError(absl::StrCat(path, ": the manifest does not list it"));
+  }
+  absl::StatusOr<std::string> content = ReadFile(path, INT64_MAX);
+  if (!content.ok()) return absl::DataLossError(content.status().message());
+  RETURN_IF_ERROR(CheckDigest(*entry, *content, path));
+  return ParseSafetensors(*content, path);
+}
+
+// Steps of the checkpoints in `folder`, highest first.
+std::vector<int64_t> StepsIn(const std::string& folder) {
+  std::vector<int64_t> steps;
+  std::error_code error;
+  for (fs::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error)) {
+    const std::string name = entry->path().filename().string();
+    int64_t step = 0;
+    if (absl::StartsWith(name, kPrefix) && absl::SimpleAtoi(name.substr(sizeof(kPrefix) - 1), &step)) {
+      steps.push_back(step);
+    }
+  }
+  std::sort(steps.rbegin(), steps.rend());
+  return steps;
+}
+
+}  // namespace
+
+std::string CheckpointPath(const std::string& folder, int64_t step) {
+  return absl::StrFormat("%s/%s%09d", folder, kPrefix, step);
+}
+
+absl::StatusOr<std::string> SaveCheckpoint(const std::string& folder, const CheckpointState& state) {
+  std::string digest;
+  RETURN_IF_ERROR(PublishFolder(CheckpointPath(folder, state.step), [&](const std::string& temporary) -> absl::Status {
+    v1::CheckpointManifest manifest;
+    manifest.set_job(state.job);
+    manifest.set_step(state.step);
+    manifest.set_generation(state.generation);
+    manifest.set_spec_digest(state.spec_digest);
+    manifest.set_plan_digest(state.plan_digest);
+    RETURN_IF_ERROR(WriteTensors(temporary, kModelFile, state.model, &manifest));
+    RETURN_IF_ERROR(WriteTensors(temporary, kOptimizerFile, state.optimizer, &manifest));
+    const std::string yaml = FormatCheckpointManifest(manifest);
+    digest = Sha256Hex(yaml);
+    return WriteFileAtomically(absl::StrCat(temporary, "/", kManifestFile), yaml);
+  }));
+  return digest;
+}
+
+absl::StatusOr<CheckpointState> LoadCheckpoint(const std::string& path) {
+  const std::string manifest_path = absl::StrCat(path, "/", kManifestFile);
+  ASSIGN_OR_RETURN(const std::string yaml, ReadFile(manifest_path));
+  ASSIGN_OR_RETURN(const v1::CheckpointManifest manifest, ParseCheckpointManifest(yaml, manifest_path));
+  CheckpointState state;
+  state.job = manifest.job();
+  state.step = manifest.step();
+  state.generation = manifest.generation();
+  state.spec_digest = manifest.spec_digest();
+  state.plan_digest = manifest.plan_digest();
+  ASSIGN_OR_RETURN(state.model, ReadTensors(path, kModelFile, manifest));
+  ASSIGN_OR_RETURN(state.optimizer, ReadTensors(path, kOptimizerFile, manifest));
+  return state;
+}
+
+LatestCheckpointResult LatestCheckpoint(const std::string& folder) {
+  LatestCheckpointResult result;
+  for (const int64_t step : StepsIn(folder)) {
+    const std::string path = CheckpointPath(folder, step);
+    absl::StatusOr<CheckpointState> state = LoadCheckpoint(path);
+    if (state.ok()) {
+      result.state = *std::move(state);
+      result.path = path;
+      break;
+    }
+    result.refused.push_back({path, state.status()});
+  }
+  return result;
+}
+
+}  // namespace polystill::checkpoint

@@ -1,0 +1,60 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "checkpoint/safetensors.h"
+
+namespace polystill::checkpoint {
+
+// Everything that training needs to go on after `step` applied steps.
+struct CheckpointState {
+  // Name of the job, e.g. "distilled".
+  std::string job;
+  int64_t step = 0;
+  int64_t generation = 0;
+  // Lower-case hex SHA-256; whoever resumes compares them with its own.
+  std::string spec_digest;
+  std::string plan_digest;
+  // Parameters, in the model's order.
+  NamedTensors model;
+  // Moments and step of the optimiser.
+  NamedTensors optimizer;
+};
+
+// A checkpoint is a folder JOB/step-000000120 of
+//
+//   model.safetensors, optimizer.safetensors
+//   MANIFEST.yaml      written last: size and SHA-256 of both, the fields of CheckpointState (docs/formats.md)
+
+// folder/step-%09d.
+std::string CheckpointPath(const std::string& folder, int64_t step);
+
+// Writes the checkpoint of state.step into `folder`; it appears whole or not at all, and an older one of that step is
+// replaced. Returns the digest of its manifest, which vouches for everything in it. RESOURCE_EXHAUSTED on a full disk.
+absl::StatusOr<std::string> SaveCheckpoint(const std::string& folder, const CheckpointState& state);
+
+// Reads one checkpoint (`path` as CheckpointPath gives it) and verifies every digest first. NOT_FOUND (no manifest),
+// DATA_LOSS (names the torn file), INVALID_ARGUMENT (another version of the format).
+absl::StatusOr<CheckpointState> LoadCheckpoint(const std::string& path);
+
+struct RefusedCheckpoint {
+  std::string path;
+  absl::Status reason;
+};
+
+struct LatestCheckpointResult {
+  // The intact checkpoint of the highest step, if there is one.
+  std::optional<CheckpointState> state;
+  std::string path;
+  // Newer ones that were passed over.
+  std::vector<RefusedCheckpoint> refused;
+};
+
+// The newest intact checkpoint in `folder`; a folder that is not there holds none.
+LatestCheckpointResult LatestCheckpoint(const std::string& folder);
+
+}  // namespace polystill::checkpoint

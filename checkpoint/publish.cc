@@ -1,0 +1,59 @@
+#include "checkpoint/publish.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <filesystem>
+#include <system_error>
+
+#include "runtime/files.h"
+#include "runtime/status.h"
+
+namespace polystill::checkpoint {
+namespace {
+
+namespace fs = std::filesystem;
+
+// "a/b" and "a/b/" are the same folder.
+fs::path Normal(const std::string& folder) {
+  const fs::path path = fs::path(folder).lexically_normal();
+  return path.has_filename() ? path : path.parent_path();
+}
+
+// Puts `temporary` in the place of `folder`; what was there ends at `temporary`'s name.
+absl::Status Exchange(const std::string& temporary, const std::string& folder) {
+  if (::renameat2(AT_FDCWD, temporary.c_str(), AT_FDCWD, folder.c_str(), RENAME_EXCHANGE) == 0) {
+    return SyncPath(fs::path(folder).parent_path().string());
+  }
+  if (errno != EINVAL && errno != ENOSYS) return FileError(errno, folder, "replace");
+  // A file system without exchange: for a moment neither is there.
+  const std::string old = temporary + ".old";
+  RETURN_IF_ERROR(RenameDurably(folder, old));
+  RETURN_IF_ERROR(RenameDurably(temporary, folder));
+  return RenameDurably(old, temporary);
+}
+
+absl::Status FillAndPlace(const std::string& temporary, const std::string& folder,
+                          const std::function<absl::Status(const std::string&)>& fill) {
+  RETURN_IF_ERROR(MakeFolder(temporary));
+  RETURN_IF_ERROR(fill(temporary));
+  RETURN_IF_ERROR(SyncPath(temporary));
+  return fs::exists(folder) ? Exchange(temporary, folder) : RenameDurably(temporary, folder);
+}
+
+}  // namespace
+
+absl::Status PublishFolder(const std::string& folder, const std::function<absl::Status(const std::string&)>& fill) {
+  const fs::path target = fs::absolute(Normal(folder));
+  const std::string temporary =
+      (target.parent_path() / absl::StrCat(".", target.filename().string(), ".tmp-", ::getpid())).string();
+  std::error_code ignored;
+  fs::remove_all(temporary, ignored);  // of a dead process that had the same id
+  const absl::Status status = FillAndPlace(temporary, target.string(), fill);
+  fs::remove_all(temporary, ignored);
+  return status;
+}
+
+}  // namespace polystill::checkpoint

@@ -1,0 +1,68 @@
+#include "cli/children.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "cli/log_tail.h"
+#include "runtime/status.h"
+
+namespace polystill::cli {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+constexpr std::chrono::milliseconds kPoll{50};
+
+}  // namespace
+
+Children::~Children() {
+  SignalAll(SIGKILL);
+  while (!all_ended()) {
+    signals_->Wait(kPoll);
+    Poll();
+  }
+}
+
+absl::Status Children::Start(const Launch& launch, bool append) {
+  ASSIGN_OR_RETURN(
+      ChildProcess child,
+      ChildProcess::Start({launch.name, launch.argv, absl::StrCat(log_folder_, "/", launch.name, ".log"), append}));
+  children_.push_back(std::move(child));
+  return absl::OkStatus();
+}
+
+void Children::Poll() {
+  for (ChildProcess& child : children_) {
+    if (child.Poll().has_value() && !HasEnded(child.name())) ended_.push_back(&child);
+  }
+}
+
+bool Children::HasEnded(const std::string& name) const {
+  return std::any_of(ended_.begin(), ended_.end(), [&](const ChildProcess* child) { return child->name() == name; });
+}
+
+bool Children::WaitForAll(std::chrono::milliseconds limit) {
+  const Clock::time_point deadline = Clock::now() + limit;
+  for (Poll(); !all_ended(); Poll()) {
+    if (Clock::now() >= deadline || AsksToEnd(signals_->Wait(kPoll))) return false;
+  }
+  return true;
+}
+
+void Children::EndAll(std::chrono::milliseconds patience) {
+  SignalAll(SIGTERM);
+  if (!WaitForAll(patience)) SignalAll(SIGKILL);
+}
+
+void Children::SignalAll(int signal) {
+  Poll();
+  for (ChildProcess& child : children_) child.Signal(signal);
+}
+
+std::string Obituary(ChildProcess* child) {
+  const std::string tail = LogTail(child->log(), child->log_start());
+  const std::string what = absl::StrCat(child->name(), " ", child->Poll().value_or("still runs"));
+  return tail.empty() ? absl::StrCat(what, "; its log is empty\n")
+                      : absl::StrCat(what, "; end of ", child->log(), ":\n", tail);
+}
+
+}  // namespace polystill::cli

@@ -1,0 +1,54 @@
+#pragma once
+
+#include <chrono>
+#include <deque>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "cli/child_process.h"
+#include "cli/launch.h"
+#include "cli/signals.h"
+
+namespace polystill::cli {
+
+// The processes of one run. Whatever still runs is killed by the destructor. Not thread-safe.
+class Children {
+ public:
+  // Logs go to <log_folder>/<name>.log. `signals` must live longer.
+  Children(std::string log_folder, Signals* signals) : log_folder_(std::move(log_folder)), signals_(signals) {}
+  ~Children();
+  Children(const Children&) = delete;
+  Children& operator=(const Children&) = delete;
+
+  // `append`: keeps what the log holds already.
+  absl::Status Start(const Launch& launch, bool append);
+
+  // Looks who has ended since; cheap.
+  void Poll();
+  // In the order in which their end was seen.
+  const std::vector<ChildProcess*>& ended() const { return ended_; }
+  bool all_ended() const { return ended_.size() == children_.size(); }
+  bool HasEnded(const std::string& name) const;
+
+  // Waits until all have ended; false when `limit` passed first, or a signal asks to end at once.
+  bool WaitForAll(std::chrono::milliseconds limit);
+  // Ends all that still run: SIGTERM, then, after `patience` or at a signal, SIGKILL.
+  void EndAll(std::chrono::milliseconds patience);
+
+  const std::string& log_folder() const { return log_folder_; }
+
+ private:
+  void SignalAll(int signal);
+
+  const std::string log_folder_;
+  Signals* const signals_;
+  // A deque: pointers into it stay valid.
+  std::deque<ChildProcess> children_;
+  std::vector<ChildProcess*> ended_;
+};
+
+// "student-1 was killed by signal 9 (Killed); end of .../student-1.log:" and the last lines of its log.
+std::string Obituary(ChildProcess* child);
+
+}  // namespace polystill::cli

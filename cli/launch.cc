@@ -1,0 +1,46 @@
+#include "cli/launch.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "coordinator/jobs.h"
+
+namespace polystill::cli {
+namespace {
+
+bool IsAsked(const std::vector<coordinator::PlannedJob>& jobs, const std::string& teacher) {
+  return std::any_of(jobs.begin(), jobs.end(), [&](const coordinator::PlannedJob& planned) {
+    return std::find(planned.teachers.begin(), planned.teachers.end(), teacher) != planned.teachers.end();
+  });
+}
+
+}  // namespace
+
+Launch LaunchCoordinator(const std::string& folder, const std::string& run_file,
+                         const std::vector<std::string>& settings, bool overwrite, const std::string& address_file) {
+  Launch launch{"coordinator", {absl::StrCat(folder, "/polystill-coordinator"), "--spec", run_file}};
+  for (const std::string& setting : settings) launch.argv.insert(launch.argv.end(), {"--set", setting});
+  launch.argv.insert(launch.argv.end(), {"--listen", "127.0.0.1:0", "--address-file", address_file});
+  if (overwrite) launch.argv.push_back("--overwrite");
+  return launch;
+}
+
+std::vector<Launch> LaunchMembers(const std::string& folder, const v1::RunSpec& spec, const std::string& address) {
+  std::vector<Launch> launches;
+  const std::vector<coordinator::PlannedJob> jobs = coordinator::PlanJobs(spec);
+  for (const v1::Teacher& teacher : spec.teachers()) {
+    if (!teacher.address().empty() || !IsAsked(jobs, teacher.name())) continue;
+    for (int i = 0; i < teacher.replicas(); ++i) {
+      launches.push_back({absl::StrCat("teacher-", teacher.name(), "-", i),
+                          {absl::StrCat(folder, "/polystill-teacher"), "--coordinator", address, "--teacher",
+                           teacher.name(), "--threads", std::to_string(spec.student().threads())}});
+    }
+  }
+  for (int i = 0; i < spec.student().workers(); ++i) {
+    launches.push_back(
+        {absl::StrCat("student-", i), {absl::StrCat(folder, "/polystill-student"), "--coordinator", address}});
+  }
+  return launches;
+}
+
+}  // namespace polystill::cli

@@ -1,0 +1,54 @@
+#include "cli/launch.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "absl/strings/str_join.h"
+#include "runtime/yaml_proto.h"
+
+namespace polystill::cli {
+namespace {
+
+using testing::ElementsAre;
+
+TEST(LaunchCoordinator, PassesSettingsAndTheAddressFile) {
+  const Launch launch = LaunchCoordinator("/bin", "run.yaml", {"a.b=1", "c=[x, y]"}, true, "/run/address");
+  EXPECT_EQ(launch.name, "coordinator");
+  EXPECT_THAT(launch.argv,
+              ElementsAre("/bin/polystill-coordinator", "--spec", "run.yaml", "--set", "a.b=1", "--set", "c=[x, y]",
+                          "--listen", "127.0.0.1:0", "--address-file", "/run/address", "--overwrite"));
+  EXPECT_EQ(LaunchCoordinator("/bin", "run.yaml", {}, false, "a").argv.back(), "a");
+}
+
+TEST(LaunchMembers, StartsTeachersThatAreAskedAndTheWorkers) {
+  v1::RunSpec spec;
+  ASSERT_TRUE(ReadYaml(R"(version: 1
+name: x
+corpus: {path: c, labels: [a, b]}
+tokenizer: {}
+teachers:
+  - {name: used, package: p, replicas: 2}
+  - {name: unused, package: p}
+  - {name: far, address: 'h:1'}
+student:
+  losses:
+    - {kind: soft_label, teacher: used}
+    - {kind: hard_label, teacher: far}
+  workers: 2
+  threads: 3
+)",
+                       "run.yaml", {}, &spec)
+                  .ok());
+  std::vector<std::string> lines;
+  for (const Launch& launch : LaunchMembers("/bin", spec, "127.0.0.1:7")) {
+    lines.push_back(launch.name + ": " + absl::StrJoin(launch.argv, " "));
+  }
+  EXPECT_THAT(lines,
+              ElementsAre("teacher-used-0: /bin/polystill-teacher --coordinator 127.0.0.1:7 --teacher used --threads 3",
+                          "teacher-used-1: /bin/polystill-teacher --coordinator 127.0.0.1:7 --teacher used --threads 3",
+                          "student-0: /bin/polystill-student --coordinator 127.0.0.1:7",
+                          "student-1: /bin/polystill-student --coordinator 127.0.0.1:7"));
+}
+
+}  // namespace
+}  // namespace polystill::cli

@@ -1,0 +1,57 @@
+#include "cli/report_table.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "absl/strings/str_split.h"
+
+namespace polystill::cli {
+namespace {
+
+constexpr char kReport[] = R"({
+  "run": "topics",
+  "languages": {
+    "de": {"records": 1234, "zero_shot": {"accuracy": 0.41, "macro_f1": 0.4}, "no_teacher": {"accuracy": 0.4, "macro_f1": 0.39},
+           "distilled": {"accuracy": 0.7166, "macro_f1": 0.7}, "gold": {"accuracy": 1, "macro_f1": 0.0}},
+    "pt_BR": {"records": 12, "zero_shot": {"accuracy": 0.1, "macro_f1": 0.2}, "no_teacher": {"accuracy": 0.3, "macro_f1": 0.4},
+              "distilled": {"accuracy": 0.5, "macro_f1": 0.6}, "gold": {"accuracy": 0.7, "macro_f1": 0.8}}
+  },
+  "mean": {"records": 1246, "zero_shot": {"accuracy": 0.255, "macro_f1": 0.3}, "no_teacher": {"accuracy": 0.35, "macro_f1": 0.395},
+           "distilled": {"accuracy": 0.6083, "macro_f1": 0.65}, "gold": {"accuracy": 0.85, "macro_f1": 0.4}}
+})";
+
+TEST(ReportTable, HasARowALanguageAndTheMean) {
+  const absl::StatusOr<std::string> table = ReportTable(kReport);
+  ASSERT_TRUE(table.ok()) << table.status();
+  EXPECT_EQ(*table,
+            "                            zero_shot          no_teacher           distilled                gold\n"
+            "language  records  accuracy  macro-F1  accuracy  macro-F1  accuracy  macro-F1  accuracy  macro-F1\n"
+            "de          1,234      41.0      40.0      40.0      39.0      71.7      70.0     100.0       0.0\n"
+            "pt_BR          12      10.0      20.0      30.0      40.0      50.0      60.0      70.0      80.0\n"
+            "mean        1,246      25.5      30.0      35.0      39.5      60.8      65.0      85.0      40.0\n");
+  const std::vector<std::string> lines = absl::StrSplit(*table, '\n');
+  for (const std::string& line : lines) EXPECT_LE(line.size(), 100u);
+}
+
+TEST(ReportTable, ShowsOnlyWhatIsThere) {
+  const absl::StatusOr<std::string> table = ReportTable(
+      R"({"languages": {"de": {"records": 1, "no_teacher": {"accuracy": 0.25}, "gold": {"accuracy": 0.5}}},
+          "mean": {"records": 1, "no_teacher": {"accuracy": 0.25}, "gold": {"accuracy": 0.5}}})");
+  ASSERT_TRUE(table.ok()) << table.status();
+  EXPECT_EQ(*table,
+            "                   no_teacher        gold\n"
+            "language  records    accuracy    accuracy\n"
+            "de              1        25.0        50.0\n"
+            "mean            1        25.0        50.0\n");
+}
+
+TEST(ReportTable, RefusesWhatIsNoReport) {
+  for (const char* text :
+       {"", "{", "[]", "{}", R"({"languages": {}, "mean": {}})", R"({"languages": {"de": 3}, "mean": {"records": 1}})",
+        R"({"languages": {"de": {"records": "x"}}, "mean": {"records": 1}})"}) {
+    EXPECT_EQ(ReportTable(text).status().code(), absl::StatusCode::kDataLoss) << text;
+  }
+}
+
+}  // namespace
+}  // namespace polystill::cli

@@ -1,0 +1,218 @@
+#include "cli/run_command.h"
+
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <filesystem>
+#include <memory>
+#include <optional>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "cli/children.h"
+#include "cli/exit_codes.h"
+#include "cli/launch.h"
+#include "cli/progress.h"
+#include "cli/report_table.h"
+#include "cli/run_watcher.h"
+#include "cli/signals.h"
+#include "coordinator/run_file.h"
+#include "coordinator/run_folder.h"
+#include "runtime/files.h"
+#include "runtime/status.h"
+
+namespace polystill::cli {
+namespace {
+
+namespace fs = std::filesystem;
+using Clock = std::chrono::steady_clock;
+using std::chrono::milliseconds;
+
+constexpr milliseconds kRedraw{100};
+constexpr milliseconds kAddressWithin{60'000};
+// After a process died: for the coordinator to notice, find the cause and end the run.
+constexpr milliseconds kNoticeWithin{10'000};
+// After the run has ended: for everybody to leave by themselves; then after SIGTERM.
+constexpr milliseconds kLeaveWithin{20'000};
+constexpr milliseconds kTermPatience{5'000};
+
+int TerminalWidth() {
+  constexpr int kUsualWidth = 80;
+  winsize size = {};
+  return ::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : kUsualWidth;
+}
+
+class Session {
+ public:
+  Session(const RunOptions& options, v1::RunSpec spec, std::ostream& out, std::ostream& err)
+      : options_(options),
+        spec_(std::move(spec)),
+        out_(out),
+        err_(err),
+        children_(absl::StrCat(spec_.output(), "/logs"), &signals_),
+        view_(options.terminal) {}
+
+  int Run();
+
+ private:
+  absl::Status StartAll();
+  absl::StatusOr<std::string> AwaitAddress(const std::string& file);
+  void Follow();
+  void Draw();
+  void EndAll();
+  bool Succeeded();
+  int Finish();
+  int Fail(const absl::Status& status);
+  int PrintReport();
+
+  const RunOptions options_;
+  const v1::RunSpec spec_;
+  std::ostream& out_;
+  std::ostream& err_;
+  Signals signals_;
+  Children children_;
+  std::unique_ptr<RunWatcher> watcher_;
+  ProgressView view_;
+  v1::RunStatus status_;
+  bool interrupted_ = false;
+  // The coordinator was told to end the run.
+  bool leaving_ = false;
+};
+
+int Session::Run() {
+  const absl::Status started = StartAll();
+  if (!started.ok() && !interrupted_) return Fail(started);
+  if (started.ok()) Follow();
+  EndAll();
+  return Finish();
+}
+
+absl::Status Session::StartAll() {
+  const std::string address_file = absl::StrCat(children_.log_folder(), "/coordinator-", ::getpid(), ".address");
+  // Appended to: until the coordinator holds the folder, the log may be another run's.
+  RETURN_IF_ERROR(children_.Start(
+      LaunchCoordinator(options_.programs, options_.run_file, options_.settings, options_.overwrite, address_file),
+      true));
+  const absl::StatusOr<std::string> address = AwaitAddress(address_file);
+  std::error_code gone;
+  fs::remove(address_file, gone);
+  RETURN_IF_ERROR(address.status());
+  for (const Launch& launch : LaunchMembers(options_.programs, spec_, *address)) {
+    RETURN_IF_ERROR(children_.Start(launch, false));
+  }
+  // Only now: it starts threads, and a fork should not meet any.
+  watcher_ = std::make_unique<RunWatcher>(*address);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::string> Session::AwaitAddress(const std::string& file) {
+  const Clock::time_point deadline = Clock::now() + kAddressWithin;
+  while (!fs::exists(file)) {
+    children_.Poll();
+    if (children_.HasEnded("coordinator")) return absl::UnavailableError("the coordinator did not start");
+    if (Clock::now() >= deadline) return absl::DeadlineExceededError("the coordinator tells no address");
+    interrupted_ = AsksToEnd(signals_.Wait(kRedraw));
+    if (interrupted_) return absl::CancelledError("stopped");
+  }
+  ASSIGN_OR_RETURN(const std::string address, ReadFile(file));
+  return std::string(absl::StripAsciiWhitespace(address));
+}
+
+// Until the run has ended, or nothing more is to be expected of it.
+void Session::Follow() {
+  std::optional<Clock::time_point> give_up;
+  while (true) {
+    const bool asked = AsksToEnd(signals_.Wait(kRedraw));
+    Draw();
+    children_.Poll();
+    if (HasEnded(status_) || children_.HasEnded("coordinator")) break;
+    if (asked) {
+      interrupted_ = true;
+      out_ << view_.Close() << "stopping; once more ends it at once" << std::endl;
+      leaving_ = watcher_->Stop("stopped by the user").ok();
+      return;
+    }
+    if (!children_.ended().empty() && !give_up.has_value()) give_up = Clock::now() + kNoticeWithin;
+    if (give_up.has_value() && Clock::now() >= *give_up) break;
+  }
+  // The last word may still be on its way.
+  const Clock::time_point deadline = Clock::now() + std::chrono::seconds(1);
+  while (!HasEnded(status_) && children_.HasEnded("coordinator") && Clock::now() < deadline) {
+    signals_.Wait(kRedraw);
+    Draw();
+  }
+}
+
+void Session::Draw() {
+  const RunWatcher::Seen seen = watcher_->Latest();
+  status_ = seen.status;
+  const double age = std::chrono::duration<double>(Clock::now() - seen.at).count();
+  out_ << view_.Update(status_, age, options_.terminal ? TerminalWidth() : 0) << std::flush;
+}
+
+void Session::EndAll() {
+  out_ << view_.Close() << std::flush;
+  if (!(leaving_ || HasEnded(status_)) || !children_.WaitForAll(kLeaveWithin)) children_.EndAll(kTermPatience);
+}
+
+// The coordinator's word, or, when that was lost, its exit status.
+bool Session::Succeeded() {
+  if (HasEnded(status_)) return status_.state() == v1::RunStatus::STATE_DONE;
+  for (const ChildProcess* child : children_.ended()) {
+    if (child->name() == "coordinator") return child->succeeded();
+  }
+  return false;
+}
+
+int Session::Finish() {
+  if (watcher_ != nullptr) Draw();
+  if (Succeeded()) return PrintReport();
+  if (interrupted_ || status_.state() == v1::RunStatus::STATE_STOPPED) {
+    err_ << "polystill: stopped; what is finished lies in " << spec_.output() << std::endl;
+    return kExitInterrupted;
+  }
+  return Fail(absl::InternalError(status_.reason().empty() ? "a process of it ended" : status_.reason()));
+}
+
+// Also what became of the first process that ended badly: the others followed it.
+int Session::Fail(const absl::Status& status) {
+  children_.Poll();
+  out_ << view_.Close() << std::flush;
+  err_ << "polystill: the run failed: " << status.message() << "\n";
+  for (ChildProcess* child : children_.ended()) {
+    if (child->succeeded()) continue;
+    err_ << Obituary(child);
+    break;
+  }
+  err_ << "logs: " << children_.log_folder() << std::endl;
+  return kExitFailed;
+}
+
+int Session::PrintReport() {
+  const std::string path = absl::StrCat(spec_.output(), "/", coordinator::kReportFile);
+  const absl::StatusOr<std::string> report = ReadFile(path);
+  if (!report.ok()) return Fail(report.status());
+  const absl::StatusOr<std::string> table = ReportTable(*report);
+  if (!table.ok()) return Fail(Annotate(table.status(), path));
+  out_ << "\n" << *table << "\n" << path << std::endl;
+  return kExitFine;
+}
+
+}  // namespace
+
+int Run(const RunOptions& options, std::ostream& out, std::ostream& err) {
+  const absl::StatusOr<coordinator::RunFile> run = coordinator::ReadRunFile(options.run_file, options.settings);
+  if (!run.ok()) {
+    err << run.status().message() << std::endl;
+    return kExitUsage;
+  }
+  const std::string& output = run->spec.output();
+  if (!options.overwrite && fs::exists(absl::StrCat(output, "/", coordinator::kStateFile))) {
+    err << output << ": holds an earlier run; choose another output, or delete that run with --overwrite" << std::endl;
+    return kExitUsage;
+  }
+  return Session(options, run->spec, out, err).Run();
+}
+
+}  // namespace polystill::cli

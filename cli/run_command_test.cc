@@ -1,0 +1,142 @@
+#include "cli/run_command.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <sstream>
+
+#include "absl/strings/str_cat.h"
+#include "cli/check_command.h"
+#include "cli/exit_codes.h"
+#include "runtime/files.h"
+
+namespace polystill::cli {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::EndsWith;
+using testing::HasSubstr;
+using testing::Not;
+using testing::StartsWith;
+
+class RunCommandTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ = testing::TempDir() + "run_command_test-" + testing::UnitTest::GetInstance()->current_test_info()->name();
+    fs::remove_all(folder_);
+    fs::create_directories(folder_ + "/corpus");
+    options_.run_file = folder_ + "/run.yaml";
+    options_.programs = folder_ + "/bin";
+    Write("/run.yaml", absl::StrCat("version: 1\nname: x\ncorpus: {path: ", folder_,
+                                    "/corpus, labels: [a, b]}\ntokenizer: {}\nstudent: {losses: [{kind: task}]}\n"
+                                    "output: ",
+                                    folder_, "/out\n"));
+  }
+  void Write(const std::string& name, const std::string& text) {
+    ASSERT_TRUE(WriteFileAtomically(folder_ + name, text).ok());
+  }
+  // A program that is a shell script; $ADDRESS is the file that the coordinator is to write.
+  void WriteProgram(const std::string& name, const std::string& script) {
+    Write("/bin/" + name, absl::StrCat("#!/bin/sh\nADDRESS=\nwhile [ $# -gt 0 ]; do [ \"$1\" = --address-file ] && "
+                                       "ADDRESS=$2; shift; done\n",
+                                       script, "\n"));
+    ASSERT_EQ(::chmod((folder_ + "/bin/" + name).c_str(), 0755), 0);
+  }
+  int Run() { return cli::Run(options_, out_, err_); }
+
+  std::string folder_;
+  RunOptions options_;
+  std::ostringstream out_, err_;
+};
+
+TEST_F(RunCommandTest, MistakesInTheRunFileAreUsage) {
+  options_.settings = {"student.epoch=2"};
+  EXPECT_EQ(Run(), kExitUsage);
+  EXPECT_EQ(err_.str(), "--set student.epoch=2: unknown key; did you mean epochs?\n");
+  EXPECT_FALSE(fs::exists(folder_ + "/out"));
+}
+
+TEST_F(RunCommandTest, AnEarlierRunIsNotTouched) {
+  Write("/out/coordinator.sqlite", "x");
+  EXPECT_EQ(Run(), kExitUsage);
+  EXPECT_EQ(err_.str(),
+            folder_ + "/out: holds an earlier run; choose another output, or delete that run with --overwrite\n");
+}
+
+TEST_F(RunCommandTest, ACoordinatorThatDoesNotStartIsTold) {
+  WriteProgram("polystill-coordinator", "echo 'port in use' >&2; exit 1");
+  EXPECT_EQ(Run(), kExitFailed);
+  EXPECT_EQ(err_.str(),
+            absl::StrCat("polystill: the run failed: the coordinator did not start\n"
+                         "coordinator ended with status 1; end of ",
+                         folder_, "/out/logs/coordinator.log:\n  | port in use\nlogs: ", folder_, "/out/logs\n"));
+}
+
+TEST_F(RunCommandTest, AMissingProgramIsTold) {
+  EXPECT_EQ(Run(), kExitFailed);
+  EXPECT_THAT(err_.str(), HasSubstr("bin/polystill-coordinator: cannot start: No such file"));
+}
+
+TEST_F(RunCommandTest, ACoordinatorThatDiesLaterEndsTheOthers) {
+  WriteProgram("polystill-coordinator", "echo 127.0.0.1:1 > $ADDRESS; echo out of memory; kill -9 $$");
+  WriteProgram("polystill-student", "trap 'echo ended; exit 0' TERM; while :; do sleep 0.01; done");
+  EXPECT_EQ(Run(), kExitFailed);
+  EXPECT_THAT(err_.str(), StartsWith("polystill: the run failed: a process of it ended\n"
+                                     "coordinator was killed by signal 9 (Killed); end of "));
+  EXPECT_THAT(err_.str(), HasSubstr("  | out of memory\n"));
+  EXPECT_EQ(ReadFile(folder_ + "/out/logs/student-0.log").value_or(""), "ended\n");
+}
+
+TEST_F(RunCommandTest, ASignalBeforeTheStartStopsIt) {
+  WriteProgram("polystill-coordinator", "trap 'exit 130' TERM; while :; do sleep 0.01; done");
+  // Stays pending until the run looks for it.
+  sigset_t interrupt, before;
+  sigemptyset(&interrupt);
+  sigaddset(&interrupt, SIGINT);
+  pthread_sigmask(SIG_BLOCK, &interrupt, &before);
+  ::kill(::getpid(), SIGINT);
+  EXPECT_EQ(Run(), kExitInterrupted);
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  EXPECT_EQ(err_.str(), absl::StrCat("polystill: stopped; what is finished lies in ", folder_, "/out\n"));
+}
+
+TEST_F(RunCommandTest, TheTableAndThePathOfTheReportComeLast) {
+  Write("/report.json", R"({"languages": {"de": {"records": 3, "distilled": {"accuracy": 0.5, "macro_f1": 0.25}}},
+                            "mean": {"records": 3, "distilled": {"accuracy": 0.5, "macro_f1": 0.25}}})");
+  WriteProgram("polystill-coordinator",
+               absl::StrCat("cp ", folder_, "/report.json ", folder_, "/out/; echo 127.0.0.1:1 > $ADDRESS; exit 0"));
+  WriteProgram("polystill-student", "exit 0");
+  EXPECT_EQ(Run(), kExitFine) << err_.str();
+  EXPECT_THAT(out_.str(), HasSubstr("de              3      50.0      25.0\n"));
+  EXPECT_THAT(out_.str(), EndsWith(absl::StrCat("\n", folder_, "/out/report.json\n")));
+}
+
+TEST_F(RunCommandTest, ATornReportIsAFailure) {
+  WriteProgram("polystill-coordinator",
+               absl::StrCat("echo '{' > ", folder_, "/out/report.json; echo 127.0.0.1:1 > $ADDRESS; exit 0"));
+  WriteProgram("polystill-student", "exit 0");
+  EXPECT_EQ(Run(), kExitFailed);
+  EXPECT_THAT(err_.str(), HasSubstr("/out/report.json: not a report"));
+}
+
+TEST_F(RunCommandTest, CheckSaysFineOrWhatIsWrong) {
+  EXPECT_EQ(CheckRunFile(options_.run_file, {}, out_, err_), kExitFine);
+  EXPECT_THAT(out_.str(), StartsWith(options_.run_file + ": fine\n  index "));
+  EXPECT_EQ(err_.str(), "");
+  EXPECT_EQ(CheckRunFile(options_.run_file, {"student.workers=0"}, out_, err_), kExitUsage);
+  EXPECT_EQ(err_.str(), "--set student.workers=0: must be at least 1, got 0\n");
+  EXPECT_EQ(CheckRunFile(folder_ + "/none.yaml", {}, out_, err_), kExitUsage);
+  EXPECT_THAT(err_.str(), HasSubstr("/none.yaml: cannot open: No such file"));
+}
+
+TEST_F(RunCommandTest, KeysAreAllThere) {
+  EXPECT_EQ(PrintKeys(out_), kExitFine);
+  EXPECT_THAT(out_.str(), HasSubstr("\nstudent.languages.mixture.tau: number = 1.0"));
+}
+
+}  // namespace
+}  // namespace polystill::cli

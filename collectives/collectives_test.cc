@@ -1,0 +1,174 @@
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+
+#include "collectives/group.h"
+#include "collectives/rank_processes.h"
+#include "collectives/reducer.h"
+#include "collectives/store_server.h"
+
+namespace polystill::collectives {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// A rank exits with 0, or with 10 + its status code; the message goes to the test.
+int Exit(const absl::Status& status) {
+  if (status.ok()) return 0;
+  std::printf("%s\n", std::string(status.message()).c_str());
+  return 10 + static_cast<int>(status.code());
+}
+
+int ExpectThat(bool holds, const char* what) { return holds ? 0 : Exit(absl::InternalError(what)); }
+
+// Sums that need float64: in float32 the rank would be lost beside 2^50.
+int SumRank(const Group::Options& options, const std::string&) {
+  auto group = Group::Create(options);
+  if (!group.ok()) return Exit(group.status());
+  const double big = 0x1p50;
+  const at::Tensor sum = at::full({1000}, big + options.rank, at::kDouble);
+  if (const auto status = (*group)->AllReduceSum(sum); !status.ok()) return Exit(status);
+  const int n = options.world_size;
+  if (!sum.eq(n * big + n * (n - 1) / 2).all().item<bool>()) return Exit(absl::InternalError("wrong sum"));
+  const auto gathered = (*group)->AllGather(std::string(options.rank, 'x'));
+  if (!gathered.ok()) return Exit(gathered.status());
+  for (int rank = 0; rank < n; ++rank) {
+    if ((*gathered)[rank] != std::string(rank, 'x')) return Exit(absl::InternalError("wrong bytes"));
+  }
+  return Exit((*group)->Barrier());
+}
+
+// Loss of rank r: (r + 1) * sum(a) + sum(b * b) over slices; its gradients are known.
+int ReduceRank(const Group::Options& options, const std::string&) {
+  auto group = Group::Create(options);
+  if (!group.ok()) return Exit(group.status());
+  const at::Tensor a = at::zeros({300, 1000}, at::kDouble).set_requires_grad(true);  // 2.4 MB: more than one bucket
+  const at::Tensor b = at::full({7}, 0.1, at::kDouble).set_requires_grad(true);
+  const at::Tensor c = at::ones({600, 1000}, at::kDouble).set_requires_grad(true);
+  auto reducer = Reducer::Create({a, b, c}, group->get());
+  if (!reducer.ok()) return Exit(reducer.status());
+  if ((*reducer)->buckets() < 2) return Exit(absl::InternalError("expected more than one bucket"));
+  const int n = options.world_size;
+  for (int step = 0; step < 5; ++step) {
+    const at::Tensor loss = a.sum() * (options.rank + 1.0) + (b * b).sum() + c.sum() * (step + 1.0);
+    if (const auto status = (*reducer)->Backward(loss); !status.ok()) return Exit(status);
+    const bool right = a.grad().eq(n * (n + 1) / 2.0).all().item<bool>() &&
+                       (b.grad() - n * 0.2).abs().max().item<double>() < 1e-15 &&
+                       c.grad().eq(n * (step + 1.0)).all().item<bool>();
+    if (const int failed = ExpectThat(right, "wrong gradient")) return failed;
+  }
+  return 0;
+}
+
+// An empty slice joins with a loss of zeros.
+int EmptySliceRank(const Group::Options& options, const std::string&) {
+  auto group = Group::Create(options);
+  if (!group.ok()) return Exit(group.status());
+  const at::Tensor weight = at::ones({4}, at::kDouble).set_requires_grad(true);
+  auto reducer = Reducer::Create({weight}, group->get());
+  if (!reducer.ok()) return Exit(reducer.status());
+  const int64_t rows = options.rank == 0 ? 3 : 0;
+  const at::Tensor loss = (at::ones({3, 4}, at::kDouble).narrow(0, 0, rows) * weight).sum();
+  if (const auto status = (*reducer)->Backward(loss); !status.ok()) return Exit(status);
+  return ExpectThat(weight.grad().eq(3.0).all().item<bool>(), "wrong gradient");
+}
+
+// Steps without end, until a peer dies.
+int EndlessRank(const Group::Options& options, const std::string&) {
+  auto group = Group::Create(options);
+  if (!group.ok()) return Exit(group.status());
+  const at::Tensor weight = at::ones({500'000}, at::kDouble).set_requires_grad(true);
+  auto reducer = Reducer::Create({weight}, group->get());
+  if (!reducer.ok()) return Exit(reducer.status());
+  for (int step = 0;; ++step) {
+    if (const auto status = (*reducer)->Backward(weight.sum()); !status.ok()) return Exit(status);
+    if (step == 3) {
+      std::printf("running\n");
+      std::fflush(stdout);
+    }
+  }
+}
+
+void ExpectAllPass(const std::string& function, int world_size) {
+  RankProcesses ranks(function, world_size);
+  for (int rank = 0; rank < world_size; ++rank) {
+    EXPECT_EQ(ranks.Wait(rank), 0) << "rank " << rank << ": " << ranks.ReadLine(rank);
+  }
+}
+
+class WorldSizes : public testing::TestWithParam<int> {};
+TEST_P(WorldSizes, SumsAreExactInFloat64) { ExpectAllPass("sum", GetParam()); }
+TEST_P(WorldSizes, GradientsAreSummedNotAveraged) { ExpectAllPass("reduce", GetParam()); }
+TEST_P(WorldSizes, AnEmptySliceJoins) { ExpectAllPass("empty", GetParam()); }
+INSTANTIATE_TEST_SUITE_P(Ranks, WorldSizes, testing::Values(1, 2, 3));
+
+TEST(Group, AKilledRankIsUnavailableToTheOthersWithinSeconds) {
+  RankProcesses ranks("endless", 3);
+  for (int rank = 0; rank < 3; ++rank) ASSERT_EQ(ranks.ReadLine(rank), "running");
+  ranks.Kill(1);
+  const auto start = Clock::now();
+  for (const int survivor : {0, 2}) {
+    EXPECT_EQ(ranks.Wait(survivor), 10 + static_cast<int>(absl::StatusCode::kUnavailable));
+    const std::string message = ranks.ReadLine(survivor);
+    EXPECT_NE(message.find("rank " + std::to_string(survivor) + " of 3"), std::string::npos) << message;
+    EXPECT_NE(message.find("127.0.0.1"), std::string::npos) << message;
+  }
+  EXPECT_LT(Clock::now() - start, std::chrono::seconds(5));
+}
+
+TEST(Group, AWorldOfOneNeedsNoStore) {
+  auto group = Group::Create({});
+  ASSERT_TRUE(group.ok()) << group.status();
+  EXPECT_TRUE((*group)->Barrier().ok());
+  EXPECT_EQ(*(*group)->AllGather("ab"), std::vector<std::string>{"ab"});
+}
+
+TEST(Group, NamesAHostThatIsNotThisMachines) {
+  Group::Options options;
+  options.host = "host.invalid";
+  const auto group = Group::Create(options);
+  EXPECT_EQ(group.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_NE(group.status().message().find("host.invalid"), absl::string_view::npos) << group.status();
+}
+
+TEST(Group, NamesAStoreThatDoesNotAnswer) {
+  Group::Options options;
+  options.world_size = 2;
+  options.store_host = "127.0.0.1";
+  options.store_port = 1;
+  options.timeout = std::chrono::milliseconds(500);
+  const auto group = Group::Create(options);
+  EXPECT_EQ(group.status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_NE(group.status().message().find("127.0.0.1:1"), absl::string_view::npos) << group.status();
+}
+
+TEST(Reducer, RefusesALossThatLeavesAParameterOut) {
+  auto group = Group::Create({});
+  ASSERT_TRUE(group.ok());
+  const at::Tensor used = at::ones({3}).set_requires_grad(true);
+  const at::Tensor unused = at::ones({3}).set_requires_grad(true);
+  auto reducer = Reducer::Create({used, unused}, group->get());
+  ASSERT_TRUE(reducer.ok()) << reducer.status();
+  EXPECT_EQ((*reducer)->Backward(used.sum()).code(), absl::StatusCode::kInternal);
+}
+
+TEST(StoreServer, SaysWhatIsWrongWithItsAddress) {
+  auto first = StoreServer::Start("127.0.0.1");
+  ASSERT_TRUE(first.ok()) << first.status();
+  EXPECT_GT((*first)->port(), 0);
+  EXPECT_EQ(StoreServer::Start("127.0.0.1", (*first)->port()).status().code(), absl::StatusCode::kAlreadyExists);
+  EXPECT_EQ(StoreServer::Start("host.invalid").status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(StoreServer::Start("192.0.2.1").status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+}  // namespace
+}  // namespace polystill::collectives
+
+int main(int argc, char** argv) {
+  using namespace polystill::collectives;
+  return RankTestMain(argc, argv,
+                      {{"sum", SumRank}, {"reduce", ReduceRank}, {"empty", EmptySliceRank}, {"endless", EndlessRank}});
+}

@@ -1,0 +1,103 @@
+#include "collectives/reducer.h"
+
+#include <algorithm>
+#include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
+#include <torch/csrc/distributed/c10d/reducer.hpp>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "collectives/c10d_status.h"
+#include "runtime/status.h"
+
+namespace polystill::collectives {
+namespace {
+
+using Future = c10::ivalue::Future;
+
+// Sums a bucket over the ranks and keeps hold of the work, to ask afterwards whether it came to its end. c10d::Reducer
+// divides by the world size only where no such hook is set.
+class SumHook : public c10d::CommHookInterface {
+ public:
+  explicit SumHook(const Group* group) : group_(group) {}
+
+  c10::intrusive_ptr<Future> runHook(c10d::GradBucket& bucket) override {
+    std::vector<at::Tensor> tensors = {bucket.getBuffer()};
+    works_.push_back(group_->process_group()->allreduce(tensors));
+    return works_.back()->getFuture();
+  }
+
+  at::Tensor parseHookResult(const c10::IValue& result) override {
+    return c10d::detail::parseCppCommHookResult(result);
+  }
+
+  void Begin() { works_.clear(); }
+
+  // Buckets that were reduced whole since Begin. Throws when one was not.
+  int Completed() {
+    for (const auto& work : works_) work->wait();  // a work's future is ready a moment before the work says so
+    return static_cast<int>(works_.size());
+  }
+
+ private:
+  const Group* const group_;
+  std::vector<c10::intrusive_ptr<c10d::Work>> works_;
+};
+
+}  // namespace
+
+struct Reducer::State {
+  const Group* group = nullptr;
+  std::vector<at::Tensor> parameters;
+  int buckets = 0;
+  SumHook* hook = nullptr;  // owned by `reducer`
+  std::unique_ptr<c10d::Reducer> reducer;
+};
+
+Reducer::Reducer(std::unique_ptr<State> state) : state_(std::move(state)) {}
+Reducer::~Reducer() = default;
+
+absl::StatusOr<std::unique_ptr<Reducer>> Reducer::Create(const std::vector<at::Tensor>& parameters,
+                                                         const Group* group) {
+  auto state = std::make_unique<State>();
+  state->group = group;
+  state->parameters.assign(parameters.rbegin(), parameters.rend());
+  RETURN_IF_ERROR(CatchC10d(absl::StrCat(group->name(), ": prepare the all-reduce"), [&] {
+    const std::vector<size_t> limits = {c10d::kDefaultFirstBucketBytes, c10d::kDefaultBucketBytesCap};
+    const auto buckets = std::get<0>(c10d::compute_bucket_assignment_by_size(state->parameters, limits));
+    state->buckets = static_cast<int>(buckets.size());
+    state->reducer = std::make_unique<c10d::Reducer>(
+        state->parameters, buckets, group->process_group(), std::vector<bool>(parameters.size(), false),
+        c10d::kDefaultBucketBytesCap, /*find_unused_parameters=*/false, /*gradient_as_bucket_view=*/true,
+        std::unordered_map<size_t, std::string>(), c10d::kDefaultFirstBucketBytes,
+        /*skip_all_reduce_unused_params=*/false, /*use_python_reducer=*/false, std::vector<int64_t>());
+    auto hook = std::make_unique<SumHook>(group);
+    state->hook = hook.get();
+    state->reducer->register_comm_hook(std::move(hook));
+    // A Reducer that was not rebuilt yet notes the order of the gradients in every step, without end. Rebuilt at once
+    // with the order it has already, it keeps its layout and notes nothing.
+    state->reducer->push_rebuilt_params_for_all_indices();
+    state->reducer->rebuild_buckets();
+  }));
+  return std::unique_ptr<Reducer>(new Reducer(std::move(state)));
+}
+
+absl::Status Reducer::Backward(const at::Tensor& loss) {
+  // Without a gradient in place, backward hands over the new one, and the Reducer copies it into its bucket: one pass
+  // over the parameters instead of clearing and adding.
+  for (at::Tensor& parameter : state_->parameters) parameter.mutable_grad().reset();
+  state_->hook->Begin();
+  int completed = 0;
+  RETURN_IF_ERROR(CatchC10d(absl::StrCat(state_->group->name(), ": add up the gradients over the ranks"), [&] {
+    state_->reducer->prepare_for_backward({});
+    loss.backward();
+    completed = state_->hook->Completed();
+  }));
+  if (completed == state_->buckets) return absl::OkStatus();
+  return absl::InternalError(absl::StrCat(state_->group->name(), ": ", completed, " of ", state_->buckets,
+                                          " buckets of gradients were reduced: the loss does not depend on every "
+                                          "parameter"));
+}
+
+int Reducer::buckets() const { return state_->buckets; }
+
+}  // namespace polystill::collectives

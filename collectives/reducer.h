@@ -1,0 +1,40 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "collectives/group.h"
+
+namespace polystill::collectives {
+
+// Backward passes whose gradients are summed over the ranks, bucket by bucket, while later ones are still computed. The
+// one file that knows c10d::Reducer, whose constructor changes between releases.
+//
+// Buckets follow the reverse order of the parameters (the order in which gradients become ready): 1 MiB, then 25 MiB
+// each; the layout never changes, since with three ranks or more Gloo's rounding depends on the place in a bucket.
+// Gradients are views into the buckets, valid until the next Backward. Not thread-safe.
+class Reducer {
+ public:
+  // A collective. `parameters`: leaves that require gradients, in the same order on every rank. `group` outlives this.
+  static absl::StatusOr<std::unique_ptr<Reducer>> Create(const std::vector<at::Tensor>& parameters, const Group* group);
+  ~Reducer();
+
+  // A collective. Every rank calls it, with a `loss` (a scalar) that depends on every parameter, even if by zeros
+  // alone. On OK each parameter's grad() is the sum over the ranks, not the mean, and every bucket was reduced whole.
+  // On an error (UNAVAILABLE: a peer; INTERNAL: a parameter without a gradient) the gradients must not be applied, and
+  // this object and the group are of no use any more.
+  absl::Status Backward(const at::Tensor& loss);
+
+  int buckets() const;
+
+ private:
+  struct State;
+  explicit Reducer(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace polystill::collectives

@@ -1,0 +1,41 @@
+#pragma once
+
+#include <grpcpp/grpcpp.h>
+#include <grpcpp/support/server_callback.h>
+
+#include <algorithm>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "polystill/v1/coordinator.pb.h"
+
+namespace polystill::coordinator {
+
+// The coordinator's end of a GetIndex call: the bytes of one index in chunks, each written once the last one is gone.
+// Deletes itself.
+class IndexStream final : public grpc::ServerWriteReactor<v1::IndexChunk> {
+ public:
+  static constexpr size_t kChunkBytes = 1 << 20;
+
+  explicit IndexStream(std::shared_ptr<const std::string> bytes) : bytes_(std::move(bytes)) { WriteNext(); }
+
+ private:
+  void WriteNext() {
+    if (sent_ == bytes_->size()) return Finish(grpc::Status::OK);
+    const size_t size = std::min(kChunkBytes, bytes_->size() - sent_);
+    chunk_.set_data(bytes_->data() + sent_, size);
+    sent_ += size;
+    StartWrite(&chunk_);
+  }
+
+  void OnWriteDone(bool ok) override { return ok ? WriteNext() : Finish(grpc::Status::CANCELLED); }
+
+  void OnDone() override { delete this; }
+
+  const std::shared_ptr<const std::string> bytes_;
+  size_t sent_ = 0;
+  v1::IndexChunk chunk_;
+};
+
+}  // namespace polystill::coordinator

@@ -1,0 +1,237 @@
+#include "coordinator/jobs.h"
+
+#include <google/protobuf/util/message_differencer.h>
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
+#include "runtime/yaml_proto.h"
+
+namespace polystill::coordinator {
+namespace {
+
+// Version of the plan's algorithm, and the records that are shuffled together at least
+// (proto/polystill/v1/corpus.proto).
+constexpr int kPlanAlgorithm = 1;
+constexpr int64_t kShuffleWindow = 65'536;
+
+bool Asks(const v1::RunSpec& spec, v1::Baseline baseline) {
+  return std::find(spec.baselines().begin(), spec.baselines().end(), baseline) != spec.baselines().end();
+}
+
+// The first teacher of which `holds` is true; null when there is none.
+template <typename Predicate>
+const v1::Teacher* FirstTeacher(const v1::RunSpec& spec, const Predicate& holds) {
+  const auto found = std::find_if(spec.teachers().begin(), spec.teachers().end(), holds);
+  return found == spec.teachers().end() ? nullptr : &*found;
+}
+
+v1::Loss TaskLoss() {
+  v1::Loss loss;
+  loss.set_kind(v1::LOSS_KIND_TASK);
+  FillDefaults(&loss);
+  return loss;
+}
+
+void AddSide(v1::Side side, v1::Selection* selection) {
+  if (side == v1::SIDE_SOURCE_TEXT) {
+    selection->set_reads_source_text(true);
+  } else {
+    selection->set_reads_text(true);
+  }
+}
+
+template <typename Where>
+v1::Selection MakeSelection(const v1::RunSpec& spec, const Where& where, v1::Side side, bool reads_labels) {
+  v1::Selection selection;
+  *selection.mutable_corpus() = spec.corpus();
+  *selection.mutable_tokenizer() = spec.tokenizer();
+  *selection.mutable_where() = where;
+  selection.set_reads_labels(reads_labels);
+  AddSide(side, &selection);
+  return selection;
+}
+
+// What all jobs of a run share.
+v1::Job MakeJob(const v1::RunSpec& spec, const std::string& name, v1::Job::Kind kind) {
+  v1::Job job;
+  job.set_name(name);
+  job.set_kind(kind);
+  job.set_tokenizer_folder(TokenizerFolder(spec));
+  *job.mutable_tokenizer() = spec.tokenizer();
+  *job.mutable_labels() = spec.corpus().labels();
+  job.set_seed(spec.seed());
+  job.set_dtype(spec.student().dtype());
+  job.set_threads(spec.student().threads());
+  return job;
+}
+
+// A training of `model` with `losses`; the records are left to the caller.
+PlannedJob MakeTraining(const v1::RunSpec& spec, const std::string& name, const v1::Model& model, v1::Side reads,
+                        const v1::Optimizer& optimizer, int batch_size) {
+  PlannedJob planned;
+  planned.workers = spec.student().workers();
+  v1::Job& job = planned.job = MakeJob(spec, name, v1::Job::KIND_TRAIN);
+  const std::string folder = absl::StrReplaceAll(name, {{":", "-"}});
+  *job.mutable_model() = model;
+  job.set_reads(reads);
+  *job.mutable_optimizer() = optimizer;
+  job.set_checkpoint_every(spec.student().checkpoint_every());
+  job.set_prefetch(spec.student().prefetch());
+  job.set_package(PackageFolder(spec, folder));
+  job.set_checkpoints(absl::StrCat(spec.output(), "/checkpoints/", folder));
+  job.set_model_name(name.substr(name.find(':') + 1));
+  v1::PlanSegment* plan = job.mutable_plan();
+  plan->set_algorithm(kPlanAlgorithm);
+  plan->set_seed(spec.seed());
+  plan->set_batch_size(batch_size);
+  plan->mutable_mixture()->set_kind(v1::Mixture::KIND_PROPORTIONAL);
+  plan->mutable_mixture()->set_tau(1.0);
+  plan->set_shuffle_window(kShuffleWindow);
+  return planned;
+}
+
+PlannedJob TeacherJob(const v1::RunSpec& spec, const v1::Teacher& teacher) {
+  const v1::TeacherTraining& train = teacher.train();
+  PlannedJob planned = MakeTraining(spec, absl::StrCat("teacher:", teacher.name()), train.model(), teacher.reads(),
+                                    train.optimizer(), train.batch_size());
+  *planned.job.add_losses() = TaskLoss();
+  planned.selection = MakeSelection(spec, train.where(), teacher.reads(), true);
+  planned.epochs = train.epochs();
+  return planned;
+}
+
+// The student's model on the teacher's records.
+PlannedJob NoTeacherJob(const v1::RunSpec& spec, const v1::Teacher& teacher) {
+  const v1::Student& student = spec.student();
+  PlannedJob planned =
+      MakeTraining(spec, "no_teacher", student.model(), teacher.reads(), student.optimizer(), student.batch_size());
+  *planned.job.add_losses() = TaskLoss();
+  planned.selection = MakeSelection(spec, teacher.train().where(), teacher.reads(), true);
+  planned.epochs = teacher.train().epochs();
+  return planned;
+}
+
+// "distilled" with the student's losses, or "gold" with the task loss.
+PlannedJob StudentJob(const v1::RunSpec& spec, const std::string& name,
+                      const google::protobuf::RepeatedPtrField<v1::Loss>& losses) {
+  const v1::Student& student = spec.student();
+  PlannedJob planned =
+      MakeTraining(spec, name, student.model(), student.reads(), student.optimizer(), student.batch_size());
+  const bool reads_labels =
+      std::any_of(losses.begin(), losses.end(), [](const v1::Loss& loss) { return loss.kind() == v1::LOSS_KIND_TASK; });
+  planned.selection = MakeSelection(spec, student.where(), student.reads(), reads_labels);
+  *planned.selection.mutable_languages() = student.languages().targets();
+  for (const v1::Loss& loss : losses) {
+    const v1::Teacher* teacher =
+        FirstTeacher(spec, [&](const v1::Teacher& teacher) { return teacher.name() == loss.teacher(); });
+    if (loss.kind() == v1::LOSS_KIND_TASK || teacher == nullptr) continue;
+    AddSide(teacher->reads(), &planned.selection);
+    const bool known =
+        std::find(planned.teachers.begin(), planned.teachers.end(), teacher->name()) != planned.teachers.end();
+    if (!known) planned.teachers.push_back(teacher->name());
+  }
+  *planned.job.mutable_losses() = losses;
+  *planned.job.mutable_plan()->mutable_mixture() = student.languages().mixture();
+  planned.epochs = student.epochs();
+  return planned;
+}
+
+// Every model on the student's side of the records of the final table.
+PlannedJob EvaluateJob(const v1::RunSpec& spec) {
+  PlannedJob planned;
+  planned.job = MakeJob(spec, "evaluate", v1::Job::KIND_EVALUATE);
+  planned.selection = MakeSelection(spec, spec.evaluate().where(), spec.student().reads(), true);
+  *planned.selection.mutable_languages() = spec.student().languages().targets();
+  *planned.job.mutable_selection() = planned.selection;
+  planned.job.set_predictions(absl::StrCat(spec.output(), "/predictions.parquet"));
+  const auto add = [&](const std::string& name, const std::string& package) {
+    v1::EvaluatedModel* model = planned.job.add_models();
+    model->set_name(name);
+    model->set_package(package);
+    model->set_reads(spec.student().reads());
+  };
+  const v1::Teacher* teacher = ZeroShotTeacher(spec);
+  if (Asks(spec, v1::BASELINE_ZERO_SHOT) && teacher != nullptr) add("zero_shot", TeacherPackage(spec, *teacher));
+  if (Asks(spec, v1::BASELINE_NO_TEACHER)) add("no_teacher", PackageFolder(spec, "no_teacher"));
+  add("distilled", PackageFolder(spec, "distilled"));
+  if (Asks(spec, v1::BASELINE_GOLD)) add("gold", PackageFolder(spec, "gold"));
+  return planned;
+}
+
+}  // namespace
+
+std::vector<PlannedJob> PlanJobs(const v1::RunSpec& spec) {
+  std::vector<PlannedJob> jobs;
+  for (const v1::Teacher& teacher : spec.teachers()) {
+    if (teacher.has_train()) jobs.push_back(TeacherJob(spec, teacher));
+  }
+  jobs.push_back(StudentJob(spec, "distilled", spec.student().losses()));
+  const v1::Teacher* trained = TrainedTeacher(spec);
+  if (Asks(spec, v1::BASELINE_NO_TEACHER) && trained != nullptr) jobs.push_back(NoTeacherJob(spec, *trained));
+  if (Asks(spec, v1::BASELINE_GOLD)) {
+    google::protobuf::RepeatedPtrField<v1::Loss> task;
+    *task.Add() = TaskLoss();
+    jobs.push_back(StudentJob(spec, "gold", task));
+  }
+  jobs.push_back(EvaluateJob(spec));
+  return jobs;
+}
+
+bool TrainsTokenizer(const v1::RunSpec& spec) {
+  return spec.tokenizer().kind() == v1::Tokenizer::KIND_SENTENCEPIECE && spec.tokenizer().path().empty();
+}
+
+std::vector<v1::Selection> TokenizerSelections(const v1::RunSpec& spec) {
+  std::vector<v1::Selection> selections;
+  for (const PlannedJob& planned : PlanJobs(spec)) {
+    if (planned.job.kind() != v1::Job::KIND_TRAIN) continue;
+    v1::Selection selection = planned.selection;
+    selection.set_reads_labels(false);
+    const auto same_records = [&](const v1::Selection& other) {
+      v1::Selection copy = selection;
+      copy.set_reads_text(other.reads_text());
+      copy.set_reads_source_text(other.reads_source_text());
+      return google::protobuf::util::MessageDifferencer::Equals(copy, other);
+    };
+    const auto known = std::find_if(selections.begin(), selections.end(), same_records);
+    if (known == selections.end()) {
+      selections.push_back(selection);
+      continue;
+    }
+    known->set_reads_text(known->reads_text() || selection.reads_text());
+    known->set_reads_source_text(known->reads_source_text() || selection.reads_source_text());
+  }
+  return selections;
+}
+
+std::vector<std::string> StageNames(const v1::RunSpec& spec) {
+  std::vector<std::string> names = {"index"};
+  if (TrainsTokenizer(spec)) names.push_back("tokenizer");
+  for (const PlannedJob& planned : PlanJobs(spec)) names.push_back(planned.job.name());
+  return names;
+}
+
+std::string PackageFolder(const v1::RunSpec& spec, const std::string& model) {
+  return absl::StrCat(spec.output(), "/models/", model);
+}
+
+std::string TeacherPackage(const v1::RunSpec& spec, const v1::Teacher& teacher) {
+  return teacher.has_train() ? PackageFolder(spec, absl::StrCat("teacher-", teacher.name())) : teacher.package();
+}
+
+const v1::Teacher* TrainedTeacher(const v1::RunSpec& spec) {
+  return FirstTeacher(spec, [](const v1::Teacher& teacher) { return teacher.has_train(); });
+}
+
+const v1::Teacher* ZeroShotTeacher(const v1::RunSpec& spec) {
+  return FirstTeacher(spec,
+                      [](const v1::Teacher& teacher) { return teacher.has_train() || !teacher.package().empty(); });
+}
+
+std::string TokenizerFolder(const v1::RunSpec& spec) {
+  return spec.tokenizer().kind() == v1::Tokenizer::KIND_IDS ? "" : absl::StrCat(spec.output(), "/tokenizer");
+}
+
+}  // namespace polystill::coordinator

@@ -1,0 +1,55 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "polystill/v1/coordinator.pb.h"
+#include "polystill/v1/corpus.pb.h"
+#include "polystill/v1/run.pb.h"
+
+namespace polystill::coordinator {
+
+// A job as far as the run file alone determines it.
+struct PlannedJob {
+  // KIND_TRAIN: everything but steps and plan.index_digest, which need the index. KIND_EVALUATE: everything but the
+  // languages of its selection when student.languages.targets is empty.
+  v1::Job job;
+  // The records that the job's index holds.
+  v1::Selection selection;
+  // KIND_TRAIN: passes over those records.
+  double epochs = 0;
+  // Names of the teachers that it asks for labels, in the order of its losses.
+  std::vector<std::string> teachers;
+  // Worker processes that do it together.
+  int workers = 1;
+};
+
+// The jobs of a run in their order: "teacher:<name>" for each teacher that is trained here, "distilled", "no_teacher"
+// and "gold" as baselines ask for them, "evaluate". `spec` as ReadRunFile (coordinator/run_file.h) returns it.
+std::vector<PlannedJob> PlanJobs(const v1::RunSpec& spec);
+
+// Whether the run trains a tokeniser of its own.
+bool TrainsTokenizer(const v1::RunSpec& spec);
+
+// What a tokeniser may be trained on: the texts that the training jobs read. No label is read.
+std::vector<v1::Selection> TokenizerSelections(const v1::RunSpec& spec);
+
+// Names of all stages in their order: "index", "tokenizer" when one is trained, then the jobs.
+std::vector<std::string> StageNames(const v1::RunSpec& spec);
+
+// Where the package of a model of this run is written: "teacher-english", "distilled", "no_teacher", "gold" in
+// <output>/models/.
+std::string PackageFolder(const v1::RunSpec& spec, const std::string& model);
+
+// The package that a teacher serves: its own folder, or the one that this run trains. Empty when it runs elsewhere.
+std::string TeacherPackage(const v1::RunSpec& spec, const v1::Teacher& teacher);
+
+// The first teacher that is trained here (whose records no_teacher learns from), and the first whose package is at hand
+// (which zero_shot evaluates). Null when there is none. They point into `spec`.
+const v1::Teacher* TrainedTeacher(const v1::RunSpec& spec);
+const v1::Teacher* ZeroShotTeacher(const v1::RunSpec& spec);
+
+// Folder of the run's tokeniser; empty with kind ids. With tokenizer.path the coordinator copies that file there.
+std::string TokenizerFolder(const v1::RunSpec& spec);
+
+}  // namespace polystill::coordinator

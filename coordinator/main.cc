@@ -1,0 +1,24 @@
+#include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/spdlog.h>
+
+#include <CLI/CLI.hpp>
+
+#include "coordinator/run_coordinator.h"
+
+int main(int argc, char** argv) {
+  polystill::coordinator::CoordinatorOptions options;
+  CLI::App app("Decides what a run does next: indexes the corpus, hands jobs to workers, writes the report.",
+               "polystill-coordinator");
+  app.add_option("--spec", options.spec, "run file")->required();
+  app.add_option("--set", options.settings, "key=value, takes precedence over the run file; may be repeated")
+      ->take_all()
+      ->allow_extra_args(false);
+  app.add_option("--listen", options.listen, "host:port; port 0 for any free one")->capture_default_str();
+  app.add_option("--advertise", options.advertise, "host that workers and teachers are told");
+  app.add_flag("--insecure", options.insecure, "listen without TLS on another address than loopback");
+  app.add_option("--address-file", options.address_file, "gets the bound host:port");
+  app.add_flag("--overwrite", options.overwrite, "delete an earlier run in the same folder");
+  CLI11_PARSE(app, argc, argv);
+  spdlog::set_default_logger(spdlog::stderr_logger_mt("coordinator"));
+  return polystill::coordinator::RunCoordinator(options);
+}

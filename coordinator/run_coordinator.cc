@@ -1,0 +1,219 @@
+#include "coordinator/run_coordinator.h"
+
+#include <signal.h>
+#include <spdlog/spdlog.h>
+
+#include <atomic>
+#include <chrono>
+#include <cstdlib>
+#include <ctime>
+#include <future>
+#include <memory>
+#include <thread>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "collectives/store_server.h"
+#include "coordinator/event_queue.h"
+#include "coordinator/jobs.h"
+#include "coordinator/run_file.h"
+#include "coordinator/run_folder.h"
+#include "coordinator/run_loop.h"
+#include "coordinator/run_report.h"
+#include "coordinator/service.h"
+#include "coordinator/stages.h"
+#include "coordinator/state_store.h"
+#include "models/package_manifest.h"
+#include "runtime/files.h"
+#include "runtime/rpc.h"
+#include "runtime/status.h"
+#include "runtime/yaml_proto.h"
+
+namespace polystill::coordinator {
+namespace {
+
+constexpr std::chrono::milliseconds kSignalPoll{50};
+constexpr std::chrono::seconds kShutdownPatience{2};
+constexpr std::chrono::seconds kStagesPatience{1};
+
+sigset_t StopSignals() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGINT);
+  sigaddset(&signals, SIGTERM);
+  return signals;
+}
+
+std::string HostOf(const std::string& address) { return address.substr(0, address.rfind(':')); }
+
+// What a run reads, and must not delete.
+std::vector<RunFolder::Input> InputsOf(const v1::RunSpec& spec) {
+  std::vector<RunFolder::Input> inputs = {{"corpus.path", spec.corpus().path()},
+                                          {"tokenizer.path", spec.tokenizer().path()}};
+  for (int i = 0; i < spec.teachers_size(); ++i) {
+    inputs.push_back({absl::StrCat("teachers.", i, ".package"), spec.teachers(i).package()});
+  }
+  return inputs;
+}
+
+// Everything that belongs to one run.
+class Coordinator {
+ public:
+  explicit Coordinator(const CoordinatorOptions& options) : options_(options) {}
+  ~Coordinator();
+
+  // Up to the moment from which processes can join.
+  absl::Status Prepare();
+  // Until the run has ended; the process's exit code.
+  int Run();
+
+ private:
+  absl::Status ListenForAll();
+  absl::Status OpenFolder();
+  void RunStagesAside();
+  void WriteReportAside(const WriteReport& order, const v1::RunStatus& status);
+  v1::RunStatus WaitForEnd(std::future<v1::RunStatus> ended);
+
+  const CoordinatorOptions options_;
+  v1::RunSpec spec_;
+  EventQueue events_;
+  Service service_{&events_};
+  ListeningServer listening_;
+  std::unique_ptr<collectives::StoreServer> rendezvous_;
+  std::unique_ptr<RunFolder> folder_;
+  std::unique_ptr<StateStore> store_;
+  // Written by the stages' thread before it posts StagesFinished, read after that.
+  Stages stages_;
+  std::atomic<bool> stop_stages_ = false;
+  std::promise<void> stages_ended_;
+  std::thread stages_thread_;
+  std::thread report_thread_;
+  int exit_code_ = kExitFailed;
+};
+
+// Tells how the run ended.
+int ExitCodeOf(const v1::RunStatus& status) {
+  switch (status.state()) {
+    case v1::RunStatus::STATE_DONE:
+      spdlog::info("done: {}", status.report());
+      return kExitDone;
+    case v1::RunStatus::STATE_STOPPED:
+      spdlog::info("stopped: {}", status.reason());
+      return kExitStopped;
+    default:
+      spdlog::error("failed: {}", status.reason());
+      return kExitFailed;
+  }
+}
+
+absl::Status Coordinator::ListenForAll() {
+  ASSIGN_OR_RETURN(listening_, Listen(options_.listen, {&service_}, options_.insecure, options_.advertise));
+  ASSIGN_OR_RETURN(rendezvous_, collectives::StoreServer::Start(HostOf(options_.listen)));
+  return absl::OkStatus();
+}
+
+absl::Status Coordinator::OpenFolder() {
+  ASSIGN_OR_RETURN(RunFolder folder, RunFolder::Open(spec_.output(), options_.overwrite, InputsOf(spec_)));
+  folder_ = std::make_unique<RunFolder>(std::move(folder));
+  ASSIGN_OR_RETURN(store_, StateStore::Open(folder_->PathOf(kStateFile)));
+  RETURN_IF_ERROR(store_->PutSpec(spec_));
+  return WriteFileAtomically(folder_->PathOf(kSpecFile), WriteYaml(spec_));
+}
+
+absl::Status Coordinator::Prepare() {
+  ASSIGN_OR_RETURN(const RunFile file, ReadRunFile(options_.spec, options_.settings));
+  spec_ = file.spec;
+  // Before the folder: a port in use must not cost an earlier run.
+  RETURN_IF_ERROR(ListenForAll());
+  RETURN_IF_ERROR(OpenFolder());
+  spdlog::info("run {}: term {}, listening on {}", spec_.name(), store_->term(), listening_.address);
+  if (options_.address_file.empty()) return absl::OkStatus();
+  return WriteFileAtomically(options_.address_file, listening_.address + "\n");
+}
+
+void Coordinator::RunStagesAside() {
+  const auto progress = [this](StageProgress update) { events_.Post(std::move(update)); };
+  auto stages = RunStages(spec_, progress, stop_stages_);
+  if (stages.ok()) {
+    stages_ = std::move(*stages);
+    for (const auto& [digest, index] : stages_.indexes) {
+      service_.PutIndex(digest, std::make_shared<const std::string>(IndexBytes(*index)));
+    }
+    events_.Post(StagesFinished{stages_.prepared});
+  } else {
+    events_.Post(StagesFinished{stages.status()});
+  }
+  stages_ended_.set_value();
+}
+
+void Coordinator::WriteReportAside(const WriteReport& order, const v1::RunStatus& status) {
+  FinishedRun run{spec_, status, stages_.prepared.jobs, order.teacher_digests, "", {}};
+  for (const auto& [digest, index] : stages_.indexes) run.indexes.push_back(index);
+  report_thread_ = std::thread([this, run = std::move(run)]() mutable {
+    auto digest = models::PackageDigest(PackageFolder(spec_, "distilled"));
+    if (!digest.ok()) return events_.Post(ReportFinished{digest.status()});
+    run.student_digest = *std::move(digest);
+    events_.Post(ReportFinished{WriteRunReport(run)});
+  });
+}
+
+int Coordinator::Run() {
+  RunConfig config;
+  config.run = spec_.name();
+  config.term = store_->term();
+  config.store_host = HostOf(listening_.address);
+  config.store_port = rendezvous_->port();
+  config.stages = StageNames(spec_);
+  config.teachers.assign(spec_.teachers().begin(), spec_.teachers().end());
+  config.labels.assign(spec_.corpus().labels().begin(), spec_.corpus().labels().end());
+  RunLoop loop(std::move(config), &events_, &service_, store_.get(),
+               [this](const WriteReport& order, const v1::RunStatus& status) { WriteReportAside(order, status); });
+  stages_thread_ = std::thread([this] { RunStagesAside(); });
+  exit_code_ = ExitCodeOf(WaitForEnd(std::async(std::launch::async, [&loop] { return loop.Run(); })));
+  return exit_code_;
+}
+
+v1::RunStatus Coordinator::WaitForEnd(std::future<v1::RunStatus> ended) {
+  const sigset_t signals = StopSignals();
+  const timespec poll{0, std::chrono::nanoseconds(kSignalPoll).count()};
+  bool asked = false;
+  while (ended.wait_for(std::chrono::seconds(0)) != std::future_status::ready) {
+    const int signal = sigtimedwait(&signals, nullptr, &poll);
+    if (signal <= 0) continue;
+    if (asked) std::_Exit(kExitStopped);
+    asked = true;
+    events_.Post(StopAsked{absl::StrCat("stopped by ", signal == SIGINT ? "SIGINT" : "SIGTERM")});
+  }
+  return ended.get();
+}
+
+Coordinator::~Coordinator() {
+  service_.CloseAll();
+  if (listening_.server != nullptr) listening_.server->Shutdown(std::chrono::system_clock::now() + kShutdownPatience);
+  if (report_thread_.joinable()) report_thread_.join();
+  stop_stages_ = true;
+  if (!stages_thread_.joinable()) return;
+  if (stages_ended_.get_future().wait_for(kStagesPatience) != std::future_status::ready) {
+    // Indexing and tokeniser training cannot be interrupted. Whatever they write appears whole or not at all, so the
+    // process may leave in the middle; only a stopped or failed run gets here.
+    spdlog::info("leaving while the corpus is still being read");
+    std::_Exit(exit_code_);
+  }
+  stages_thread_.join();
+}
+
+}  // namespace
+
+int RunCoordinator(const CoordinatorOptions& options) {
+  const sigset_t signals = StopSignals();
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  Coordinator coordinator(options);
+  const absl::Status prepared = coordinator.Prepare();
+  if (!prepared.ok()) {
+    spdlog::error("{}", std::string(prepared.message()));
+    return kExitFailed;
+  }
+  return coordinator.Run();
+}
+
+}  // namespace polystill::coordinator

@@ -1,0 +1,201 @@
+#include "coordinator/run_file_rules.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <set>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "coordinator/jobs.h"
+#include "runtime/nearest_name.h"
+#include "runtime/yaml_proto.h"
+
+namespace polystill::coordinator {
+namespace {
+
+// Column roles that `where` may name.
+const std::vector<std::string>& WhereRoles() {
+  static const auto* const kRoles = new std::vector<std::string>{"language", "split", "pool", "group", "id"};
+  return *kRoles;
+}
+
+// A name that is safe as a folder's name.
+bool IsName(const std::string& name) {
+  constexpr size_t kMaxName = 128;
+  return !name.empty() && name.size() <= kMaxName && name[0] != '.' && name[0] != '-' &&
+         std::all_of(name.begin(), name.end(),
+                     [](unsigned char c) { return absl::ascii_isalnum(c) || c == '-' || c == '_' || c == '.'; });
+}
+
+bool IsAddress(const std::string& address) {
+  const size_t colon = address.rfind(':');
+  int port = 0;
+  return colon != std::string::npos && colon > 0 && absl::SimpleAtoi(address.substr(colon + 1), &port) && port > 0 &&
+         port < 65536;
+}
+
+class Rules {
+ public:
+  explicit Rules(const v1::RunSpec& spec) : spec_(spec) {}
+
+  std::vector<Mistake> Check() {
+    CheckName("name", spec_.name());
+    CheckCorpusAndTokenizer();
+    std::set<std::string> names;
+    for (int i = 0; i < spec_.teachers_size(); ++i)
+      CheckTeacher(absl::StrCat("teachers.", i), spec_.teachers(i), &names);
+    CheckStudent();
+    CheckBaselines();
+    CheckWhere("evaluate.where", spec_.evaluate().where());
+    CheckEachOnce("evaluate.metrics", spec_.evaluate().metrics(),
+                  [](int metric) { return EnumName(v1::Evaluate::Metric_descriptor()->FindValueByNumber(metric)); });
+    return std::move(mistakes_);
+  }
+
+ private:
+  void Add(const std::string& path, const std::string& what) { mistakes_.push_back({path, what}); }
+
+  void CheckName(const std::string& path, const std::string& name) {
+    if (IsName(name)) return;
+    Add(path, absl::StrCat("'", name,
+                           "' is no name; write letters, digits, '-', '_' and '.', a letter or digit first, at "
+                           "most 128"));
+  }
+
+  template <typename List, typename NameOf>
+  void CheckEachOnce(const std::string& path, const List& list, const NameOf& name_of) {
+    std::set<std::string> seen;
+    for (int i = 0; i < list.size(); ++i) {
+      const std::string name = name_of(list[i]);
+      if (name.empty()) Add(absl::StrCat(path, ".", i), "is empty");
+      if (!seen.insert(name).second) Add(absl::StrCat(path, ".", i), absl::StrCat("'", name, "' is listed twice"));
+    }
+  }
+
+  template <typename Where>
+  void CheckWhere(const std::string& path, const Where& where) {
+    const std::set<std::string> roles(WhereRoles().begin(), WhereRoles().end());
+    for (const auto& [role, value] : where) {
+      if (roles.count(role) > 0) continue;
+      Add(absl::StrCat(path, ".", role),
+          absl::StrCat("no column role that records can be chosen by", Suggestion(role, WhereRoles())));
+    }
+  }
+
+  void CheckCorpusAndTokenizer() {
+    CheckEachOnce("corpus.labels", spec_.corpus().labels(), [](const std::string& label) { return label; });
+    if (spec_.corpus().labels_size() == 1) Add("corpus.labels", "has one class; a classifier needs at least 2");
+    const v1::Tokenizer& tokenizer = spec_.tokenizer();
+    if (tokenizer.kind() == v1::Tokenizer::KIND_IDS && !tokenizer.path().empty()) {
+      Add("tokenizer.path", "goes with kind: sentencepiece only; with kind: ids the corpus holds token ids already");
+    }
+  }
+
+  void CheckTeacher(const std::string& path, const v1::Teacher& teacher, std::set<std::string>* names) {
+    CheckName(absl::StrCat(path, ".name"), teacher.name());
+    if (!names->insert(teacher.name()).second) {
+      Add(absl::StrCat(path, ".name"), absl::StrCat("a second teacher called '", teacher.name(), "'"));
+    }
+    const int ways = int{teacher.has_train()} + int{!teacher.package().empty()} + int{!teacher.address().empty()};
+    if (ways != 1) {
+      Add(path, absl::StrCat("has ", ways == 0 ? "none" : "more than one",
+                             " of train, package and address; write exactly one"));
+    }
+    if (!teacher.address().empty() && !IsAddress(teacher.address())) {
+      Add(absl::StrCat(path, ".address"), absl::StrCat("'", teacher.address(), "' is not host:port"));
+    }
+    if (!teacher.address().empty() && teacher.replicas() > 1) {
+      Add(absl::StrCat(path, ".replicas"), "goes with train or package; a teacher with an address is not started here");
+    }
+    if (!teacher.has_train()) return;
+    CheckWhere(absl::StrCat(path, ".train.where"), teacher.train().where());
+    if (teacher.train().loss() != v1::LOSS_KIND_TASK) {
+      Add(absl::StrCat(path, ".train.loss"), "a teacher is trained on gold labels: write task");
+    }
+  }
+
+  void CheckStudent() {
+    const v1::Student& student = spec_.student();
+    CheckWhere("student.where", student.where());
+    CheckEachOnce("student.languages.targets", student.languages().targets(),
+                  [](const std::string& language) { return language; });
+    const v1::Mixture& mixture = student.languages().mixture();
+    if (mixture.kind() != v1::Mixture::KIND_TEMPERATURE && mixture.tau() != 1.0) {
+      Add("student.languages.mixture.tau", "goes with kind: temperature only");
+    }
+    double weight = 0;
+    for (int i = 0; i < student.losses_size(); ++i) {
+      CheckLoss(absl::StrCat("student.losses.", i), student.losses(i));
+      weight += student.losses(i).weight();
+    }
+    if (student.losses_size() > 0 && weight == 0) Add("student.losses", "all weights are 0: nothing would be learned");
+  }
+
+  void CheckLoss(const std::string& path, const v1::Loss& loss) {
+    const std::string kind = EnumName(v1::LossKind_descriptor()->FindValueByNumber(loss.kind()));
+    if (loss.kind() != v1::LOSS_KIND_SOFT_LABEL && loss.temperature() != 1.0) {
+      Add(absl::StrCat(path, ".temperature"), absl::StrCat("goes with soft_label only, not with ", kind));
+    }
+    if (loss.kind() == v1::LOSS_KIND_TASK) {
+      if (!loss.teacher().empty())
+        Add(absl::StrCat(path, ".teacher"), "task learns from gold labels, not from a teacher");
+      return;
+    }
+    std::vector<std::string> names;
+    for (const v1::Teacher& teacher : spec_.teachers()) names.push_back(teacher.name());
+    if (names.empty()) return Add(path, absl::StrCat(kind, " needs a teacher; add one under teachers"));
+    if (loss.teacher().empty() && names.size() > 1) {
+      return Add(path, absl::StrCat("several teachers; write teacher: one of ", absl::StrJoin(names, ", ")));
+    }
+    if (!loss.teacher().empty() && std::find(names.begin(), names.end(), loss.teacher()) == names.end()) {
+      Add(absl::StrCat(path, ".teacher"),
+          absl::StrCat("no teacher is called '", loss.teacher(), "'", Suggestion(loss.teacher(), names)));
+    }
+  }
+
+  void CheckBaselines() {
+    CheckEachOnce("baselines", spec_.baselines(),
+                  [](int baseline) { return EnumName(v1::Baseline_descriptor()->FindValueByNumber(baseline)); });
+    for (int i = 0; i < spec_.baselines_size(); ++i) {
+      const std::string path = absl::StrCat("baselines.", i);
+      if (spec_.baselines(i) == v1::BASELINE_NO_TEACHER && TrainedTeacher(spec_) == nullptr) {
+        Add(path, "no_teacher learns from the records of a teacher that is trained here; no teacher has a train key");
+      }
+      if (spec_.baselines(i) == v1::BASELINE_ZERO_SHOT && ZeroShotTeacher(spec_) == nullptr) {
+        Add(path, "zero_shot evaluates a teacher's package; no teacher has a train or package key");
+      }
+    }
+  }
+
+  const v1::RunSpec& spec_;
+  std::vector<Mistake> mistakes_;
+};
+
+}  // namespace
+
+std::vector<Mistake> CheckRules(const v1::RunSpec& spec) { return Rules(spec).Check(); }
+
+std::vector<Mistake> CheckPaths(const v1::RunSpec& spec) {
+  std::vector<Mistake> mistakes;
+  std::error_code error;
+  const auto check = [&](const std::string& key, const std::string& path, const std::string& kind, bool folder) {
+    if (path.empty()) return;
+    if (!std::filesystem::exists(path, error)) {
+      mistakes.push_back({key, absl::StrCat("no such ", kind, ": ", path)});
+    } else if (folder != std::filesystem::is_directory(path, error)) {
+      mistakes.push_back({key, absl::StrCat(path, " is not a ", kind)});
+    }
+  };
+  if (!std::filesystem::exists(spec.corpus().path(), error)) {
+    mistakes.push_back({"corpus.path", absl::StrCat("no such file or folder: ", spec.corpus().path())});
+  }
+  check("tokenizer.path", spec.tokenizer().path(), "file", false);
+  for (int i = 0; i < spec.teachers_size(); ++i) {
+    check(absl::StrCat("teachers.", i, ".package"), spec.teachers(i).package(), "folder", true);
+  }
+  return mistakes;
+}
+
+}  // namespace polystill::coordinator

@@ -1,0 +1,44 @@
+#pragma once
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+namespace polystill::coordinator {
+
+// Names in a run's folder.
+inline constexpr char kLockFile[] = "lock";
+inline constexpr char kStateFile[] = "coordinator.sqlite";
+inline constexpr char kSpecFile[] = "run.yaml";
+inline constexpr char kReportFile[] = "report.json";
+
+// The folder of one run, locked for as long as this object lives (flock on <folder>/lock: it goes with the process).
+class RunFolder {
+ public:
+  // A file or folder that the run reads, and the key of the run file that names it.
+  struct Input {
+    std::string key;
+    std::string path;
+  };
+
+  // Makes the folder, locks it. ALREADY_EXISTS when another process holds the lock, or when the folder holds an earlier
+  // run and `overwrite` is false. With `overwrite` the earlier run's own files are deleted, except logs; what else lies
+  // there stays. INVALID_ARGUMENT when that would delete one of `inputs`.
+  static absl::StatusOr<RunFolder> Open(const std::string& path, bool overwrite, const std::vector<Input>& inputs);
+  ~RunFolder();
+  RunFolder(RunFolder&& other) noexcept : path_(std::move(other.path_)), lock_(std::exchange(other.lock_, -1)) {}
+  RunFolder& operator=(RunFolder&&) = delete;
+
+  // The path of `name` in the folder.
+  std::string PathOf(const std::string& name) const { return path_ + "/" + name; }
+
+ private:
+  RunFolder(std::string path, int lock) : path_(std::move(path)), lock_(lock) {}
+
+  std::string path_;
+  int lock_;
+};
+
+}  // namespace polystill::coordinator

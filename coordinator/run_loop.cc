@@ -1,0 +1,87 @@
+#include "coordinator/run_loop.h"
+
+#include <spdlog/spdlog.h>
+
+#include <utility>
+#include <variant>
+
+#include "runtime/status.h"
+
+namespace polystill::coordinator {
+
+RunLoop::RunLoop(RunConfig config, EventQueue* events, Service* service, StateStore* store, ReportStarter start_report,
+                 Options options)
+    : events_(events),
+      service_(service),
+      store_(store),
+      start_report_(std::move(start_report)),
+      options_(std::move(options)),
+      probe_(events),
+      machine_(std::move(config), options_.clock()),
+      published_at_(options_.clock()) {
+  service_->Publish(machine_.Status(options_.clock()), false);
+}
+
+v1::RunStatus RunLoop::Run() {
+  while (!ended_) {
+    for (const Event& event : events_->Take(options_.tick)) {
+      Handle(event);
+      if (const auto* said = std::get_if<WorkerSaid>(&event)) service_->ReadNext(said->stream);
+      if (const auto* said = std::get_if<TeacherSaid>(&event)) service_->ReadNext(said->stream);
+    }
+    Handle(Tick{});
+    PublishIfDue();
+  }
+  return machine_.Status(options_.clock());
+}
+
+void RunLoop::Handle(const Event& event) {
+  for (const Action& action : machine_.Handle(event, options_.clock())) {
+    if (CarryOut(action)) continue;
+    return;
+  }
+}
+
+bool RunLoop::CarryOut(const Action& action) {
+  const absl::Status recorded = Record(action);
+  if (!recorded.ok()) {
+    Handle(StoreFailed{recorded});
+    return false;
+  }
+  if (const auto* to_worker = std::get_if<SendToWorker>(&action)) service_->Send(*to_worker);
+  if (const auto* to_teacher = std::get_if<SendToTeacher>(&action)) service_->Send(*to_teacher);
+  if (const auto* close = std::get_if<CloseStream>(&action)) service_->Close(close->stream, close->status);
+  if (const auto* describe = std::get_if<DescribeTeacher>(&action))
+    probe_.Describe(describe->teacher, describe->address);
+  if (const auto* report = std::get_if<WriteReport>(&action)) start_report_(*report, machine_.Status(options_.clock()));
+  if (const auto* log = std::get_if<Log>(&action)) spdlog::info("{}", log->text);
+  if (std::holds_alternative<EndRun>(action)) ended_ = true;
+  return true;
+}
+
+absl::Status RunLoop::Record(const Action& action) {
+  if (const auto* generation = std::get_if<RecordGeneration>(&action)) {
+    return store_->PutGeneration(generation->generation);
+  }
+  if (const auto* segment = std::get_if<RecordSegment>(&action)) {
+    return store_->AddSegment(segment->job, segment->segment);
+  }
+  if (const auto* done = std::get_if<RecordFinishedJob>(&action)) {
+    return store_->FinishJob(done->job, done->weights_digest,
+                             {done->step, done->generation, done->checkpoint, done->weights_digest});
+  }
+  return absl::OkStatus();
+}
+
+void RunLoop::PublishIfDue() {
+  const Instant now = options_.clock();
+  if (machine_.revision() == published_revision_) return;
+  const v1::RunStatus status = machine_.Status(now);
+  const bool last = status.state() != v1::RunStatus::STATE_RUNNING;
+  if (!last && now - published_at_ < options_.publish_every) return;
+  published_revision_ = machine_.revision();
+  published_at_ = now;
+  service_->Publish(status, last);
+}
+
+}  // namespace polystill::coordinator

@@ -1,0 +1,155 @@
+// Teachers: servers that register and load a package, and teachers that run elsewhere.
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "coordinator/run_machine.h"
+
+namespace polystill::coordinator {
+namespace {
+
+constexpr size_t kMaxNameBytes = 256;
+
+}  // namespace
+
+void RunMachine::Welcome(StreamId stream, const v1::TeacherMessage::Hello& hello) {
+  const Teacher* teacher = FindTeacher(hello.teacher());
+  if (teacher == nullptr) {
+    const auto name = [](std::string* out, const Teacher& t) { out->append(t.spec.name()); };
+    return Drop(stream, absl::NotFoundError(absl::StrCat("run ", config_.run, " has no teacher '", hello.teacher(),
+                                                         "', only: ", absl::StrJoin(teachers_, ", ", name))));
+  }
+  if (!teacher->spec.address().empty()) {
+    return Drop(stream, absl::FailedPreconditionError(absl::StrCat("teacher ", hello.teacher(), " runs at ",
+                                                                   teacher->spec.address(), ", as the run file says")));
+  }
+  if (hello.server_id().empty() || hello.server_id().size() > kMaxNameBytes || hello.address().empty() ||
+      hello.address().size() > kMaxNameBytes) {
+    return Drop(stream, absl::InvalidArgumentError("hello needs a server_id and an address of 1 to 256 bytes"));
+  }
+  for (const TeacherServer& server : servers_) {
+    if (server.id != hello.server_id()) continue;
+    return Drop(stream, absl::AlreadyExistsError(absl::StrCat("server_id ", hello.server_id(), " is taken")));
+  }
+  strangers_.erase(stream);
+  servers_.push_back({stream, hello.server_id(), hello.teacher(), hello.address(), false, "", now_});
+  v1::TeacherOrder order;
+  order.mutable_welcome()->set_protocol_version(hello.protocol_version());
+  order.mutable_welcome()->set_term(config_.term);
+  actions_.push_back(SendToTeacher{stream, std::move(order)});
+  ++revision_;
+  Say(absl::StrCat("teacher ", hello.teacher(), " joined at ", hello.address()));
+}
+
+RunMachine::TeacherServer* RunMachine::FindServer(StreamId stream) {
+  for (TeacherServer& server : servers_) {
+    if (server.stream == stream) return &server;
+  }
+  return nullptr;
+}
+
+RunMachine::Teacher* RunMachine::FindTeacher(const std::string& name) {
+  for (Teacher& teacher : teachers_) {
+    if (teacher.spec.name() == name) return &teacher;
+  }
+  return nullptr;
+}
+
+void RunMachine::LoadTeachers() {
+  for (TeacherServer& server : servers_) {
+    const Teacher& teacher = *FindTeacher(server.teacher);
+    if (server.loading || teacher.package.empty()) continue;
+    server.loading = true;
+    v1::TeacherOrder order;
+    order.mutable_load()->set_package(teacher.package);
+    actions_.push_back(SendToTeacher{server.stream, std::move(order)});
+  }
+}
+
+void RunMachine::OnReady(TeacherServer* server, const v1::TeacherMessage::Ready& ready) {
+  if (!server->loading || ready.digest().empty()) {
+    return Drop(server->stream, absl::InvalidArgumentError("ready needs an order to load before, and a digest"));
+  }
+  Teacher& teacher = *FindTeacher(server->teacher);
+  if (teacher.digest.empty()) teacher.digest = ready.digest();
+  if (teacher.digest != ready.digest()) {
+    return NoteCause(false, absl::StrCat("teacher ", server->teacher, ": the server at ", server->address,
+                                         " serves package ", ready.digest(), ", the others ", teacher.digest));
+  }
+  server->digest = ready.digest();
+  ++revision_;
+}
+
+void RunMachine::LoseTeacher(const TeacherServer& server, const std::string& why) {
+  ++revision_;
+  Say(absl::StrCat("teacher ", server.teacher, " at ", server.address, " left (", why, ")"));
+  if (!job_.has_value() || !ReadyServers(server.teacher).empty()) return;
+  const auto& needed = jobs_[next_job_].teachers;
+  if (std::find(needed.begin(), needed.end(), server.teacher) == needed.end()) return;
+  NoteCause(false,
+            absl::StrCat("teacher ", server.teacher, ": its last server, at ", server.address, ", is gone: ", why));
+}
+
+std::vector<const RunMachine::TeacherServer*> RunMachine::ReadyServers(const std::string& teacher) const {
+  std::vector<const TeacherServer*> ready;
+  for (const TeacherServer& server : servers_) {
+    if (server.teacher == teacher && !server.digest.empty()) ready.push_back(&server);
+  }
+  return ready;
+}
+
+std::string RunMachine::WaitingForTeacher(const std::string& name) const {
+  for (const Teacher& teacher : teachers_) {
+    if (teacher.spec.name() != name) continue;
+    if (!teacher.spec.address().empty()) return teacher.digest.empty() ? absl::StrCat("teacher ", name) : "";
+    const size_t ready = ReadyServers(name).size();
+    if (ready >= static_cast<size_t>(teacher.spec.replicas())) return "";
+    return absl::StrCat("teacher ", name, " (", ready, " of ", teacher.spec.replicas(), " servers)");
+  }
+  return absl::StrCat("teacher ", name);
+}
+
+std::vector<v1::TeacherEndpoint> RunMachine::EndpointsOf(const PlannedJob& planned) const {
+  std::vector<v1::TeacherEndpoint> endpoints;
+  const auto add = [&endpoints](const Teacher& teacher, const std::string& address) {
+    v1::TeacherEndpoint endpoint;
+    endpoint.set_name(teacher.spec.name());
+    endpoint.set_address(address);
+    endpoint.set_digest(teacher.digest);
+    endpoint.set_reads(teacher.spec.reads());
+    endpoints.push_back(std::move(endpoint));
+  };
+  for (const std::string& name : planned.teachers) {
+    for (const Teacher& teacher : teachers_) {
+      if (teacher.spec.name() != name) continue;
+      if (!teacher.spec.address().empty()) add(teacher, teacher.spec.address());
+      for (const TeacherServer* server : ReadyServers(name)) add(teacher, server->address);
+    }
+  }
+  return endpoints;
+}
+
+void RunMachine::DescribeTeachers() {
+  for (const Teacher& teacher : teachers_) {
+    if (teacher.spec.address().empty()) continue;
+    actions_.push_back(DescribeTeacher{teacher.spec.name(), teacher.spec.address()});
+  }
+}
+
+void RunMachine::On(const TeacherDescribed& event) {
+  Teacher* teacher = FindTeacher(event.teacher);
+  if (teacher == nullptr || !running()) return;
+  const std::string who = absl::StrCat("teacher ", event.teacher, " at ", teacher->spec.address());
+  if (!event.reply.ok()) {
+    return End(v1::RunStatus::STATE_FAILED, absl::StrCat(who, ": ", event.reply.status().message()));
+  }
+  const auto& labels = event.reply->signature().labels();
+  if (!std::equal(labels.begin(), labels.end(), config_.labels.begin(), config_.labels.end())) {
+    return End(v1::RunStatus::STATE_FAILED, absl::StrCat(who, " answers for the classes ", absl::StrJoin(labels, ", "),
+                                                         "; corpus.labels are ", absl::StrJoin(config_.labels, ", ")));
+  }
+  teacher->digest = event.reply->digest();
+  ++revision_;
+}
+
+}  // namespace polystill::coordinator

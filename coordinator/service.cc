@@ -1,0 +1,165 @@
+#include "coordinator/service.h"
+
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "coordinator/index_stream.h"
+#include "runtime/rpc.h"
+
+namespace polystill::coordinator {
+namespace {
+
+constexpr size_t kMaxReasonBytes = 1024;
+
+// A call that ends at once with a status.
+template <typename Reactor>
+class Refused final : public Reactor {
+ public:
+  explicit Refused(const absl::Status& status) { this->Finish(ToGrpc(status)); }
+  void OnDone() override { delete this; }
+};
+
+// Removes a stream that is done; it is deleted outside the lock.
+template <typename Stream>
+void Remove(Mutex* mutex, std::map<StreamId, std::shared_ptr<Stream>>* streams, StreamId id) {
+  std::shared_ptr<Stream> gone;
+  MutexLock lock(mutex);
+  const auto found = streams->find(id);
+  gone = std::move(found->second);
+  streams->erase(found);
+}
+
+template <typename Stream>
+void CloseThem(const std::map<StreamId, std::shared_ptr<Stream>>& streams) {
+  for (const auto& [id, stream] : streams) stream->Close(ToGrpc(absl::UnavailableError("the coordinator ends")));
+}
+
+}  // namespace
+
+template <typename Stream, typename Said>
+Stream* Service::Open(std::map<StreamId, std::shared_ptr<Stream>>* streams) {
+  MutexLock lock(&mutex_);
+  const StreamId id = next_stream_++;
+  const auto on_message = [this, id](auto message) { events_->Post(Said{id, std::move(message)}); };
+  const auto on_closed = [this, id] { events_->Post(StreamClosed{id}); };
+  const auto on_done = [this, id, streams] { Remove(&mutex_, streams, id); };
+  const auto stream = std::make_shared<Stream>(typename Stream::Callbacks{on_message, on_closed, on_done});
+  const bool full = workers_.size() + teachers_.size() >= options_.max_members;
+  streams->emplace(id, stream);
+  if (closed_) {
+    stream->Close(ToGrpc(absl::UnavailableError("the coordinator ends")));
+  } else if (full) {
+    stream->Close(ToGrpc(absl::ResourceExhaustedError(
+        absl::StrCat("the coordinator holds ", options_.max_members, " streams, its most; try again later"))));
+  } else {
+    events_->Post(StreamOpened{id});
+    stream->ReadNext();
+  }
+  return stream.get();
+}
+
+Service::WorkStream* Service::Work(grpc::CallbackServerContext*) { return Open<WorkStream, WorkerSaid>(&workers_); }
+
+Service::TeachStream* Service::Teach(grpc::CallbackServerContext*) {
+  return Open<TeachStream, TeacherSaid>(&teachers_);
+}
+
+std::shared_ptr<Service::WorkStream> Service::FindWorker(StreamId stream) {
+  MutexLock lock(&mutex_);
+  const auto found = workers_.find(stream);
+  return found == workers_.end() ? nullptr : found->second;
+}
+
+std::shared_ptr<Service::TeachStream> Service::FindTeacher(StreamId stream) {
+  MutexLock lock(&mutex_);
+  const auto found = teachers_.find(stream);
+  return found == teachers_.end() ? nullptr : found->second;
+}
+
+void Service::Send(const SendToWorker& action) {
+  if (const auto stream = FindWorker(action.stream)) stream->Send(action.order);
+}
+
+void Service::Send(const SendToTeacher& action) {
+  if (const auto stream = FindTeacher(action.stream)) stream->Send(action.order);
+}
+
+void Service::Close(StreamId id, const absl::Status& status) {
+  if (const auto stream = FindWorker(id)) stream->Close(ToGrpc(status));
+  if (const auto stream = FindTeacher(id)) stream->Close(ToGrpc(status));
+}
+
+void Service::ReadNext(StreamId id) {
+  if (const auto stream = FindWorker(id)) stream->ReadNext();
+  if (const auto stream = FindTeacher(id)) stream->ReadNext();
+}
+
+void Service::PutIndex(const std::string& digest, std::shared_ptr<const std::string> bytes) {
+  MutexLock lock(&mutex_);
+  indexes_[digest] = std::move(bytes);
+}
+
+grpc::ServerWriteReactor<v1::IndexChunk>* Service::GetIndex(grpc::CallbackServerContext*,
+                                                            const v1::GetIndexRequest* request) {
+  std::shared_ptr<const std::string> bytes;
+  {
+    MutexLock lock(&mutex_);
+    const auto found = indexes_.find(request->digest());
+    if (found != indexes_.end()) bytes = found->second;
+  }
+  if (bytes != nullptr) return new IndexStream(std::move(bytes));
+  return new Refused<grpc::ServerWriteReactor<v1::IndexChunk>>(
+      absl::NotFoundError(absl::StrCat("this run has no index with digest '", request->digest(), "'")));
+}
+
+grpc::ServerWriteReactor<v1::RunStatus>* Service::Watch(grpc::CallbackServerContext*, const v1::WatchRequest* request) {
+  using Refusal = Refused<grpc::ServerWriteReactor<v1::RunStatus>>;
+  const absl::Status version = CheckProtocolVersion(request->protocol_version());
+  if (!version.ok()) return new Refusal(version);
+  MutexLock lock(&mutex_);
+  if (closed_) return new Refusal(absl::UnavailableError("the coordinator ends"));
+  if (watchers_.size() >= options_.max_watchers) {
+    return new Refusal(absl::ResourceExhaustedError(
+        absl::StrCat("the coordinator has ", options_.max_watchers, " watchers, its most; try again later")));
+  }
+  const StreamId id = next_stream_++;
+  const auto stream = std::make_shared<StatusStream>([this, id] { Remove(&mutex_, &watchers_, id); });
+  watchers_.emplace(id, stream);
+  stream->Publish(status_, status_is_last_);
+  return stream.get();
+}
+
+grpc::ServerUnaryReactor* Service::Stop(grpc::CallbackServerContext* context, const v1::StopRequest* request,
+                                        v1::StopReply*) {
+  events_->Post(StopAsked{request->reason().substr(0, kMaxReasonBytes)});
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  reactor->Finish(grpc::Status::OK);
+  return reactor;
+}
+
+void Service::Publish(const v1::RunStatus& status, bool last) {
+  std::vector<std::shared_ptr<StatusStream>> watchers;
+  {
+    MutexLock lock(&mutex_);
+    status_ = status;
+    status_is_last_ = last;
+    for (const auto& [id, watcher] : watchers_) watchers.push_back(watcher);
+  }
+  for (const auto& watcher : watchers) watcher->Publish(status, last);
+}
+
+void Service::CloseAll() {
+  std::map<StreamId, std::shared_ptr<WorkStream>> workers;
+  std::map<StreamId, std::shared_ptr<TeachStream>> teachers;
+  {
+    MutexLock lock(&mutex_);
+    closed_ = true;
+    workers = workers_;
+    teachers = teachers_;
+  }
+  CloseThem(workers);
+  CloseThem(teachers);
+}
+
+}  // namespace polystill::coordinator

@@ -1,0 +1,80 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "coordinator/event_queue.h"
+#include "coordinator/member_stream.h"
+#include "coordinator/run_events.h"
+#include "coordinator/status_stream.h"
+#include "polystill/v1/coordinator.grpc.pb.h"
+#include "runtime/mutex.h"
+
+namespace polystill::coordinator {
+
+// CoordinatorService on gRPC's callback API: turns what arrives into events, and carries out what the loop says. It
+// decides nothing. Thread-safe; must live longer than the server that serves it, and than its streams: call CloseAll,
+// then Shutdown of the server.
+class Service final : public v1::CoordinatorService::CallbackService {
+ public:
+  struct Options {
+    // Streams of workers and teachers, and Watch calls, at a time; more are refused with RESOURCE_EXHAUSTED.
+    size_t max_members = 8192;
+    size_t max_watchers = 256;
+  };
+  Service(EventQueue* events, Options options) : events_(events), options_(options) {}
+  explicit Service(EventQueue* events) : Service(events, Options()) {}
+
+  void Send(const SendToWorker& action);
+  void Send(const SendToTeacher& action);
+  void Close(StreamId stream, const absl::Status& status);
+  // The last message of `stream` was handled: its next one may come.
+  void ReadNext(StreamId stream);
+
+  // What Watch calls see from now on; `last`: they end with it.
+  void Publish(const v1::RunStatus& status, bool last);
+
+  // Makes an index available to GetIndex.
+  void PutIndex(const std::string& digest, std::shared_ptr<const std::string> bytes);
+
+  // Ends all streams and refuses new ones.
+  void CloseAll();
+
+ private:
+  using WorkStream = MemberStream<v1::WorkerMessage, v1::WorkerOrder>;
+  using TeachStream = MemberStream<v1::TeacherMessage, v1::TeacherOrder>;
+
+  WorkStream* Work(grpc::CallbackServerContext* context) override;
+  TeachStream* Teach(grpc::CallbackServerContext* context) override;
+  grpc::ServerWriteReactor<v1::IndexChunk>* GetIndex(grpc::CallbackServerContext* context,
+                                                     const v1::GetIndexRequest* request) override;
+  grpc::ServerWriteReactor<v1::RunStatus>* Watch(grpc::CallbackServerContext* context,
+                                                 const v1::WatchRequest* request) override;
+  grpc::ServerUnaryReactor* Stop(grpc::CallbackServerContext* context, const v1::StopRequest* request,
+                                 v1::StopReply* reply) override;
+
+  template <typename Stream, typename Said>
+  Stream* Open(std::map<StreamId, std::shared_ptr<Stream>>* streams);
+  std::shared_ptr<WorkStream> FindWorker(StreamId stream) ABSL_LOCKS_EXCLUDED(mutex_);
+  std::shared_ptr<TeachStream> FindTeacher(StreamId stream) ABSL_LOCKS_EXCLUDED(mutex_);
+
+  EventQueue* const events_;
+  const Options options_;
+
+  Mutex mutex_;
+  bool closed_ ABSL_GUARDED_BY(mutex_) = false;
+  StreamId next_stream_ ABSL_GUARDED_BY(mutex_) = 1;
+  // A stream is removed by its own on_done.
+  std::map<StreamId, std::shared_ptr<WorkStream>> workers_ ABSL_GUARDED_BY(mutex_);
+  std::map<StreamId, std::shared_ptr<TeachStream>> teachers_ ABSL_GUARDED_BY(mutex_);
+  std::map<StreamId, std::shared_ptr<StatusStream>> watchers_ ABSL_GUARDED_BY(mutex_);
+  v1::RunStatus status_ ABSL_GUARDED_BY(mutex_);
+  bool status_is_last_ ABSL_GUARDED_BY(mutex_) = false;
+  std::map<std::string, std::shared_ptr<const std::string>> indexes_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace polystill::coordinator

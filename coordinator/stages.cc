@@ -1,0 +1,145 @@
+#include "coordinator/stages.h"
+
+#include <google/protobuf/io/coded_stream.h>
+#include <google/protobuf/io/zero_copy_stream_impl_lite.h>
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "corpus/index.h"
+#include "corpus/plan.h"
+#include "corpus/tokenizer.h"
+#include "runtime/files.h"
+#include "runtime/status.h"
+
+namespace polystill::coordinator {
+namespace {
+
+// As StageNames calls them.
+constexpr char kIndexStage[] = "index";
+constexpr char kTokenizerStage[] = "tokenizer";
+constexpr char kStudentJob[] = "distilled";
+constexpr int64_t kMaxTokenizerBytes = int64_t{1} << 28;
+
+using Index = std::shared_ptr<const v1::CorpusIndex>;
+
+// Maps have no order of their own on the wire; here they get one.
+std::string DeterministicBytes(const google::protobuf::Message& message) {
+  std::string bytes;
+  {
+    google::protobuf::io::StringOutputStream stream(&bytes);
+    google::protobuf::io::CodedOutputStream coded(&stream);
+    coded.SetSerializationDeterministic(true);
+    message.SerializeToCodedStream(&coded);
+  }
+  return bytes;
+}
+
+int64_t RecordsOf(const v1::CorpusIndex& index) {
+  int64_t records = 0;
+  for (const auto& language : index.languages()) records += language.records();
+  return records;
+}
+
+// Indexes selections, each once, and tells how far it is.
+class Indexer {
+ public:
+  explicit Indexer(const std::function<void(StageProgress)>& progress) : report_(progress) {
+    progress_.stage = kIndexStage;
+    report_(progress_);
+  }
+
+  absl::StatusOr<Index> IndexOf(const v1::Selection& selection) {
+    Index& index = by_selection_[DeterministicBytes(selection)];
+    if (index != nullptr) return index;
+    ASSIGN_OR_RETURN(v1::CorpusIndex built, corpus::BuildIndex(selection));
+    index = std::make_shared<const v1::CorpusIndex>(std::move(built));
+    Tell(*index);
+    return index;
+  }
+
+ private:
+  void Tell(const v1::CorpusIndex& index) {
+    for (const auto& language : index.languages()) progress_.records_by_language[language.name()] += language.records();
+    progress_.records += RecordsOf(index);
+    progress_.done = progress_.records;
+    report_(progress_);
+  }
+
+  const std::function<void(StageProgress)>& report_;
+  StageProgress progress_;
+  std::map<std::string, Index> by_selection_;
+};
+
+absl::Status PlanTraining(const Index& index, double epochs, v1::Job* job) {
+  v1::PlanSegment& segment = *job->mutable_plan();
+  segment.set_index_digest(corpus::IndexDigest(*index));
+  ASSIGN_OR_RETURN(const corpus::Plan plan, corpus::Plan::Create(segment, index));
+  job->set_steps(plan.StepsForEpochs(epochs));
+  return absl::OkStatus();
+}
+
+// The languages of the student's index, for an evaluation that names none.
+void FillLanguages(const v1::CorpusIndex& student, v1::Selection* selection) {
+  if (selection->languages_size() > 0) return;
+  for (const auto& language : student.languages()) selection->add_languages(language.name());
+}
+
+absl::Status PrepareJob(Indexer* indexer, const Index& student, PlannedJob* planned, Stages* stages) {
+  const bool training = planned->job.kind() == v1::Job::KIND_TRAIN;
+  if (!training) FillLanguages(*student, &planned->selection);
+  ASSIGN_OR_RETURN(const Index index, indexer->IndexOf(planned->selection));
+  stages->indexes[corpus::IndexDigest(*index)] = index;
+  if (training) {
+    RETURN_IF_ERROR(Annotate(PlanTraining(index, planned->epochs, &planned->job), planned->job.name()));
+    stages->prepared.totals[planned->job.name()] = planned->job.steps();
+    return absl::OkStatus();
+  }
+  *planned->job.mutable_selection() = planned->selection;
+  planned->job.mutable_plan()->set_index_digest(corpus::IndexDigest(*index));
+  stages->prepared.totals[planned->job.name()] = RecordsOf(*index);
+  return absl::OkStatus();
+}
+
+absl::Status MakeTokenizer(const v1::RunSpec& spec, const std::function<void(StageProgress)>& progress) {
+  if (!TrainsTokenizer(spec)) {
+    if (spec.tokenizer().kind() != v1::Tokenizer::KIND_SENTENCEPIECE) return absl::OkStatus();
+    // A copy in the run's folder, so that the run stays whole if the original goes.
+    ASSIGN_OR_RETURN(const std::string model, ReadFile(spec.tokenizer().path(), kMaxTokenizerBytes));
+    return WriteFileAtomically(TokenizerFolder(spec) + "/" + corpus::kTokenizerFile, model);
+  }
+  progress({kTokenizerStage, 0, 0, 0, {}});
+  return corpus::TrainTokenizer(spec.tokenizer(), TokenizerSelections(spec), spec.seed(), TokenizerFolder(spec),
+                                [&progress](int64_t done, int64_t total) {
+                                  progress({kTokenizerStage, done, total, 0, {}});
+                                });
+}
+
+absl::Status CheckStop(const std::atomic<bool>& stop) {
+  return stop ? absl::CancelledError("the run was stopped") : absl::OkStatus();
+}
+
+}  // namespace
+
+std::string IndexBytes(const v1::CorpusIndex& index) { return DeterministicBytes(index); }
+
+absl::StatusOr<Stages> RunStages(const v1::RunSpec& spec, const std::function<void(StageProgress)>& progress,
+                                 const std::atomic<bool>& stop) {
+  Stages stages;
+  stages.prepared.jobs = PlanJobs(spec);
+  Indexer indexer(progress);
+  Index student;
+  for (const PlannedJob& planned : stages.prepared.jobs) {
+    if (planned.job.name() != kStudentJob) continue;
+    ASSIGN_OR_RETURN(student, indexer.IndexOf(planned.selection));
+  }
+  for (PlannedJob& planned : stages.prepared.jobs) {
+    RETURN_IF_ERROR(CheckStop(stop));
+    RETURN_IF_ERROR(PrepareJob(&indexer, student, &planned, &stages));
+  }
+  RETURN_IF_ERROR(CheckStop(stop));
+  RETURN_IF_ERROR(MakeTokenizer(spec, progress));
+  return stages;
+}
+
+}  // namespace polystill::coordinator

@@ -1,0 +1,152 @@
+#include "coordinator/state_store.h"
+
+#include <utility>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "coordinator/sqlite.h"
+#include "runtime/status.h"
+
+namespace polystill::coordinator {
+namespace {
+
+constexpr int64_t kPageBytes = 4096;
+
+// PRAGMA user_version of the file. A change of the tables takes the next number.
+constexpr int kFormat = 1;
+
+// facts: "term", "generation" (numbers), "spec" (a serialised RunSpec).
+// segments: a job's plan, a serialised PlanSegment each.
+// finished_jobs: in the order of `rowid`.
+constexpr const char* kSchema[] = {
+    "CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS segments (job TEXT, first_step INTEGER, segment BLOB NOT NULL, "
+    "PRIMARY KEY (job, first_step)) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS finished_jobs (job TEXT NOT NULL UNIQUE, weights_digest TEXT NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS checkpoints (job TEXT, step INTEGER, generation INTEGER NOT NULL, path TEXT NOT NULL, "
+    "digest TEXT NOT NULL, PRIMARY KEY (job, step)) WITHOUT ROWID",
+};
+
+int64_t NumberIn(const std::string& text) {
+  int64_t number = 0;
+  return absl::SimpleAtoi(text, &number) ? number : 0;
+}
+
+}  // namespace
+
+class StateStore::Database : public Sqlite {
+ public:
+  using Sqlite::Sqlite;
+
+  absl::Status Prepare(const Options& options) {
+    RETURN_IF_ERROR(Open());
+    RETURN_IF_ERROR(Execute("PRAGMA journal_mode=WAL"));
+    RETURN_IF_ERROR(Execute("PRAGMA synchronous=FULL"));
+    RETURN_IF_ERROR(Execute(absl::StrCat("PRAGMA max_page_count=", options.max_bytes / kPageBytes)));
+    ASSIGN_OR_RETURN(const auto version, Query("PRAGMA user_version"));
+    const int64_t format = version.empty() ? 0 : NumberIn(version[0][0]);
+    if (format != 0 && format != kFormat) {
+      return absl::FailedPreconditionError(absl::StrCat(path(), ": has format ", format, ", this release knows ",
+                                                        kFormat, "; go on with the release that began the run"));
+    }
+    for (const char* table : kSchema) RETURN_IF_ERROR(Execute(table));
+    return Execute(absl::StrCat("PRAGMA user_version=", kFormat));
+  }
+
+  absl::Status PutFact(const std::string& name, SqlValue value) {
+    return Execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", {name, std::move(value)});
+  }
+
+  absl::StatusOr<std::string> Fact(const std::string& name) {
+    ASSIGN_OR_RETURN(auto rows, Query("SELECT value FROM facts WHERE name = ?", {name}));
+    if (rows.empty()) return absl::NotFoundError(absl::StrCat(path(), ": holds no ", name));
+    return std::move(rows[0][0]);
+  }
+
+  // A number that is 0 until it is put.
+  absl::StatusOr<int64_t> Number(const std::string& name) {
+    const auto text = Fact(name);
+    if (absl::IsNotFound(text.status())) return 0;
+    if (!text.ok()) return text.status();
+    return NumberIn(*text);
+  }
+};
+
+StateStore::StateStore(std::unique_ptr<Database> database) : database_(std::move(database)) {}
+StateStore::~StateStore() = default;
+
+absl::StatusOr<std::unique_ptr<StateStore>> StateStore::Open(const std::string& path, Options options) {
+  auto database = std::make_unique<Database>(path);
+  RETURN_IF_ERROR(database->Prepare(options));
+  std::unique_ptr<StateStore> store(new StateStore(std::move(database)));
+  RETURN_IF_ERROR(store->BeginTerm());
+  return store;
+}
+
+absl::Status StateStore::BeginTerm() {
+  ASSIGN_OR_RETURN(const int64_t before, database_->Number("term"));
+  term_ = before + 1;
+  return database_->PutFact("term", term_);
+}
+
+absl::Status StateStore::PutSpec(const v1::RunSpec& spec) {
+  return database_->PutFact("spec", Blob{spec.SerializeAsString()});
+}
+
+absl::StatusOr<v1::RunSpec> StateStore::Spec() {
+  ASSIGN_OR_RETURN(const std::string bytes, database_->Fact("spec"));
+  v1::RunSpec spec;
+  if (!spec.ParseFromString(bytes)) return absl::DataLossError(absl::StrCat(database_->path(), ": torn spec"));
+  return spec;
+}
+
+absl::Status StateStore::PutGeneration(int64_t generation) { return database_->PutFact("generation", generation); }
+
+absl::StatusOr<int64_t> StateStore::Generation() { return database_->Number("generation"); }
+
+absl::Status StateStore::AddSegment(const std::string& job, const v1::PlanSegment& segment) {
+  return database_->Execute("INSERT OR REPLACE INTO segments VALUES (?, ?, ?)",
+                            {job, int64_t{segment.first_step()}, Blob{segment.SerializeAsString()}});
+}
+
+absl::StatusOr<std::vector<v1::PlanSegment>> StateStore::Segments(const std::string& job) {
+  ASSIGN_OR_RETURN(const auto rows,
+                   database_->Query("SELECT segment FROM segments WHERE job = ? ORDER BY first_step", {job}));
+  std::vector<v1::PlanSegment> segments(rows.size());
+  for (size_t i = 0; i < rows.size(); ++i) {
+    if (segments[i].ParseFromString(rows[i][0])) continue;
+    return absl::DataLossError(absl::StrCat(database_->path(), ": torn plan segment of ", job));
+  }
+  return segments;
+}
+
+absl::Status StateStore::FinishJob(const std::string& job, const std::string& weights_digest,
+                                   const Checkpoint& checkpoint) {
+  RETURN_IF_ERROR(database_->Execute("BEGIN"));
+  absl::Status status = database_->Execute("INSERT OR REPLACE INTO finished_jobs VALUES (?, ?)", {job, weights_digest});
+  if (status.ok() && !checkpoint.path.empty()) {
+    status = database_->Execute("INSERT OR REPLACE INTO checkpoints VALUES (?, ?, ?, ?, ?)",
+                                {job, checkpoint.step, checkpoint.generation, checkpoint.path, checkpoint.digest});
+  }
+  if (status.ok()) status = database_->Execute("COMMIT");
+  if (!status.ok()) (void)database_->Execute("ROLLBACK");
+  return status;
+}
+
+absl::StatusOr<std::vector<StateStore::FinishedJob>> StateStore::FinishedJobs() {
+  ASSIGN_OR_RETURN(const auto rows, database_->Query("SELECT job, weights_digest FROM finished_jobs ORDER BY rowid"));
+  std::vector<FinishedJob> jobs;
+  for (const SqlRow& row : rows) jobs.push_back({row[0], row[1]});
+  return jobs;
+}
+
+absl::StatusOr<std::vector<StateStore::Checkpoint>> StateStore::Checkpoints(const std::string& job) {
+  ASSIGN_OR_RETURN(
+      const auto rows,
+      database_->Query("SELECT step, generation, path, digest FROM checkpoints WHERE job = ? ORDER BY step", {job}));
+  std::vector<Checkpoint> checkpoints;
+  for (const SqlRow& row : rows) checkpoints.push_back({NumberIn(row[0]), NumberIn(row[1]), row[2], row[3]});
+  return checkpoints;
+}
+
+}  // namespace polystill::coordinator

@@ -1,0 +1,78 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "polystill/v1/corpus.pb.h"
+#include "polystill/v1/run.pb.h"
+
+namespace polystill::coordinator {
+
+// The little that a coordinator must not forget: a SQLite file (write-ahead log, synchronous=FULL). What a call
+// returned OK for is on the disk. Tables: `kSchema` in the .cc file.
+//
+// Every call can fail with RESOURCE_EXHAUSTED (disk full, or the file's cap reached), DATA_LOSS (the file is damaged,
+// or no such file), or INTERNAL; the message names the file. Not thread-safe.
+class StateStore {
+ public:
+  struct Options {
+    // Cap of the file, in bytes.
+    int64_t max_bytes = int64_t{1} << 30;
+  };
+  // Opens or makes the file and begins a new term. FAILED_PRECONDITION: written by another version.
+  static absl::StatusOr<std::unique_ptr<StateStore>> Open(const std::string& path, Options options);
+  static absl::StatusOr<std::unique_ptr<StateStore>> Open(const std::string& path) { return Open(path, Options()); }
+  ~StateStore();
+
+  // Grows with each Open; orders of a lower term than one seen are refused by workers.
+  int64_t term() const { return term_; }
+
+  absl::Status PutSpec(const v1::RunSpec& spec);
+  // NOT_FOUND before PutSpec.
+  absl::StatusOr<v1::RunSpec> Spec();
+
+  // The highest generation that was ever formed; 0 before the first.
+  absl::Status PutGeneration(int64_t generation);
+  absl::StatusOr<int64_t> Generation();
+
+  // The plan's log of a job.
+  absl::Status AddSegment(const std::string& job, const v1::PlanSegment& segment);
+  absl::StatusOr<std::vector<v1::PlanSegment>> Segments(const std::string& job);
+
+  // A checkpoint that belongs to the lineage of states that survives; no other is ever loaded.
+  struct Checkpoint {
+    int64_t step = 0;
+    int64_t generation = 0;
+    // Folder.
+    std::string path;
+    // Of its weights, lower-case hex SHA-256.
+    std::string digest;
+    bool operator==(const Checkpoint&) const = default;
+  };
+  // A job that every rank has done. Its last checkpoint is admitted in the same transaction, unless it has no path.
+  absl::Status FinishJob(const std::string& job, const std::string& weights_digest, const Checkpoint& checkpoint);
+
+  struct FinishedJob {
+    std::string job;
+    std::string weights_digest;
+    bool operator==(const FinishedJob&) const = default;
+  };
+  // In the order in which they were done.
+  absl::StatusOr<std::vector<FinishedJob>> FinishedJobs();
+  // By step.
+  absl::StatusOr<std::vector<Checkpoint>> Checkpoints(const std::string& job);
+
+ private:
+  class Database;
+  explicit StateStore(std::unique_ptr<Database> database);
+  absl::Status BeginTerm();
+
+  std::unique_ptr<Database> database_;
+  int64_t term_ = 0;
+};
+
+}  // namespace polystill::coordinator

@@ -1,0 +1,122 @@
+#include "corpus/columns.h"
+
+#include <algorithm>
+#include <array>
+#include <set>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "arrow/type.h"
+#include "runtime/status.h"
+
+namespace polystill::corpus {
+namespace {
+
+// Columns that a `where` may name. Not the label: a selection must not depend on it.
+constexpr std::array kSelectable = {"id", "language", "split", "group", "pool"};
+
+void AddOnce(const Column& column, std::vector<Column>* columns) {
+  const bool there =
+      std::any_of(columns->begin(), columns->end(), [&](const Column& other) { return other.role == column.role; });
+  if (!there) columns->push_back(column);
+}
+
+bool IsString(const arrow::DataType& type) {
+  if (type.id() == arrow::Type::DICTIONARY) {
+    return IsString(*static_cast<const arrow::DictionaryType&>(type).value_type());
+  }
+  return type.id() == arrow::Type::STRING || type.id() == arrow::Type::LARGE_STRING ||
+         type.id() == arrow::Type::STRING_VIEW;
+}
+
+bool IsIdList(const arrow::DataType& type) {
+  if (type.id() != arrow::Type::LIST && type.id() != arrow::Type::LARGE_LIST) return false;
+  const arrow::Type::type value = static_cast<const arrow::BaseListType&>(type).value_type()->id();
+  return value == arrow::Type::INT32 || value == arrow::Type::INT64;
+}
+
+}  // namespace
+
+absl::Status CheckSelection(const v1::Selection& selection) {
+  for (const auto& [role, value] : selection.where()) {
+    if (std::find(kSelectable.begin(), kSelectable.end(), role) == kSelectable.end()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("where: ", role, ": records are selected by ", absl::StrJoin(kSelectable, ", ")));
+    }
+  }
+  if (!selection.reads_labels()) return absl::OkStatus();
+  if (selection.corpus().labels().empty()) {
+    return absl::InvalidArgumentError("corpus.labels is empty: list the classes of the label column");
+  }
+  std::set<std::string> seen;
+  for (const std::string& label : selection.corpus().labels()) {
+    if (!seen.insert(label).second) {
+      return absl::InvalidArgumentError(absl::StrCat("corpus.labels: \"", label, "\" is there twice"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+Column ColumnOf(const v1::Selection& selection, const std::string& role) {
+  const v1::Columns& columns = selection.corpus().columns();
+  const google::protobuf::FieldDescriptor* field = v1::Columns::descriptor()->FindFieldByName(role);
+  std::string name = columns.GetReflection()->GetString(columns, field);
+  // Unset: the default name of a column is its role.
+  if (name.empty()) name = role;
+  return {role, name, role == "ids" || role == "source_ids", role == "group"};
+}
+
+std::vector<Column> IndexColumns(const v1::Selection& selection) {
+  std::vector<Column> columns = {ColumnOf(selection, "language")};
+  // Sorted, since the order of a protobuf map is not fixed.
+  std::set<std::string> roles;
+  for (const auto& [role, value] : selection.where()) roles.insert(role);
+  for (const std::string& role : roles) {
+    Column column = ColumnOf(selection, role);
+    column.optional = false;
+    AddOnce(column, &columns);
+  }
+  if (selection.reads_labels()) AddOnce(ColumnOf(selection, "label"), &columns);
+  return columns;
+}
+
+std::vector<Column> RecordColumns(const v1::Selection& selection) {
+  const bool ids = selection.tokenizer().kind() == v1::Tokenizer::KIND_IDS;
+  std::vector<Column> columns = IndexColumns(selection);
+  AddOnce(ColumnOf(selection, "id"), &columns);
+  if (selection.reads_text()) AddOnce(ColumnOf(selection, ids ? "ids" : "text"), &columns);
+  if (selection.reads_source_text()) AddOnce(ColumnOf(selection, ids ? "source_ids" : "source_text"), &columns);
+  AddOnce(ColumnOf(selection, "group"), &columns);
+  return columns;
+}
+
+std::string Describe(const Column& column) {
+  return absl::StrCat("column \"", column.name, "\" (run file: corpus.columns.", column.role, ")");
+}
+
+absl::Status MissingValue(const Column& column) {
+  return absl::NotFoundError(absl::StrCat(Describe(column), " is null or missing"));
+}
+
+absl::Status CheckSchema(const arrow::Schema& schema, const std::vector<Column>& columns, const std::string& file) {
+  for (const Column& column : columns) {
+    const std::vector<int> found = schema.GetAllFieldIndices(column.name);
+    if (found.empty() && column.optional) continue;
+    if (found.empty()) {
+      return absl::InvalidArgumentError(absl::StrCat(file, ": there is no ", Describe(column), "; the columns are ",
+                                                     absl::StrJoin(schema.field_names(), ", ")));
+    }
+    if (found.size() > 1) {
+      return absl::InvalidArgumentError(absl::StrCat(file, ": ", Describe(column), " is there more than once"));
+    }
+    const arrow::DataType& type = *schema.field(found[0])->type();
+    if (column.ids ? !IsIdList(type) : !IsString(type)) {
+      return absl::InvalidArgumentError(absl::StrCat(file, ": ", Describe(column), " is ", type.ToString(), "; ",
+                                                     column.ids ? "a list of int32 or int64" : "a string",
+                                                     " is needed"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace polystill::corpus

@@ -1,0 +1,104 @@
+#include "corpus/decode.h"
+
+#include <unordered_set>
+
+#include "absl/strings/str_cat.h"
+#include "arrow/array.h"
+#include "corpus/row_filter.h"
+#include "corpus/utf8.h"
+#include "runtime/status.h"
+
+namespace polystill::corpus {
+namespace {
+
+// Fills one record at a time out of a unit's rows. Errors are without the place.
+class RecordBuilder {
+ public:
+  RecordBuilder(const v1::Selection& selection, const Rows& rows)
+      : selection_(selection),
+        rows_(rows),
+        reads_ids_(selection.tokenizer().kind() == v1::Tokenizer::KIND_IDS),
+        labels_(selection) {}
+
+  absl::StatusOr<Record> Build(int64_t row, std::string_view language) {
+    Record record;
+    record.language = language;
+    RETURN_IF_ERROR(ReadString("id", row, &record.id));
+    if (record.id.empty()) return absl::InvalidArgumentError("the id is empty");
+    if (!seen_.insert(record.id).second) return absl::InvalidArgumentError("an earlier row of the block has this id");
+    if (selection_.reads_text()) RETURN_IF_ERROR(ReadSide(row, "text", "ids", &record.text, &record.ids));
+    if (selection_.reads_source_text()) {
+      RETURN_IF_ERROR(ReadSide(row, "source_text", "source_ids", &record.source_text, &record.source_ids));
+    }
+    const arrow::LargeStringArray* groups = rows_.Strings("group");
+    if (groups != nullptr && groups->IsValid(row)) RETURN_IF_ERROR(ReadString("group", row, &record.group));
+    ASSIGN_OR_RETURN(record.label, labels_.Label(rows_, row));
+    return record;
+  }
+
+ private:
+  absl::Status ReadSide(int64_t row, const char* text_role, const char* ids_role, std::string* text,
+                        std::vector<int32_t>* ids) const {
+    return reads_ids_ ? ReadIds(ids_role, row, ids) : ReadString(text_role, row, text);
+  }
+
+  std::string Named(const char* role) const { return Describe(ColumnOf(selection_, role)); }
+
+  absl::Status ReadString(const char* role, int64_t row, std::string* value) const {
+    const arrow::LargeStringArray& column = *rows_.Strings(role);
+    if (column.IsNull(row)) return MissingValue(ColumnOf(selection_, role));
+    const std::string_view view = column.GetView(row);
+    if (!IsUtf8(view)) {
+      return absl::InvalidArgumentError(absl::StrCat(Named(role), " is not valid UTF-8"));
+    }
+    value->assign(view);
+    return absl::OkStatus();
+  }
+
+  absl::Status ReadIds(const char* role, int64_t row, std::vector<int32_t>* ids) const {
+    const arrow::LargeListArray& column = *rows_.Ids(role);
+    if (column.IsNull(row)) return MissingValue(ColumnOf(selection_, role));
+    if (column.value_length(row) == 0)
+      return absl::InvalidArgumentError(absl::StrCat(Named(role), " is an empty list"));
+    const auto& values = static_cast<const arrow::Int64Array&>(*column.values());
+    const int64_t max_length = selection_.tokenizer().max_length();
+    const int64_t vocab_size = selection_.tokenizer().vocab_size();
+    for (int64_t i = 0; i < column.value_length(row); ++i) {
+      const int64_t at = column.value_offset(row) + i;
+      if (values.IsNull(at) || values.Value(at) < 0 || values.Value(at) >= vocab_size) {
+        return absl::InvalidArgumentError(absl::StrCat(
+            Named(role), ": token ", i, " is ", values.IsNull(at) ? "null" : absl::StrCat(values.Value(at)),
+            "; ids are at least 0 and below ", vocab_size, " (run file: tokenizer.vocab_size)"));
+      }
+      if (i < max_length) ids->push_back(static_cast<int32_t>(values.Value(at)));
+    }
+    return absl::OkStatus();
+  }
+
+  const v1::Selection& selection_;
+  const Rows& rows_;
+  const bool reads_ids_;
+  const LabelReader labels_;
+  std::unordered_set<std::string> seen_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::vector<Record>> DecodeRecords(const v1::Selection& selection, Source& source, const Unit& unit) {
+  ASSIGN_OR_RETURN(const Rows rows, source.Read(unit, RecordColumns(selection)));
+  const RowFilter filter(selection, rows);
+  RecordBuilder builder(selection, rows);
+  std::vector<Record> records;
+  for (int64_t row = 0; row < rows.size(); ++row) {
+    if (!filter.Matches(row)) continue;
+    const auto language = filter.Language(row);
+    if (!language.ok()) return RowError(selection, source, unit, row, language.status());
+    if (!filter.WantsLanguage(*language)) continue;
+    auto record = builder.Build(row, *language);
+    if (!record.ok()) return RowError(selection, source, unit, row, record.status());
+    records.push_back(*std::move(record));
+  }
+  return records;
+}
+
+}  // namespace polystill::corpus

@@ -1,0 +1,148 @@
+#include "corpus/index.h"
+
+#include <google/protobuf/io/coded_stream.h>
+#include <google/protobuf/io/zero_copy_stream_impl_lite.h>
+
+#include <filesystem>
+#include <map>
+#include <set>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "corpus/columns.h"
+#include "corpus/files.h"
+#include "corpus/row_filter.h"
+#include "corpus/source.h"
+#include "runtime/sha256.h"
+#include "runtime/status.h"
+
+namespace polystill::corpus {
+namespace {
+
+// Gathers the blocks of every language, file by file.
+class IndexBuilder {
+ public:
+  explicit IndexBuilder(const v1::Selection& selection)
+      : selection_(selection), columns_(IndexColumns(selection)), labels_(selection) {
+    *index_.mutable_selection() = selection;
+  }
+
+  absl::Status AddFile(const SourceFile& file) {
+    ASSIGN_OR_RETURN(const std::unique_ptr<Source> source, OpenSource(file));
+    // All that reading will need, so that a missing column shows now.
+    RETURN_IF_ERROR(source->Check(RecordColumns(selection_)));
+    ASSIGN_OR_RETURN(const std::vector<Unit> units, source->Units());
+    for (const Unit& unit : units) RETURN_IF_ERROR(AddUnit(*source, unit));
+    v1::CorpusIndex::File& entry = *index_.add_files();
+    entry.set_path(file.name);
+    entry.set_bytes(file.bytes);
+    ASSIGN_OR_RETURN(*entry.mutable_sha256(), HashFile(file));
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<v1::CorpusIndex> Finish() {
+    for (const std::string& language : selection_.languages()) {
+      if (!languages_.contains(language)) return MissingLanguage(language);
+    }
+    if (languages_.empty()) return NothingKept();
+    // A map by name: sorted.
+    for (auto& [name, language] : languages_) *index_.add_languages() = std::move(language);
+    return std::move(index_);
+  }
+
+ private:
+  absl::Status AddUnit(Source& source, const Unit& unit) {
+    ASSIGN_OR_RETURN(const Rows rows, source.Read(unit, columns_));
+    rows_ += rows.size();
+    const RowFilter filter(selection_, rows);
+    std::map<std::string, int64_t, std::less<>> counts;
+    for (int64_t row = 0; row < rows.size(); ++row) {
+      if (!filter.Matches(row)) continue;
+      const auto language = filter.Language(row);
+      if (!language.ok()) return RowError(selection_, source, unit, row, language.status());
+      if (!filter.WantsLanguage(*language)) {
+        unwanted_.emplace(*language);
+        continue;
+      }
+      const absl::Status label = labels_.Label(rows, row).status();
+      if (!label.ok()) return RowError(selection_, source, unit, row, label);
+      auto count = counts.find(*language);
+      if (count == counts.end()) count = counts.emplace(*language, 0).first;
+      ++count->second;
+    }
+    for (const auto& [name, records] : counts) AddBlock(name, unit, records);
+    return absl::OkStatus();
+  }
+
+  void AddBlock(const std::string& name, const Unit& unit, int64_t records) {
+    v1::CorpusIndex::Language& language = languages_[name];
+    language.set_name(name);
+    language.set_records(language.records() + records);
+    v1::CorpusIndex::Block& block = *language.add_blocks();
+    block = unit;
+    block.set_file(index_.files_size());
+    block.set_records(records);
+  }
+
+  std::string Where() const {
+    std::vector<std::string> conditions;
+    for (const auto& [role, value] : selection_.where()) conditions.push_back(absl::StrCat(role, ": ", value));
+    std::sort(conditions.begin(), conditions.end());
+    return absl::StrCat("{", absl::StrJoin(conditions, ", "), "}");
+  }
+
+  absl::Status NothingKept() const {
+    std::vector<std::string> names;
+    for (const Column& column : columns_) names.push_back(column.name);
+    return absl::InvalidArgumentError(
+        absl::StrCat(selection_.corpus().path(), ": none of its ", rows_, " records passes where ", Where(),
+                     "; are these columns there, and do they hold these values: ", absl::StrJoin(names, ", "), "?"));
+  }
+
+  absl::Status MissingLanguage(const std::string& language) const {
+    std::set<std::string> there(unwanted_.begin(), unwanted_.end());
+    for (const auto& [name, blocks] : languages_) there.insert(name);
+    if (there.empty()) return NothingKept();
+    return absl::InvalidArgumentError(absl::StrCat(selection_.corpus().path(), ": no record of language \"", language,
+                                                   "\" where ", Where(), "; the languages there are ",
+                                                   absl::StrJoin(there, ", ")));
+  }
+
+  const v1::Selection& selection_;
+  const std::vector<Column> columns_;
+  const LabelReader labels_;
+  v1::CorpusIndex index_;
+  std::map<std::string, v1::CorpusIndex::Language> languages_;
+  // Languages of records that pass `where` and were not asked for.
+  std::set<std::string, std::less<>> unwanted_;
+  int64_t rows_ = 0;
+};
+
+}  // namespace
+
+absl::StatusOr<v1::CorpusIndex> BuildIndex(const v1::Selection& selection) {
+  RETURN_IF_ERROR(CheckSelection(selection));
+  ASSIGN_OR_RETURN(const std::vector<SourceFile> files, ListFiles(selection.corpus().path()));
+  IndexBuilder builder(selection);
+  for (const SourceFile& file : files) RETURN_IF_ERROR(builder.AddFile(file));
+  return builder.Finish();
+}
+
+std::string IndexDigest(const v1::CorpusIndex& index) {
+  v1::CorpusIndex placeless = index;
+  placeless.mutable_selection()->mutable_corpus()->clear_path();
+  for (v1::CorpusIndex::File& file : *placeless.mutable_files()) {
+    file.set_path(std::filesystem::path(file.path()).filename().string());
+  }
+  std::string bytes;
+  {
+    google::protobuf::io::StringOutputStream stream(&bytes);
+    google::protobuf::io::CodedOutputStream coded(&stream);
+    // Maps in the order of their keys.
+    coded.SetSerializationDeterministic(true);
+    placeless.SerializeToCodedStream(&coded);
+  }
+  return Sha256Hex(bytes);
+}
+
+}  // namespace polystill::corpus

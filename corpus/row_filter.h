@@ -1,0 +1,59 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <set>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "corpus/source.h"
+#include "polystill/v1/corpus.pb.h"
+
+namespace polystill::corpus {
+
+// An error about one row, INVALID_ARGUMENT: FILE: record "ID" (row N): MESSAGE. Rows count from 1 within the file.
+// Looks the id up, since finding records does not read it, and lists the row's columns when a value is missing
+// (NOT_FOUND).
+absl::Status RowError(const v1::Selection& selection, Source& source, const Unit& unit, int64_t row,
+                      const absl::Status& error);
+
+// Which rows of a unit a selection keeps, and their languages and labels. Holds on to the rows.
+class RowFilter {
+ public:
+  // `rows` must outlive it and hold IndexColumns(selection).
+  RowFilter(const v1::Selection& selection, const Rows& rows);
+
+  // Whether `where` holds, whatever the language.
+  bool Matches(int64_t row) const;
+  bool WantsLanguage(std::string_view language) const;
+
+  // NOT_FOUND (null), INVALID_ARGUMENT (empty, not UTF-8), without the place: see RowError.
+  absl::StatusOr<std::string_view> Language(int64_t row) const;
+
+ private:
+  const Column column_;
+  const arrow::LargeStringArray* const languages_;
+  std::set<std::string, std::less<>> wanted_;
+  std::vector<std::pair<const arrow::LargeStringArray*, std::string>> conditions_;
+};
+
+// The labels of a unit's rows as indices into corpus.labels.
+class LabelReader {
+ public:
+  explicit LabelReader(const v1::Selection& selection);
+
+  // -1 when the selection reads no labels. NOT_FOUND (null), INVALID_ARGUMENT (not listed), without the place.
+  absl::StatusOr<int> Label(const Rows& rows, int64_t row) const;
+
+ private:
+  const bool reads_;
+  const Column column_;
+  const std::string known_;
+  std::map<std::string, int, std::less<>> indices_;
+};
+
+}  // namespace polystill::corpus

@@ -1,0 +1,36 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace polystill::corpus {
+
+// All that is used of SentencePiece. Its own header declares an absl::string_view that clashes with Abseil's: hence
+// none of either here, and only sentencepiece.cc includes it. Errors are text; empty means fine.
+
+// Bytes of a text that training looks at.
+inline constexpr int64_t kTrainingTextBytes = 4096;
+
+// Trains a unigram model of exactly `vocab_size` ids: id 0 is the unknown, 256 stand for single bytes, so that every
+// text can be written. The same texts in the same order give the same model.
+std::string TrainSentencePiece(const std::vector<std::string>& texts, int vocab_size, std::string* model);
+
+class SentencePieceModel {
+ public:
+  SentencePieceModel();
+  ~SentencePieceModel();
+  std::string Load(std::string_view model);
+  // Const calls may run at once.
+  std::vector<int> Encode(std::string_view text) const;
+  int vocab_size() const;
+  int unknown_id() const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace polystill::corpus

@@ -1,0 +1,66 @@
+#include "corpus/source.h"
+
+#include "arrow/array/concatenate.h"
+#include "arrow/compute/cast.h"
+#include "arrow/table.h"
+#include "arrow/type.h"
+#include "corpus/arrow_status.h"
+#include "runtime/status.h"
+
+namespace polystill::corpus {
+namespace {
+
+// The array as large_string (or large_list of int64): one type to read, whatever the file's own is.
+arrow::Result<std::shared_ptr<arrow::Array>> Widened(std::shared_ptr<arrow::Array> array, const Column& column) {
+  if (array->type_id() == arrow::Type::DICTIONARY) {
+    const auto& type = static_cast<const arrow::DictionaryType&>(*array->type());
+    ARROW_ASSIGN_OR_RAISE(array, arrow::compute::Cast(*array, type.value_type()));
+  }
+  const std::shared_ptr<arrow::DataType> wide = column.ids ? arrow::large_list(arrow::int64()) : arrow::large_utf8();
+  return arrow::compute::Cast(*array, wide);
+}
+
+arrow::Result<std::shared_ptr<arrow::Array>> OneArray(const arrow::ChunkedArray& chunks, const Column& column) {
+  arrow::ArrayVector arrays;
+  for (const std::shared_ptr<arrow::Array>& chunk : chunks.chunks()) {
+    ARROW_ASSIGN_OR_RAISE(arrays.emplace_back(), Widened(chunk, column));
+  }
+  if (arrays.size() == 1) return arrays.front();
+  return arrow::Concatenate(arrays);
+}
+
+}  // namespace
+
+absl::StatusOr<Rows> Rows::Make(const arrow::Table& table, const std::vector<Column>& columns) {
+  Rows rows;
+  rows.size_ = table.num_rows();
+  for (const Column& column : columns) {
+    const std::shared_ptr<arrow::ChunkedArray> chunks = table.GetColumnByName(column.name);
+    if (chunks == nullptr) continue;
+    ASSIGN_OR_RETURN(std::shared_ptr<arrow::Array> array,
+                     FromArrow(OneArray(*chunks, column), absl::StatusCode::kInvalidArgument, Describe(column)));
+    rows.columns_.emplace_back(column.role, std::move(array));
+  }
+  return rows;
+}
+
+const arrow::Array* Rows::Find(const std::string& role) const {
+  for (const auto& [name, array] : columns_) {
+    if (name == role) return array.get();
+  }
+  return nullptr;
+}
+
+const arrow::LargeStringArray* Rows::Strings(const std::string& role) const {
+  return static_cast<const arrow::LargeStringArray*>(Find(role));
+}
+
+const arrow::LargeListArray* Rows::Ids(const std::string& role) const {
+  return static_cast<const arrow::LargeListArray*>(Find(role));
+}
+
+absl::StatusOr<std::unique_ptr<Source>> OpenSource(const SourceFile& file) {
+  return file.format == Format::kParquet ? OpenParquet(file) : OpenJsonLines(file);
+}
+
+}  // namespace polystill::corpus

@@ -1,0 +1,41 @@
+#include "corpus/tokenizer.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "corpus/sentencepiece.h"
+#include "runtime/files.h"
+#include "runtime/status.h"
+
+namespace polystill::corpus {
+
+struct Tokenizer::State {
+  SentencePieceModel model;
+  int max_length = 0;
+};
+
+Tokenizer::Tokenizer(std::unique_ptr<State> state) : state_(std::move(state)) {}
+Tokenizer::~Tokenizer() = default;
+
+absl::StatusOr<std::shared_ptr<const Tokenizer>> Tokenizer::Load(const std::string& file, int max_length) {
+  if (max_length < 1) return absl::InvalidArgumentError("tokenizer.max_length must be at least 1");
+  ASSIGN_OR_RETURN(const std::string bytes, ReadFile(file));
+  auto state = std::make_unique<State>();
+  state->max_length = max_length;
+  if (const std::string error = state->model.Load(bytes); !error.empty()) {
+    return absl::DataLossError(absl::StrCat(file, ": not a SentencePiece model: ", error));
+  }
+  return std::shared_ptr<const Tokenizer>(new Tokenizer(std::move(state)));
+}
+
+std::vector<int32_t> Tokenizer::Encode(std::string_view text) const {
+  std::vector<int> ids = state_->model.Encode(text);
+  if (ids.empty()) ids.push_back(state_->model.unknown_id());
+  if (ids.size() > static_cast<size_t>(state_->max_length)) ids.resize(state_->max_length);
+  return std::vector<int32_t>(ids.begin(), ids.end());
+}
+
+int Tokenizer::vocab_size() const { return state_->model.vocab_size(); }
+int Tokenizer::max_length() const { return state_->max_length; }
+
+}  // namespace polystill::corpus

@@ -1,0 +1,56 @@
+#include "evaluation/metrics.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <string>
+#include <vector>
+
+namespace polystill::evaluation {
+namespace {
+
+struct Case {
+  std::string name;
+  int classes;
+  std::vector<int> gold;
+  std::vector<int> predicted;
+  double accuracy;
+  double macro_f1;
+};
+
+class ConfusionTest : public testing::TestWithParam<Case> {};
+
+TEST_P(ConfusionTest, MetricsByHand) {
+  const Case& c = GetParam();
+  Confusion confusion(c.classes);
+  for (size_t i = 0; i < c.gold.size(); ++i) confusion.Add(c.gold[i], c.predicted[i]);
+  EXPECT_EQ(confusion.records(), static_cast<int64_t>(c.gold.size()));
+  EXPECT_DOUBLE_EQ(confusion.Accuracy(), c.accuracy);
+  EXPECT_DOUBLE_EQ(confusion.MacroF1(), c.macro_f1);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    ByHand, ConfusionTest,
+    testing::Values(
+        Case{"AllRight", 3, {0, 1, 2}, {0, 1, 2}, 1.0, 1.0},
+        // The example of scikit-learn's f1_score: per class 0.8, 0, 0; macro 0.8 / 3 = 0.26...
+        Case{"ScikitExample", 3, {0, 1, 2, 0, 1, 2}, {0, 2, 1, 0, 0, 1}, 2.0 / 6, 0.8 / 3},
+        // Class 2 occurs nowhere and does not count; class 1 is predicted alone and counts as 0; class 0 is 2/3.
+        Case{"AbsentClassIsLeftOut", 3, {0, 0}, {0, 1}, 0.5, (2.0 / 3 + 0.0) / 2},
+        // Class 0: TP 2, FP 1, FN 0: 4/5. Class 1: TP 1, FP 0, FN 2: 2/4. Class 2: TP 0, FP 1, FN 0: 0.
+        Case{"Unbalanced", 3, {0, 0, 1, 1, 1}, {0, 0, 1, 0, 2}, 0.6, (0.8 + 0.5 + 0.0) / 3},
+        Case{"AllWrong", 2, {0, 1}, {1, 0}, 0.0, 0.0}),
+    [](const auto& info) { return info.param.name; });
+
+TEST(Confusion, WithoutRecordsThereIsNoMetric) {
+  EXPECT_TRUE(std::isnan(Confusion(3).Accuracy()));
+  EXPECT_TRUE(std::isnan(Confusion(3).MacroF1()));
+}
+
+TEST(ArgMax, FirstOfEqualValues) {
+  EXPECT_EQ(ArgMax({0.1f, 0.7f, 0.2f}), 1);
+  EXPECT_EQ(ArgMax({0.4f, 0.4f, 0.2f}), 0);
+}
+
+}  // namespace
+}  // namespace polystill::evaluation

@@ -1,0 +1,133 @@
+#include <arrow/array.h>
+#include <arrow/memory_pool.h>
+#include <arrow/record_batch.h>
+#include <arrow/type.h>
+#include <arrow/util/key_value_metadata.h>
+#include <parquet/arrow/reader.h>
+
+#include <filesystem>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "evaluation/arrow_status.h"
+#include "evaluation/predictions.h"
+#include "runtime/status.h"
+
+namespace polystill::evaluation {
+namespace {
+
+absl::StatusOr<std::vector<std::string>> NamesIn(const arrow::Schema& schema, const char* key) {
+  const auto metadata = schema.metadata();
+  const int at = metadata == nullptr ? -1 : metadata->FindKey(key);
+  if (at < 0) return absl::DataLossError(absl::StrCat("has no metadata ", key));
+  const auto names = nlohmann::json::parse(metadata->value(at), nullptr, /*allow_exceptions=*/false);
+  if (!names.is_array()) return absl::DataLossError(absl::StrCat("metadata ", key, " is no list"));
+  std::vector<std::string> result;
+  for (const auto& name : names) {
+    if (!name.is_string()) return absl::DataLossError(absl::StrCat("metadata ", key, " holds what is no name"));
+    result.push_back(name.get<std::string>());
+  }
+  return result;
+}
+
+}  // namespace
+
+struct PredictionsReader::State {
+  std::string path;
+  std::vector<std::string> labels;
+  std::vector<std::string> models;
+  std::map<std::string, int> label_index;
+  std::unique_ptr<parquet::arrow::FileReader> file;
+  std::unique_ptr<arrow::RecordBatchReader> batches;
+
+  absl::Status Describe() {
+    const arrow::Schema& schema = *batches->schema();
+    ASSIGN_OR_RETURN(labels, NamesIn(schema, kLabelsKey));
+    ASSIGN_OR_RETURN(models, NamesIn(schema, kModelsKey));
+    for (size_t i = 0; i < labels.size(); ++i) label_index[labels[i]] = static_cast<int>(i);
+    for (const char* name : {"id", "language", "group", "gold"}) RETURN_IF_ERROR(CheckColumn(name, arrow::utf8()));
+    for (const std::string& model : models) {
+      RETURN_IF_ERROR(CheckColumn(model + kProbabilitiesSuffix, arrow::list(arrow::float32())));
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status CheckColumn(const std::string& name, const std::shared_ptr<arrow::DataType>& type) const {
+    const auto field = batches->schema()->GetFieldByName(name);
+    if (field != nullptr && field->type()->id() == type->id()) return absl::OkStatus();
+    return absl::DataLossError(absl::StrCat("has no column ", name, " of type ", type->ToString()));
+  }
+
+  absl::Status FillModel(const arrow::RecordBatch& batch, size_t model, std::vector<Prediction>* rows) const {
+    const std::string name = models[model] + kProbabilitiesSuffix;
+    const auto& column = static_cast<const arrow::ListArray&>(*batch.GetColumnByName(name));
+    if (column.value_type()->id() != arrow::Type::FLOAT) {
+      return absl::DataLossError(absl::StrCat("column ", name, " holds ", column.value_type()->ToString()));
+    }
+    const auto& values = static_cast<const arrow::FloatArray&>(*column.values());
+    for (size_t i = 0; i < rows->size(); ++i) {
+      Prediction& row = (*rows)[i];
+      if (column.value_length(i) != static_cast<int>(labels.size())) {
+        return absl::DataLossError(absl::StrCat("record ", row.id, ": ", column.value_length(i), " values in ", name));
+      }
+      const float* first = values.raw_values() + column.value_offset(i);
+      row.probabilities[model].assign(first, first + labels.size());
+    }
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<std::vector<Prediction>> RowsOf(const arrow::RecordBatch& batch) const {
+    const auto strings = [&batch](const char* name) {
+      return static_cast<const arrow::StringArray*>(batch.GetColumnByName(name).get());
+    };
+    const auto *id = strings("id"), *language = strings("language"), *group = strings("group"), *gold = strings("gold");
+    std::vector<Prediction> rows(batch.num_rows());
+    for (size_t i = 0; i < rows.size(); ++i) {
+      rows[i] = {id->GetString(i), language->GetString(i), group->GetString(i), -1, {}};
+      rows[i].probabilities.resize(models.size());
+      if (gold->IsNull(i)) continue;
+      const auto found = label_index.find(gold->GetString(i));
+      if (found == label_index.end()) {
+        return absl::DataLossError(absl::StrCat("record ", rows[i].id, ": unknown label ", gold->GetString(i)));
+      }
+      rows[i].gold = found->second;
+    }
+    for (size_t model = 0; model < models.size(); ++model) RETURN_IF_ERROR(FillModel(batch, model, &rows));
+    return rows;
+  }
+};
+
+PredictionsReader::PredictionsReader(std::unique_ptr<State> state) : state_(std::move(state)) {}
+PredictionsReader::~PredictionsReader() = default;
+
+const std::vector<std::string>& PredictionsReader::labels() const { return state_->labels; }
+const std::vector<std::string>& PredictionsReader::models() const { return state_->models; }
+
+absl::StatusOr<std::unique_ptr<PredictionsReader>> PredictionsReader::Open(const std::string& path) {
+  if (!std::filesystem::exists(path)) return absl::NotFoundError(absl::StrCat(path, ": no such file"));
+  auto state = std::make_unique<State>();
+  state->path = path;
+  parquet::arrow::FileReaderBuilder builder;
+  RETURN_IF_ARROW_ERROR(builder.OpenFile(path), path);
+  RETURN_IF_ARROW_ERROR(builder.Build(&state->file), path);
+  auto batches = state->file->GetRecordBatchReader();
+  RETURN_IF_ARROW_ERROR(batches.status(), path);
+  state->batches = std::move(*batches);
+  RETURN_IF_ERROR(Annotate(state->Describe(), path));
+  return std::unique_ptr<PredictionsReader>(new PredictionsReader(std::move(state)));
+}
+
+absl::StatusOr<std::vector<Prediction>> PredictionsReader::Next() {
+  std::shared_ptr<arrow::RecordBatch> batch;
+  do {
+    RETURN_IF_ARROW_ERROR(state_->batches->ReadNext(&batch), state_->path);
+    if (batch == nullptr) return std::vector<Prediction>();
+  } while (batch->num_rows() == 0);
+  auto rows = state_->RowsOf(*batch);
+  if (!rows.ok()) return Annotate(rows.status(), state_->path);
+  return rows;
+}
+
+}  // namespace polystill::evaluation

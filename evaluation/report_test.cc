@@ -1,0 +1,114 @@
+#include "evaluation/report.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "evaluation/predictions.h"
+#include "runtime/files.h"
+
+namespace polystill::evaluation {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::HasSubstr;
+
+class ReportTest : public testing::Test {
+ protected:
+  ReportTest() {
+    folder_ = fs::path(testing::TempDir()) /
+              (std::string("report_") + testing::UnitTest::GetInstance()->current_test_info()->name());
+    fs::remove_all(folder_);
+    predictions_ = (folder_ / "predictions.parquet").string();
+    report_ = (folder_ / "report.json").string();
+  }
+  ~ReportTest() override { fs::remove_all(folder_); }
+
+  void Write(const std::vector<Prediction>& rows) {
+    auto writer = PredictionsWriter::Create(predictions_, {"net", "devel"}, {"distilled"});
+    ASSERT_TRUE(writer.ok()) << writer.status();
+    ASSERT_TRUE((*writer)->Append(rows).ok());
+    ASSERT_TRUE((*writer)->Finish().ok());
+  }
+
+  nlohmann::json Report(const RunFacts& facts) {
+    const absl::Status status = WriteReport(facts, predictions_, report_);
+    EXPECT_TRUE(status.ok()) << status;
+    return nlohmann::json::parse(*ReadFile(report_));
+  }
+
+  fs::path folder_;
+  std::string predictions_;
+  std::string report_;
+};
+
+// A record of `language` with this gold class, predicted as `predicted`.
+Prediction Row(const std::string& language, int gold, int predicted) {
+  return {"id", language, "", gold, {predicted == 0 ? std::vector<float>{0.9f, 0.1f} : std::vector<float>{0.2f, 0.8f}}};
+}
+
+TEST_F(ReportTest, TableByHand) {
+  // de: 3 of 4 right; F1 of net 2*1/(1+2) = 2/3, of devel 2*2/(3+2) = 4/5. fr: all right, one class alone.
+  Write({Row("de", 0, 0), Row("de", 1, 1), Row("de", 1, 1), Row("de", 1, 0), Row("fr", 1, 1), Row("fr", 1, 1)});
+  const nlohmann::json report = Report({});
+  EXPECT_EQ(report["languages"]["de"]["records"], 4);
+  EXPECT_DOUBLE_EQ(report["languages"]["de"]["distilled"]["accuracy"], 0.75);
+  EXPECT_DOUBLE_EQ(report["languages"]["de"]["distilled"]["macro_f1"], (2.0 / 3 + 4.0 / 5) / 2);
+  EXPECT_DOUBLE_EQ(report["languages"]["fr"]["distilled"]["macro_f1"], 1.0);
+  EXPECT_EQ(report["mean"]["records"], 6);
+  EXPECT_DOUBLE_EQ(report["mean"]["distilled"]["accuracy"], (0.75 + 1.0) / 2);
+  EXPECT_EQ(report["predictions"], predictions_);
+  EXPECT_EQ(report["labels"]["classes"], (std::vector<std::string>{"net", "devel"}));
+}
+
+TEST_F(ReportTest, FactsOfTheRun) {
+  Write({Row("de", 0, 0)});
+  RunFacts facts;
+  facts.run = "topics";
+  facts.metrics = {"macro_f1"};
+  facts.label_count = 12;
+  facts.label_bytes = 480;
+  facts.codec = "dense_fp16";
+  facts.teacher = ReportedModel{"english", "models/teacher-english", "ab", 1234, "source_text"};
+  facts.student = {"distilled", "models/distilled", "cd", std::nullopt, "text"};
+  facts.workers = 2;
+  facts.files = {{"a.parquet", "ef", 77}};
+  facts.seconds = {{"index", 0.5}, {"distilled", 3.25}};
+  const nlohmann::json report = Report(facts);
+  EXPECT_EQ(report["run"], "topics");
+  EXPECT_FALSE(report["mean"]["distilled"].contains("accuracy"));
+  EXPECT_EQ(report["labels"]["count"], 12);
+  EXPECT_EQ(report["labels"]["bytes"], 480);
+  EXPECT_EQ(report["labels"]["codec"], "dense_fp16");
+  EXPECT_EQ(report["teacher"], nlohmann::json::parse(R"({"name": "english", "package": "models/teacher-english",
+      "digest": "ab", "parameters": 1234, "reads": "source_text"})"));
+  EXPECT_EQ(report["student"]["workers"], 2);
+  EXPECT_TRUE(report["student"]["parameters"].is_null());
+  EXPECT_EQ(report["corpus"]["files"][0],
+            nlohmann::json::parse(R"({"path": "a.parquet", "sha256": "ef", "bytes": 77})"));
+  EXPECT_EQ(report["seconds"], nlohmann::json::parse(R"({"index": 0.5, "distilled": 3.25})"));
+}
+
+TEST_F(ReportTest, RecordsWithoutGoldAreToldAndNotScored) {
+  Write({Row("de", 0, 0), Row("de", -1, 1), Row("ja", -1, 1)});
+  const nlohmann::json report = Report({});
+  EXPECT_EQ(report["languages"]["de"]["records"], 1);
+  EXPECT_EQ(report["languages"]["de"]["without_gold"], 1);
+  EXPECT_DOUBLE_EQ(report["languages"]["de"]["distilled"]["accuracy"], 1.0);
+  EXPECT_FALSE(report["languages"]["ja"].contains("distilled"));
+  EXPECT_DOUBLE_EQ(report["mean"]["distilled"]["accuracy"], 1.0);
+}
+
+TEST_F(ReportTest, NoGoldLabelAtAllIsAnError) {
+  Write({Row("de", -1, 1)});
+  const absl::Status status = WriteReport({}, predictions_, report_);
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("evaluate.where"));
+  EXPECT_FALSE(fs::exists(report_));
+}
+
+}  // namespace
+}  // namespace polystill::evaluation

@@ -1,0 +1,118 @@
+#include "losses/weighted.h"
+
+#include <optional>
+
+#include "losses/losses.h"
+#include "runtime/status.h"
+
+namespace polystill::losses {
+namespace {
+
+std::string RecordOf(const Batch& batch, int64_t row) {
+  if (row < static_cast<int64_t>(batch.record_ids.size())) return absl::StrCat("record '", batch.record_ids[row], "'");
+  return absl::StrCat("row ", row);
+}
+
+// The first true of [rows] or of [rows, classes], if any: its row.
+std::optional<int64_t> FirstBadRow(const at::Tensor& bad) {
+  if (!bad.any().item<bool>()) return std::nullopt;
+  return bad.nonzero()[0][0].item<int64_t>();
+}
+
+absl::Status CheckStudent(const Batch& batch) {
+  if (!batch.logits.defined() || batch.logits.dim() != 2 || !batch.logits.is_floating_point()) {
+    return absl::InvalidArgumentError("the student's logits must be floating [rows, classes]");
+  }
+  if (const auto row = FirstBadRow(at::isfinite(batch.logits).logical_not())) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(RecordOf(batch, *row),
+                     ": the student's logits are not finite: training has diverged; lower "
+                     "optimizer.lr or set optimizer.clip_norm"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckGold(const Batch& batch) {
+  if (!batch.gold.defined()) return absl::InvalidArgumentError("needs gold labels, and the batch carries none");
+  if (batch.gold.sizes() != batch.logits.sizes().slice(0, 1) || batch.gold.scalar_type() != at::kLong) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("gold labels must be int64 [", batch.logits.size(0), "], are ", c10::str(batch.gold.sizes())));
+  }
+  const at::Tensor outside = batch.gold.lt(0).logical_or(batch.gold.ge(batch.logits.size(1)));
+  if (const auto row = FirstBadRow(outside)) {
+    return absl::InvalidArgumentError(absl::StrCat(RecordOf(batch, *row), ": gold label ",
+                                                   batch.gold[*row].item<int64_t>(), " is not one of ",
+                                                   batch.logits.size(1), " classes"));
+  }
+  return absl::OkStatus();
+}
+
+// The labels of a loss's teacher; null when there are none.
+const at::Tensor* FindTeacher(const v1::Loss& loss, const Batch& batch) {
+  const at::Tensor* found = nullptr;
+  for (const auto& [key, logits] : batch.teachers) {
+    if (key.second != loss.codec() || (!loss.teacher().empty() && key.first != loss.teacher())) continue;
+    if (found != nullptr) return nullptr;  // an unnamed teacher must be the only one
+    found = &logits;
+  }
+  return found;
+}
+
+// The teacher's logits in the student's type.
+absl::StatusOr<at::Tensor> TeacherLogits(const v1::Loss& loss, const Batch& batch) {
+  const at::Tensor* logits = FindTeacher(loss, batch);
+  if (logits == nullptr || !logits->defined()) {
+    return absl::InvalidArgumentError(absl::StrCat("needs the labels of teacher '", loss.teacher(), "' by codec ",
+                                                   v1::Codec_Name(loss.codec()), ", and the batch carries none"));
+  }
+  if (logits->sizes() != batch.logits.sizes() || !logits->is_floating_point()) {
+    return absl::InvalidArgumentError(absl::StrCat("teacher '", loss.teacher(), "' gave ", c10::str(logits->sizes()),
+                                                   ", the student has ", c10::str(batch.logits.sizes())));
+  }
+  if (const auto row = FirstBadRow(at::isfinite(*logits).logical_not())) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(RecordOf(batch, *row), ": teacher '", loss.teacher(), "' gave a logit that is not finite"));
+  }
+  return logits->to(batch.logits.options());
+}
+
+absl::StatusOr<at::Tensor> Evaluate(const v1::Loss& loss, const Batch& batch) {
+  if (loss.kind() == v1::LOSS_KIND_TASK) {
+    RETURN_IF_ERROR(CheckGold(batch));
+    return CrossEntropy(batch.logits, batch.gold);
+  }
+  ASSIGN_OR_RETURN(const at::Tensor teacher, TeacherLogits(loss, batch));
+  switch (loss.kind()) {
+    case v1::LOSS_KIND_SOFT_LABEL:
+      if (!(loss.temperature() > 0)) return absl::InvalidArgumentError("temperature must be above 0");
+      return SoftLabel(batch.logits, teacher, loss.temperature());
+    case v1::LOSS_KIND_HARD_LABEL:
+      return HardLabel(batch.logits, teacher);
+    case v1::LOSS_KIND_LOGIT_MSE:
+      return LogitMse(batch.logits, teacher);
+    default:
+      return absl::InvalidArgumentError("is not a kind of loss that this build knows");
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<LossSums> EvaluateLosses(const google::protobuf::RepeatedPtrField<v1::Loss>& losses,
+                                        const Batch& batch) {
+  if (losses.empty()) return absl::InvalidArgumentError("the list of losses is empty");
+  RETURN_IF_ERROR(CheckStudent(batch));
+  LossSums sums;
+  for (int i = 0; i < losses.size(); ++i) {
+    const v1::Loss& loss = losses[i];
+    absl::StatusOr<at::Tensor> value = Evaluate(loss, batch);
+    if (!value.ok()) {
+      return Annotate(value.status(), absl::StrCat("losses[", i, "] ", v1::LossKind_Name(loss.kind())));
+    }
+    sums.values.push_back(value->item<double>());
+    const at::Tensor weighted = *value * loss.weight();
+    sums.total = sums.total.defined() ? sums.total + weighted : weighted;
+  }
+  return sums;
+}
+
+}  // namespace polystill::losses

@@ -1,0 +1,139 @@
+#include "losses/weighted.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+
+#include "losses/losses.h"
+
+namespace polystill::losses {
+namespace {
+
+using testing::HasSubstr;
+using LossList = google::protobuf::RepeatedPtrField<v1::Loss>;
+
+v1::Loss LossOf(v1::LossKind kind, double weight, const std::string& teacher = "", double temperature = 1,
+                v1::Codec codec = v1::CODEC_DENSE_FP16) {
+  v1::Loss loss;
+  loss.set_kind(kind);
+  loss.set_weight(weight);
+  loss.set_teacher(teacher);
+  loss.set_temperature(temperature);
+  loss.set_codec(codec);
+  return loss;
+}
+
+LossList ListOf(const std::vector<v1::Loss>& losses) { return LossList(losses.begin(), losses.end()); }
+
+// Three records of four classes, with labels of two teachers, one of them by both codecs.
+class WeightedTest : public testing::Test {
+ protected:
+  WeightedTest() {
+    batch_.logits = at::arange(12.0, at::kDouble).reshape({3, 4}).sin().set_requires_grad(true);
+    batch_.gold = at::tensor({0, 3, 1}, at::kLong);
+    batch_.teachers[{"a", v1::CODEC_DENSE_FP16}] = at::arange(12.0).reshape({3, 4}).cos();
+    batch_.teachers[{"a", v1::CODEC_DENSE_FP32}] = at::arange(12.0).reshape({3, 4}).cos() * 2;
+    batch_.teachers[{"b", v1::CODEC_DENSE_FP16}] = at::arange(12.0).reshape({3, 4}).cos() * 3;
+    batch_.record_ids = {"first", "second", "third"};
+  }
+
+  std::string Refusal(const v1::Loss& loss, absl::StatusCode code = absl::StatusCode::kInvalidArgument) {
+    const absl::Status status = EvaluateLosses(ListOf({loss}), batch_).status();
+    EXPECT_EQ(status.code(), code);
+    return status.ToString();
+  }
+
+  at::Tensor& TeacherB() { return batch_.teachers[{"b", v1::CODEC_DENSE_FP16}]; }
+
+  Batch batch_;
+  const v1::Loss task_ = LossOf(v1::LOSS_KIND_TASK, 1);
+  const v1::Loss soft_b_ = LossOf(v1::LOSS_KIND_SOFT_LABEL, 1, "b", 2);
+};
+
+TEST_F(WeightedTest, SumsWhatEachLossSays) {
+  const auto sums =
+      EvaluateLosses(ListOf({LossOf(v1::LOSS_KIND_TASK, 0.25), LossOf(v1::LOSS_KIND_SOFT_LABEL, 2, "a", 3),
+                             LossOf(v1::LOSS_KIND_SOFT_LABEL, 1, "", 3, v1::CODEC_DENSE_FP32),
+                             LossOf(v1::LOSS_KIND_HARD_LABEL, 0.5, "b"), LossOf(v1::LOSS_KIND_LOGIT_MSE, 4, "b")}),
+                     batch_);
+  ASSERT_TRUE(sums.ok()) << sums.status();
+  const auto teacher = [this](const char* name, v1::Codec codec) {
+    return batch_.teachers[{name, codec}].to(at::kDouble);
+  };
+  const at::Tensor& s = batch_.logits;
+  const at::Tensor b = teacher("b", v1::CODEC_DENSE_FP16);
+  const std::vector<at::Tensor> values = {
+      CrossEntropy(s, batch_.gold), SoftLabel(s, teacher("a", v1::CODEC_DENSE_FP16), 3),
+      SoftLabel(s, teacher("a", v1::CODEC_DENSE_FP32), 3), HardLabel(s, b), LogitMse(s, b)};
+  const std::vector<double> weights = {0.25, 2, 1, 0.5, 4};
+  ASSERT_EQ(sums->values.size(), 5);
+  at::Tensor total = at::zeros({}, at::kDouble);
+  for (size_t i = 0; i < values.size(); ++i) {
+    EXPECT_EQ(sums->values[i], values[i].item<double>()) << i;
+    total = total + weights[i] * values[i];
+  }
+  EXPECT_NEAR(sums->total.item<double>(), total.item<double>(), 1e-12);
+  sums->total.backward();
+  const at::Tensor gradient = batch_.logits.grad().clone();
+  batch_.logits.mutable_grad().reset();
+  total.backward();
+  EXPECT_TRUE(at::allclose(gradient, batch_.logits.grad(), 1e-12, 1e-12));
+}
+
+TEST_F(WeightedTest, AnEmptySliceHasAGradientOfNothing) {
+  const at::Tensor all = batch_.logits;
+  batch_.logits = all.narrow(0, 0, 0);
+  batch_.gold = batch_.gold.narrow(0, 0, 0);
+  for (auto& [key, logits] : batch_.teachers) logits = logits.narrow(0, 0, 0);
+  const auto sums = EvaluateLosses(ListOf({task_, soft_b_, LossOf(v1::LOSS_KIND_LOGIT_MSE, 1, "b")}), batch_);
+  ASSERT_TRUE(sums.ok()) << sums.status();
+  EXPECT_EQ(sums->total.item<double>(), 0);
+  sums->total.backward();
+  EXPECT_TRUE(at::equal(all.grad(), at::zeros({3, 4}, at::kDouble)));
+}
+
+TEST_F(WeightedTest, RefusesBadGoldLabels) {
+  EXPECT_THAT(EvaluateLosses({}, batch_).status().ToString(), HasSubstr("empty"));
+  EXPECT_THAT(Refusal(LossOf(v1::LOSS_KIND_UNSPECIFIED, 1, "b")), HasSubstr("losses[0]"));
+  batch_.gold = at::tensor({0, 4, 1}, at::kLong);
+  EXPECT_THAT(Refusal(task_), HasSubstr("record 'second': gold label 4"));
+  batch_.gold = at::tensor({0, 3, -1}, at::kLong);
+  EXPECT_THAT(Refusal(task_), HasSubstr("record 'third': gold label -1"));
+  batch_.gold = at::tensor({0, 3}, at::kLong);
+  EXPECT_THAT(Refusal(task_), HasSubstr("int64 [3]"));
+  batch_.gold = at::Tensor();
+  EXPECT_THAT(Refusal(task_), HasSubstr("losses[0] LOSS_KIND_TASK: needs gold labels"));
+  EXPECT_TRUE(EvaluateLosses(ListOf({soft_b_}), batch_).ok());
+}
+
+TEST_F(WeightedTest, RefusesBadTeachers) {
+  EXPECT_THAT(Refusal(LossOf(v1::LOSS_KIND_SOFT_LABEL, 1, "c")), HasSubstr("teacher 'c'"));
+  EXPECT_THAT(Refusal(LossOf(v1::LOSS_KIND_SOFT_LABEL, 1)), HasSubstr("teacher ''"));  // a and b both came
+  EXPECT_THAT(Refusal(LossOf(v1::LOSS_KIND_SOFT_LABEL, 1, "b", 1, v1::CODEC_DENSE_FP32)), HasSubstr("DENSE_FP32"));
+  EXPECT_THAT(Refusal(LossOf(v1::LOSS_KIND_SOFT_LABEL, 1, "b", 0)), HasSubstr("temperature"));
+  TeacherB()[1][2] = std::nan("");
+  EXPECT_THAT(Refusal(soft_b_), HasSubstr("record 'second': teacher 'b'"));
+  batch_.record_ids.clear();
+  TeacherB()[1][2] = std::numeric_limits<double>::infinity();
+  EXPECT_THAT(Refusal(soft_b_), HasSubstr("row 1: teacher 'b'"));
+  for (const at::Tensor& wrong :
+       {at::zeros({3, 5}), at::zeros({2, 4}), at::zeros({12}), at::zeros({3, 4}, at::kLong)}) {
+    TeacherB() = wrong;
+    EXPECT_THAT(Refusal(soft_b_), HasSubstr("teacher 'b' gave"));
+  }
+  TeacherB() = at::Tensor();
+  EXPECT_THAT(Refusal(soft_b_), HasSubstr("carries none"));
+}
+
+TEST_F(WeightedTest, ADivergedStudentIsToldApart) {
+  batch_.logits = batch_.logits.detach().clone();
+  batch_.logits[2][0] = std::nan("");
+  EXPECT_THAT(Refusal(task_, absl::StatusCode::kFailedPrecondition), HasSubstr("record 'third'"));
+  batch_.logits = at::zeros({3});
+  EXPECT_THAT(Refusal(task_), HasSubstr("[rows, classes]"));
+}
+
+}  // namespace
+}  // namespace polystill::losses

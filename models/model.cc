@@ -1,0 +1,86 @@
+#include "models/model.h"
+
+#include <ATen/core/grad_mode.h>
+
+#include <map>
+#include <sstream>
+
+#include "models/subword_bag.h"
+#include "runtime/sha256.h"
+#include "runtime/status.h"
+
+namespace polystill::models {
+namespace {
+
+std::string Describe(const at::Tensor& tensor) {
+  std::ostringstream text;
+  text << tensor.sizes() << " " << tensor.scalar_type();
+  return text.str();
+}
+
+// OK when `value` may become the value of `parameter`.
+absl::Status CheckValue(const std::string& name, const at::Tensor& value, const at::Tensor& parameter) {
+  if (value.sizes() != parameter.sizes() || value.scalar_type() != parameter.scalar_type()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("tensor '", name, "' is ", Describe(value), ", the model needs ", Describe(parameter)));
+  }
+  if (!at::isfinite(value).all().item<bool>()) {
+    return absl::InvalidArgumentError(absl::StrCat("tensor '", name, "' holds numbers that are not finite"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Model>> MakeModel(const ModelShape& shape, uint64_t seed) {
+  if (shape.dtype != v1::Student::DTYPE_FLOAT32 && shape.dtype != v1::Student::DTYPE_FLOAT64) {
+    return absl::InvalidArgumentError("dtype: must be float32 or float64");
+  }
+  switch (shape.spec.kind()) {
+    case v1::Model::KIND_SUBWORD_BAG:
+      return SubwordBag::Create(shape, seed);
+    default:
+      return absl::InvalidArgumentError("model.kind: must be subword_bag");
+  }
+}
+
+absl::Status SetParameters(const checkpoint::NamedTensors& values, Model* model) {
+  std::map<std::string, at::Tensor> by_name(values.begin(), values.end());
+  const checkpoint::NamedTensors parameters = model->NamedParameters();
+  for (const auto& [name, parameter] : parameters) {
+    const auto value = by_name.find(name);
+    if (value == by_name.end()) return absl::InvalidArgumentError(absl::StrCat("tensor '", name, "' is missing"));
+    RETURN_IF_ERROR(CheckValue(name, value->second, parameter));
+  }
+  if (values.size() != parameters.size()) {
+    for (const auto& [name, parameter] : parameters) by_name.erase(name);
+    const std::string surplus = by_name.empty() ? values.front().first : by_name.begin()->first;
+    return absl::InvalidArgumentError(absl::StrCat("tensor '", surplus, "' is not one of the model's"));
+  }
+  const at::NoGradGuard no_grad;
+  for (const auto& [name, parameter] : parameters) parameter.copy_(by_name[name]);
+  return absl::OkStatus();
+}
+
+int64_t ParameterCount(const checkpoint::NamedTensors& parameters) {
+  int64_t count = 0;
+  for (const auto& [name, tensor] : parameters) count += tensor.numel();
+  return count;
+}
+
+int64_t LengthBucket(int64_t length) {
+  int64_t bucket = 16;
+  while (bucket < length) bucket *= 2;
+  return bucket;
+}
+
+std::string WeightsDigest(const Model& model) {
+  Sha256 digest;
+  for (const auto& [name, parameter] : model.NamedParameters()) {
+    const at::Tensor plain = parameter.detach().to(at::kCPU).contiguous();
+    digest.Update(std::string_view(static_cast<const char*>(plain.data_ptr()), plain.nbytes()));
+  }
+  return digest.Hex();
+}
+
+}  // namespace polystill::models

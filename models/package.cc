@@ -1,0 +1,131 @@
+#include "models/package.h"
+
+#include <filesystem>
+
+#include "checkpoint/manifest.h"
+#include "checkpoint/publish.h"
+#include "checkpoint/safetensors.h"
+#include "models/package_manifest.h"
+#include "models/script_model.h"
+#include "models/subword_bag.h"
+#include "runtime/files.h"
+#include "runtime/status.h"
+#include "runtime/yaml_proto.h"
+
+namespace polystill::models {
+namespace {
+
+absl::Status AsDataLoss(const absl::Status& status, const std::string& file) {
+  return absl::DataLossError(absl::StrCat(file, ": ", status.message()));
+}
+
+ModelShape ShapeOf(const v1::PackageManifest& manifest) {
+  ModelShape shape;
+  shape.spec.set_kind(manifest.model().kind());
+  shape.spec.set_width(manifest.model().width());
+  shape.spec.set_hidden_layers(manifest.model().hidden_layers());
+  shape.vocab_size = manifest.signature().vocab_size();
+  shape.classes = manifest.signature().labels_size();
+  shape.dtype = manifest.model().dtype();
+  return shape;
+}
+
+absl::StatusOr<std::unique_ptr<Model>> LoadNative(const std::string& folder, const v1::PackageManifest& manifest) {
+  const std::string path = absl::StrCat(folder, "/", kWeightsFile);
+  ASSIGN_OR_RETURN(const checkpoint::NamedTensors weights, checkpoint::ReadSafetensors(path));
+  const ModelShape shape = ShapeOf(manifest);
+  // Compared before a model is made, so that a wrong number in teacher.yaml cannot ask for memory without end.
+  ASSIGN_OR_RETURN(const int64_t needed, SubwordBag::CountParameters(shape));
+  const int64_t held = ParameterCount(weights);
+  if (held != needed) {
+    return absl::DataLossError(absl::StrCat(path, ": holds ", held,
+                                            " numbers; signature.vocab_size, signature.labels, "
+                                            "model.width and model.hidden_layers in ",
+                                            kManifestFile, " need ", needed));
+  }
+  ASSIGN_OR_RETURN(std::unique_ptr<Model> model, MakeModel(shape, 0));
+  const absl::Status status = SetParameters(weights, model.get());
+  if (!status.ok()) return AsDataLoss(status, path);
+  return model;
+}
+
+absl::StatusOr<std::unique_ptr<Model>> LoadModel(const std::string& folder, const v1::PackageManifest& manifest) {
+  if (manifest.backend() == v1::PackageManifest::BACKEND_NATIVE) return LoadNative(folder, manifest);
+  return LoadScriptModel(absl::StrCat(folder, "/", kScriptFile), manifest.signature().labels_size(),
+                         manifest.signature().max_length());
+}
+
+v1::PackageManifest ManifestOf(const std::string& name, const Model& model, const ModelShape& shape,
+                               const v1::Signature& signature) {
+  v1::PackageManifest manifest;
+  manifest.set_format(kPackageFormat);
+  manifest.set_name(name);
+  manifest.set_backend(v1::PackageManifest::BACKEND_NATIVE);
+  *manifest.mutable_signature() = signature;
+  manifest.mutable_model()->set_kind(shape.spec.kind());
+  manifest.mutable_model()->set_width(shape.spec.width());
+  manifest.mutable_model()->set_hidden_layers(shape.spec.hidden_layers());
+  manifest.mutable_model()->set_dtype(shape.dtype);
+  manifest.mutable_model()->set_parameters(ParameterCount(model.NamedParameters()));
+  return manifest;
+}
+
+absl::Status WriteListed(const std::string& folder, const char* name, const std::string& content,
+                         v1::PackageManifest* manifest) {
+  *manifest->add_files() = checkpoint::DigestOf(name, content);
+  return WriteFileAtomically(absl::StrCat(folder, "/", name), content);
+}
+
+absl::Status WritePackage(const std::string& folder, const Model& model, const std::string& tokenizer_file,
+                          v1::PackageManifest manifest) {
+  ASSIGN_OR_RETURN(const std::string weights, checkpoint::FormatSafetensors(model.NamedParameters()));
+  RETURN_IF_ERROR(WriteListed(folder, kWeightsFile, weights, &manifest));
+  if (!tokenizer_file.empty()) {
+    ASSIGN_OR_RETURN(const std::string tokenizer, ReadFile(tokenizer_file));
+    RETURN_IF_ERROR(WriteListed(folder, kPackageTokenizerFile, tokenizer, &manifest));
+  }
+  return WriteFileAtomically(absl::StrCat(folder, "/", kManifestFile), WriteYaml(manifest));
+}
+
+absl::StatusOr<PackageInfo> InfoOf(const std::string& folder, const v1::PackageManifest& manifest, const Model& model) {
+  PackageInfo info;
+  info.name = manifest.name();
+  info.signature = manifest.signature();
+  info.parameters = ParameterCount(model.NamedParameters());
+  ASSIGN_OR_RETURN(info.digest, PackageDigest(folder));
+  return info;
+}
+
+}  // namespace
+
+absl::StatusOr<Package> LoadPackage(const std::string& folder) {
+  ASSIGN_OR_RETURN(const v1::PackageManifest manifest, ReadPackageManifest(folder));
+  Package package;
+  ASSIGN_OR_RETURN(package.model, LoadModel(folder, manifest));
+  ASSIGN_OR_RETURN(package.info, InfoOf(folder, manifest, *package.model));
+  const std::string yaml = absl::StrCat(folder, "/", kManifestFile);
+  if (manifest.model().parameters() != 0 && manifest.model().parameters() != package.info.parameters) {
+    return absl::InvalidArgumentError(absl::StrCat(yaml, ": model.parameters: is ", manifest.model().parameters(),
+                                                   ", the weights hold ", package.info.parameters));
+  }
+  if (manifest.signature().input() == v1::Signature::INPUT_TEXT) {
+    package.tokenizer_file = absl::StrCat(folder, "/", kPackageTokenizerFile);
+    if (!std::filesystem::is_regular_file(package.tokenizer_file)) {
+      return absl::NotFoundError(absl::StrCat(package.tokenizer_file, ": there is no such file; ", yaml,
+                                              " says signature.input: text, which needs a SentencePiece model"));
+    }
+  }
+  return package;
+}
+
+absl::StatusOr<PackageInfo> SavePackage(const std::string& folder, const std::string& name, const Model& model,
+                                        const ModelShape& shape, const v1::Signature& signature,
+                                        const std::string& tokenizer_file) {
+  const v1::PackageManifest manifest = ManifestOf(name, model, shape, signature);
+  RETURN_IF_ERROR(checkpoint::PublishFolder(folder, [&](const std::string& temporary) -> absl::Status {
+    return WritePackage(temporary, model, tokenizer_file, manifest);
+  }));
+  return InfoOf(folder, manifest, model);
+}
+
+}  // namespace polystill::models

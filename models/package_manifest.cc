@@ -1,0 +1,99 @@
+#include "models/package_manifest.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <set>
+#include <system_error>
+#include <vector>
+
+#include "checkpoint/manifest.h"
+#include "runtime/files.h"
+#include "runtime/sha256.h"
+#include "runtime/status.h"
+
+namespace polystill::models {
+namespace {
+
+namespace fs = std::filesystem;
+
+// What is wrong with the signature: "KEY: what to write"; empty when nothing is.
+std::string SignatureMistake(const v1::Signature& signature) {
+  if (signature.input() == v1::Signature::INPUT_UNSPECIFIED) return "signature.input: missing; write text or ids";
+  if (signature.vocab_size() < 1) return "signature.vocab_size: must be at least 1, the number of token ids";
+  if (signature.max_length() < 1) return "signature.max_length: must be at least 1 token";
+  if (signature.labels().empty()) return "signature.labels: missing; list the classes in the order of the logits";
+  std::set<std::string> seen;
+  for (const std::string& label : signature.labels()) {
+    if (label.empty()) return "signature.labels: a label is empty";
+    if (!seen.insert(label).second) return absl::StrCat("signature.labels: '", label, "' stands twice");
+  }
+  return "";
+}
+
+std::string ManifestMistake(const v1::PackageManifest& manifest) {
+  if (manifest.name().empty()) return "name: is empty";
+  const std::string mistake = SignatureMistake(manifest.signature());
+  if (!mistake.empty()) return mistake;
+  if (manifest.backend() != v1::PackageManifest::BACKEND_NATIVE) return "";
+  const v1::PackageManifest::Architecture& model = manifest.model();
+  if (model.kind() == v1::Model::KIND_UNSPECIFIED) return "model.kind: missing; write subword_bag";
+  if (model.width() < 1) return "model.width: missing; write the width of the embedding";
+  if (model.dtype() == v1::Student::DTYPE_UNSPECIFIED) return "model.dtype: missing; write float32 or float64";
+  return "";
+}
+
+absl::Status CheckFiles(const std::string& folder, const v1::PackageManifest& manifest) {
+  for (const v1::FileDigest& file : manifest.files()) {
+    if (file.name() != fs::path(file.name()).filename()) {
+      return absl::InvalidArgumentError(absl::StrCat(folder, "/", kManifestFile, ": files: '", file.name(),
+                                                     "' is not the name of a file in the same folder"));
+    }
+    const std::string path = absl::StrCat(folder, "/", file.name());
+    absl::StatusOr<std::string> content = ReadFile(path, INT64_MAX);
+    if (!content.ok()) return absl::DataLossError(content.status().message());
+    RETURN_IF_ERROR(checkpoint::CheckDigest(file, *content, path));
+  }
+  return absl::OkStatus();
+}
+
+// Every file below `folder`, relative to it, sorted by bytes.
+absl::StatusOr<std::vector<std::string>> FilesBelow(const std::string& folder) {
+  std::vector<std::string> names;
+  std::error_code error;
+  fs::recursive_directory_iterator entry(folder, error);
+  for (; !error && entry != fs::recursive_directory_iterator(); entry.increment(error)) {
+    if (entry->is_directory()) continue;
+    if (!entry->is_regular_file()) {
+      return absl::InvalidArgumentError(absl::StrCat(entry->path().string(), ": is neither a file nor a folder"));
+    }
+    names.push_back(entry->path().lexically_relative(folder).string());
+  }
+  if (error) return FileError(error.value(), folder, "list");
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+}  // namespace
+
+absl::StatusOr<v1::PackageManifest> ReadPackageManifest(const std::string& folder) {
+  const std::string path = absl::StrCat(folder, "/", kManifestFile);
+  ASSIGN_OR_RETURN(const std::string yaml, ReadFile(path));
+  v1::PackageManifest manifest;
+  RETURN_IF_ERROR(checkpoint::ReadManifest(yaml, path, kPackageFormat, &manifest));
+  const std::string mistake = ManifestMistake(manifest);
+  if (!mistake.empty()) return absl::InvalidArgumentError(absl::StrCat(path, ": ", mistake));
+  RETURN_IF_ERROR(CheckFiles(folder, manifest));
+  return manifest;
+}
+
+absl::StatusOr<std::string> PackageDigest(const std::string& folder) {
+  ASSIGN_OR_RETURN(const std::vector<std::string> names, FilesBelow(folder));
+  Sha256 digest;
+  for (const std::string& name : names) {
+    ASSIGN_OR_RETURN(const std::string content_digest, Sha256File(absl::StrCat(folder, "/", name)));
+    digest.Update(absl::StrCat(content_digest, "  ", name, "\n"));
+  }
+  return digest.Hex();
+}
+
+}  // namespace polystill::models

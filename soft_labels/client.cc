@@ -1,0 +1,31 @@
+#include "soft_labels/client.h"
+
+#include <utility>
+
+#include "runtime/status.h"
+#include "soft_labels/client_loop.h"
+
+namespace polystill::soft_labels {
+
+struct LabelClient::State {
+  ClientLoop loop;
+};
+
+LabelClient::LabelClient(std::unique_ptr<State> state) : state_(std::move(state)) {}
+LabelClient::~LabelClient() = default;
+
+absl::StatusOr<std::unique_ptr<LabelClient>> LabelClient::Connect(const std::vector<std::string>& addresses,
+                                                                  Options options) {
+  if (addresses.empty()) return absl::InvalidArgumentError("a label client needs the address of a teacher");
+  std::unique_ptr<State> state(new State{ClientLoop(addresses, std::move(options))});
+  RETURN_IF_ERROR(state->loop.WaitUntilDescribed());
+  return std::unique_ptr<LabelClient>(new LabelClient(std::move(state)));
+}
+
+const v1::DescribeReply& LabelClient::description() const { return state_->loop.description(); }
+
+void LabelClient::Label(v1::LabelSpec spec, std::vector<v1::LabelInput> inputs, Callback callback) {
+  state_->loop.Ask({std::move(spec), std::move(inputs), std::move(callback)});
+}
+
+}  // namespace polystill::soft_labels

@@ -1,0 +1,265 @@
+#include "soft_labels/client_loop.h"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "runtime/rpc.h"
+#include "runtime/status.h"
+
+namespace polystill::soft_labels {
+namespace {
+
+int64_t NowMs() {
+  return std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now().time_since_epoch())
+      .count();
+}
+
+Router::Options RouterOptions(const LabelClient::Options& options) {
+  return {.give_up_after_ms = options.give_up_after_ms,
+          .request_timeout_ms = options.request_timeout_ms,
+          .backoff = options.backoff};
+}
+
+// Statuses of a stream after which trying again is of no use.
+bool IsFinal(const absl::Status& status) {
+  return absl::IsFailedPrecondition(status) || absl::IsUnimplemented(status) || absl::IsPermissionDenied(status) ||
+         absl::IsUnauthenticated(status);
+}
+
+}  // namespace
+
+void Inbox::Put(Message message) {
+  MutexLock lock(&mutex_);
+  messages_.push_back(std::move(message));
+  came_.NotifyOne();
+}
+
+std::deque<Inbox::Message> Inbox::Take(int64_t wait_ms) {
+  MutexLock lock(&mutex_);
+  if (wait_ms == Router::kNever) {
+    while (messages_.empty()) came_.Wait(&mutex_);
+  } else if (messages_.empty()) {
+    came_.WaitFor(&mutex_, std::chrono::milliseconds(wait_ms));
+  }
+  return std::exchange(messages_, {});
+}
+
+ClientLoop::ClientLoop(std::vector<std::string> addresses, LabelClient::Options options)
+    : options_(std::move(options)), router_(addresses, RouterOptions(options_)) {
+  for (std::string& address : addresses) {
+    auto channel = Connect(address);
+    replicas_.push_back({std::move(address), std::move(channel), nullptr});
+  }
+  thread_ = std::thread([this] { Run(); });
+}
+
+ClientLoop::~ClientLoop() {
+  inbox_->Put(StopLoop{});
+  thread_.join();
+}
+
+absl::Status ClientLoop::WaitUntilDescribed() {
+  const int64_t end_ms = NowMs() + options_.give_up_after_ms;
+  MutexLock lock(&mutex_);
+  while (!settled_) {
+    const int64_t left_ms = end_ms - NowMs();
+    if (left_ms <= 0) {
+      return absl::UnavailableError(absl::StrCat("no teacher replica has described itself within ",
+                                                 options_.give_up_after_ms, " ms: ", troubles_));
+    }
+    settled_changed_.WaitFor(&mutex_, std::chrono::milliseconds(left_ms));
+  }
+  return outcome_;
+}
+
+void ClientLoop::Settle(const absl::Status& status) {
+  MutexLock lock(&mutex_);
+  if (settled_) return;
+  settled_ = true;
+  outcome_ = status;
+  settled_changed_.NotifyAll();
+}
+
+void ClientLoop::Run() {
+  while (!stopping_ || !AllStreamsGone()) {
+    int64_t wait_ms = Router::kNever;
+    if (!stopping_) {
+      const int64_t now_ms = NowMs();
+      const Router::Actions actions = router_.Step(now_ms);
+      Act(actions);
+      if (actions.next_ms != Router::kNever) wait_ms = std::max<int64_t>(0, actions.next_ms - now_ms);
+    }
+    for (Inbox::Message& message : inbox_->Take(wait_ms)) {
+      std::visit([this](auto& m) { Handle(m); }, message);
+    }
+  }
+}
+
+void ClientLoop::Act(const Router::Actions& actions) {
+  for (const int i : actions.connect) {
+    Replica& replica = replicas_[i];
+    replica.opened = false;
+    replica.stream = std::make_unique<ReplicaStream>(
+        replica.channel, options_.client, [inbox = inbox_](StreamEvent event) { inbox->Put(std::move(event)); });
+  }
+  for (const int i : actions.disconnect) {
+    replicas_[i].stream->Cancel(absl::DeadlineExceededError("did not describe itself in time"));
+  }
+  for (const Router::Cancel& cancel : actions.cancel) {
+    v1::LabelStreamRequest message;
+    message.mutable_cancel()->set_request_id(cancel.request_id);
+    if (replicas_[cancel.replica].stream != nullptr) replicas_[cancel.replica].stream->Send(std::move(message));
+  }
+  for (const Router::Send& send : actions.send) {
+    const Piece& piece = pieces_.at(send.piece);
+    v1::LabelStreamRequest message;
+    v1::LabelRequest& request = *message.mutable_request();
+    request.set_protocol_version(kProtocolVersion);
+    request.set_request_id(send.request_id);
+    request.set_timeout_ms(options_.request_timeout_ms);
+    *request.mutable_spec() = piece.call->spec;
+    request.mutable_inputs()->Add(piece.inputs.begin(), piece.inputs.end());
+    replicas_[send.replica].stream->Send(std::move(message));
+  }
+  for (const Router::Failure& failure : actions.fail) EndPiece(failure.piece, failure.status);
+}
+
+void ClientLoop::Handle(Question& question) {
+  if (stopping_) return question.callback(absl::CancelledError("the label client is being closed"));
+  if (question.inputs.empty()) return question.callback(absl::InvalidArgumentError("no records to label"));
+  if (router_.waiting_records() + static_cast<int64_t>(question.inputs.size()) > options_.max_waiting_records) {
+    return question.callback(absl::ResourceExhaustedError(
+        absl::StrCat("more than ", options_.max_waiting_records, " records wait for the teacher; ask for less ahead")));
+  }
+  auto call = std::make_shared<Call>();
+  call->spec = std::move(question.spec);
+  if (call->spec.output().empty()) call->spec.set_output("logits");
+  if (call->spec.codec() == v1::CODEC_UNSPECIFIED) call->spec.set_codec(v1::CODEC_DENSE_FP32);
+  if (call->spec.teacher_digest().empty()) call->spec.set_teacher_digest(description_.digest());
+  call->callback = std::move(question.callback);
+  const int64_t records = std::min(description_.max_records_per_request(), description_.stream_credits());
+  const int64_t now_ms = NowMs();
+  for (Piece& piece : SplitCall(call, std::move(question.inputs), records, description_.signature().labels_size())) {
+    router_.Add(next_piece_, piece.inputs.size(), now_ms);
+    pieces_[next_piece_++] = std::move(piece);
+  }
+}
+
+void ClientLoop::Handle(StreamEvent& event) {
+  event.stream->Handle(event);
+  int i = 0;
+  while (replicas_[i].stream.get() != event.stream) ++i;
+  if (event.kind == StreamEvent::Kind::kDone) return HandleDone(i, event.status);
+  if (event.kind != StreamEvent::Kind::kRead) return;
+  if (!event.stream->cancelled()) {
+    v1::LabelStreamReply message;
+    const grpc::Status parsed = grpc::SerializationTraits<v1::LabelStreamReply>::Deserialize(&event.message, &message);
+    const absl::Status status =
+        parsed.ok() ? HandleMessage(i, message) : absl::DataLossError("sent a message that is not a LabelStreamReply");
+    if (!status.ok()) event.stream->Cancel(status);
+  }
+  event.stream->Read();  // also after Cancel: the stream ends when its reads have ended
+}
+
+void ClientLoop::HandleDone(int i, const absl::Status& status) {
+  replicas_[i].stream.reset();
+  if (stopping_) return;
+  const absl::Status why = status.ok() ? absl::UnavailableError("the replica closed the stream") : status;
+  if (IsFinal(why)) {
+    spdlog::error("teacher replica {} is not used: {}", replicas_[i].address, why.ToString());
+    router_.Refused(i, why);
+  } else {
+    if (replicas_[i].opened) spdlog::warn("teacher replica {} is lost: {}", replicas_[i].address, why.ToString());
+    router_.Broken(i, why, NowMs());
+  }
+  if (const absl::Status none = router_.AllRefused(); !none.ok()) Settle(none);
+  MutexLock lock(&mutex_);
+  troubles_ = router_.Troubles();
+}
+
+absl::Status ClientLoop::HandleMessage(int i, const v1::LabelStreamReply& message) {
+  const bool is_opened = message.message_case() == v1::LabelStreamReply::kOpened;
+  if (is_opened == replicas_[i].opened) return absl::DataLossError("must send `opened` first, and once");
+  if (!is_opened) return HandleReply(i, message.reply());
+  const v1::DescribeReply& reply = message.opened();
+  RETURN_IF_ERROR(CheckDescription(reply));
+  replicas_[i].opened = true;
+  router_.Opened(i, reply.stream_credits(), reply.max_records_per_request());
+  if (description_.digest().empty()) description_ = reply;
+  Settle(absl::OkStatus());
+  return absl::OkStatus();
+}
+
+absl::Status ClientLoop::CheckDescription(const v1::DescribeReply& reply) const {
+  RETURN_IF_ERROR(CheckProtocolVersion(reply.protocol_version()));
+  const bool first = description_.digest().empty();
+  const std::string& digest = first ? options_.teacher_digest : description_.digest();
+  if (reply.digest().empty() || (!digest.empty() && reply.digest() != digest)) {
+    return absl::FailedPreconditionError(absl::StrCat("serves the teacher '", reply.name(), "' with digest '",
+                                                      reply.digest(), "', expected digest ", digest));
+  }
+  if (reply.signature().labels_size() < 1 || reply.stream_credits() < 1 || reply.max_records_per_request() < 1) {
+    return absl::FailedPreconditionError("describes a teacher without labels, credits or records per request");
+  }
+  if (first) return absl::OkStatus();
+  if (reply.signature().SerializeAsString() != description_.signature().SerializeAsString()) {
+    return absl::FailedPreconditionError("has another signature than the other replicas");
+  }
+  if (reply.stream_credits() < description_.stream_credits() ||
+      reply.max_records_per_request() < description_.max_records_per_request()) {
+    return absl::FailedPreconditionError("takes fewer records than the other replicas; start all with the same flags");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ClientLoop::HandleReply(int i, const v1::LabelReply& reply) {
+  const absl::Status status(static_cast<absl::StatusCode>(reply.code()), reply.message());
+  uint64_t id = 0;
+  switch (router_.Replied(i, reply.request_id(), status, reply.retry_after_ms(), NowMs(), &id)) {
+    case Router::Verdict::kUnknown:
+      return absl::DataLossError(
+          absl::StrCat("answered request ", reply.request_id(), ", which was never asked or is answered already"));
+    case Router::Verdict::kDeliver:
+      EndPiece(id, Annotate(TakeReply(reply, description_, pieces_.at(id)), replicas_[i].address));
+      break;
+    case Router::Verdict::kAgain:
+    case Router::Verdict::kLate:
+      break;
+  }
+  return absl::OkStatus();
+}
+
+void ClientLoop::EndPiece(uint64_t id, const absl::Status& status) {
+  const auto found = pieces_.find(id);
+  if (found == pieces_.end()) return;  // its call has failed already
+  const std::shared_ptr<Call> call = found->second.call;
+  pieces_.erase(found);
+  if (status.ok()) {
+    if (--call->pieces_left == 0) call->callback(std::move(call->labels));
+    return;
+  }
+  std::erase_if(pieces_, [&](const auto& entry) {
+    if (entry.second.call != call) return false;
+    router_.Forget(entry.first);
+    return true;
+  });
+  call->callback(status);
+}
+
+void ClientLoop::Handle(StopLoop&) {
+  stopping_ = true;
+  while (!pieces_.empty()) EndPiece(pieces_.begin()->first, absl::CancelledError("the label client is being closed"));
+  for (Replica& replica : replicas_) {
+    if (replica.stream != nullptr) replica.stream->Cancel(absl::CancelledError("the label client is being closed"));
+  }
+}
+
+bool ClientLoop::AllStreamsGone() const {
+  return std::all_of(replicas_.begin(), replicas_.end(), [](const Replica& r) { return r.stream == nullptr; });
+}
+
+}  // namespace polystill::soft_labels

@@ -1,0 +1,100 @@
+#pragma once
+
+#include <deque>
+#include <map>
+#include <memory>
+#include <string>
+#include <thread>
+#include <variant>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "polystill/v1/teacher.pb.h"
+#include "runtime/mutex.h"
+#include "soft_labels/client.h"
+#include "soft_labels/pieces.h"
+#include "soft_labels/replica_stream.h"
+#include "soft_labels/router.h"
+
+namespace polystill::soft_labels {
+
+// A call of LabelClient::Label on its way to the loop.
+struct Question {
+  v1::LabelSpec spec;
+  std::vector<v1::LabelInput> inputs;
+  LabelClient::Callback callback;
+};
+struct StopLoop {};
+
+// What the loop's thread is told, by any thread. Thread-safe.
+class Inbox {
+ public:
+  using Message = std::variant<StreamEvent, Question, StopLoop>;
+
+  void Put(Message message);
+  // Everything that came; waits for it, but at most `wait_ms` (Router::kNever: for ever).
+  std::deque<Message> Take(int64_t wait_ms);
+
+ private:
+  Mutex mutex_;
+  CondVar came_;
+  std::deque<Message> messages_ ABSL_GUARDED_BY(mutex_);
+};
+
+// The thread behind a LabelClient: owns the streams, asks the router what to do, takes answers apart.
+class ClientLoop {
+ public:
+  ClientLoop(std::vector<std::string> addresses, LabelClient::Options options);
+  // Cancels everything; every callback has been called when it returns.
+  ~ClientLoop();
+
+  // Until one replica has described itself, or none can.
+  absl::Status WaitUntilDescribed();
+  // After WaitUntilDescribed has returned OK.
+  const v1::DescribeReply& description() const { return description_; }
+  void Ask(Question question) { inbox_->Put(std::move(question)); }
+
+ private:
+  struct Replica {
+    std::string address;
+    std::shared_ptr<grpc::Channel> channel;
+    std::unique_ptr<ReplicaStream> stream;  // null while there is none
+    bool opened = false;
+  };
+
+  void Run();
+  void Act(const Router::Actions& actions);
+  void Handle(StreamEvent& event);
+  void Handle(Question& question);
+  void Handle(StopLoop&);
+  absl::Status HandleMessage(int replica, const v1::LabelStreamReply& message);
+  absl::Status HandleReply(int replica, const v1::LabelReply& reply);
+  // FAILED_PRECONDITION when the replica is not the same teacher as the first.
+  absl::Status CheckDescription(const v1::DescribeReply& reply) const;
+  void HandleOpened(int replica, const v1::DescribeReply& reply);
+  void HandleDone(int replica, const absl::Status& status);
+  void EndPiece(uint64_t id, const absl::Status& status);
+  void Settle(const absl::Status& status);
+  bool AllStreamsGone() const;
+
+  const LabelClient::Options options_;
+  const std::shared_ptr<Inbox> inbox_ = std::make_shared<Inbox>();
+
+  // Of the loop's thread.
+  std::vector<Replica> replicas_;
+  Router router_;
+  std::map<uint64_t, Piece> pieces_;
+  uint64_t next_piece_ = 1;
+  bool stopping_ = false;
+  v1::DescribeReply description_;  // read by others once settled_
+
+  Mutex mutex_;
+  CondVar settled_changed_;
+  bool settled_ ABSL_GUARDED_BY(mutex_) = false;
+  absl::Status outcome_ ABSL_GUARDED_BY(mutex_);
+  std::string troubles_ ABSL_GUARDED_BY(mutex_);
+
+  std::thread thread_;  // last: starts when everything else is there
+};
+
+}  // namespace polystill::soft_labels

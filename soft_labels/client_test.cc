@@ -1,0 +1,444 @@
+#include "soft_labels/client.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <deque>
+#include <future>
+#include <limits>
+
+#include "polystill/v1/teacher.grpc.pb.h"
+#include "runtime/mutex.h"
+#include "runtime/rpc.h"
+#include "soft_labels/dense.h"
+
+namespace polystill::soft_labels {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+using Stream = grpc::ServerReaderWriter<v1::LabelStreamReply, v1::LabelStreamRequest>;
+
+constexpr char kDigest[] = "d1";
+
+v1::DescribeReply Description(const std::string& digest = kDigest) {
+  v1::DescribeReply reply;
+  reply.set_protocol_version(kProtocolVersion);
+  reply.set_name("fake");
+  reply.set_digest(digest);
+  reply.mutable_signature()->set_input(v1::Signature::INPUT_TEXT);
+  for (const char* label : {"a", "b"}) reply.mutable_signature()->add_labels(label);
+  reply.set_stream_credits(8);
+  reply.set_max_records_per_request(4);
+  return reply;
+}
+
+// A teacher server on a free port; its n-th stream is played by the n-th script. The last script plays the rest too.
+class ScriptedTeacher : public v1::TeacherService::Service {
+ public:
+  using Script = std::function<grpc::Status(Stream&)>;
+
+  explicit ScriptedTeacher(std::vector<Script> scripts)
+      : scripts_(scripts.begin(), scripts.end()), listening_(Listen("127.0.0.1:0", {this}).value()) {}
+  ~ScriptedTeacher() override { listening_.server->Shutdown(std::chrono::system_clock::now()); }
+
+  const std::string& address() const { return listening_.address; }
+
+ private:
+  grpc::Status LabelStream(grpc::ServerContext*, Stream* stream) override {
+    Script script;
+    {
+      MutexLock lock(&mutex_);
+      script = scripts_.front();
+      if (scripts_.size() > 1) scripts_.pop_front();
+    }
+    return script(*stream);
+  }
+
+  Mutex mutex_;
+  std::deque<Script> scripts_ ABSL_GUARDED_BY(mutex_);
+  ListeningServer listening_;
+};
+
+// The next request; an empty one when the client has gone. Skips cancels.
+v1::LabelRequest NextRequest(Stream& stream) {
+  v1::LabelStreamRequest message;
+  while (stream.Read(&message)) {
+    if (message.has_request()) return message.request();
+  }
+  return {};
+}
+
+bool Open(Stream& stream, const v1::DescribeReply& description = Description()) {
+  v1::LabelStreamRequest message;
+  if (!stream.Read(&message) || !message.has_open()) return false;
+  v1::LabelStreamReply reply;
+  *reply.mutable_opened() = description;
+  return stream.Write(reply);
+}
+
+// Logits of a record: the number in its id, and minus that.
+v1::LabelReply Answer(const v1::LabelRequest& request, const std::string& digest = kDigest) {
+  std::vector<float> logits;
+  for (const v1::LabelInput& input : request.inputs()) {
+    const float number = std::stof(input.id());
+    logits.insert(logits.end(), {number, -number});
+  }
+  v1::LabelReply reply;
+  reply.set_request_id(request.request_id());
+  reply.set_teacher_digest(digest);
+  *reply.mutable_labels() = EncodeDense(request.spec().codec(), logits, request.inputs_size(), 2).value();
+  return reply;
+}
+
+void Say(Stream& stream, const v1::LabelReply& reply) {
+  v1::LabelStreamReply message;
+  *message.mutable_reply() = reply;
+  stream.Write(message);
+}
+
+v1::LabelReply Refusal(const v1::LabelRequest& request, absl::StatusCode code, const std::string& message) {
+  v1::LabelReply reply;
+  reply.set_request_id(request.request_id());
+  reply.set_code(static_cast<int>(code));
+  reply.set_message(message);
+  reply.set_retry_after_ms(1);
+  return reply;
+}
+
+// Answers until the client goes.
+grpc::Status Obey(Stream& stream) {
+  if (!Open(stream)) return grpc::Status::OK;
+  while (true) {
+    const v1::LabelRequest request = NextRequest(stream);
+    if (request.inputs_size() == 0) return grpc::Status::OK;
+    Say(stream, Answer(request));
+  }
+}
+
+LabelClient::Options FastOptions() {
+  LabelClient::Options options;
+  options.give_up_after_ms = 20'000;
+  options.backoff = {.first_ms = 1, .max_ms = 5};
+  return options;
+}
+
+std::vector<v1::LabelInput> Inputs(int first, int count) {
+  std::vector<v1::LabelInput> inputs(count);
+  for (int i = 0; i < count; ++i) {
+    inputs[i].set_id(std::to_string(first + i));
+    inputs[i].set_text("text");
+  }
+  return inputs;
+}
+
+v1::LabelSpec Spec(v1::Codec codec = v1::CODEC_DENSE_FP32) {
+  v1::LabelSpec spec;
+  spec.set_codec(codec);
+  return spec;
+}
+
+std::future<absl::StatusOr<LabelClient::Labels>> Ask(LabelClient& client, std::vector<v1::LabelInput> inputs,
+                                                     v1::LabelSpec spec = Spec()) {
+  auto promise = std::make_shared<std::promise<absl::StatusOr<LabelClient::Labels>>>();
+  client.Label(std::move(spec), std::move(inputs),
+               [promise](absl::StatusOr<LabelClient::Labels> labels) { promise->set_value(std::move(labels)); });
+  return promise->get_future();
+}
+
+TEST(LabelClientTest, LabelsComeBackInTheOrderOfTheInputs) {
+  ScriptedTeacher one({Obey}), two({Obey});
+  auto client = LabelClient::Connect({one.address(), two.address()}, FastOptions()).value();
+  EXPECT_EQ(client->description().digest(), kDigest);
+  std::vector<std::future<absl::StatusOr<LabelClient::Labels>>> answers;
+  for (int k = 0; k < 50; ++k) answers.push_back(Ask(*client, Inputs(100 * k, k + 1)));
+  for (int k = 0; k < 50; ++k) {
+    const LabelClient::Labels labels = answers[k].get().value();
+    EXPECT_EQ(labels.classes, 2);
+    EXPECT_EQ(labels.bytes, 8 * (k + 1));
+    ASSERT_EQ(labels.logits.size(), 2u * (k + 1));
+    for (int i = 0; i <= k; ++i) EXPECT_EQ(labels.logits[2 * i], 100 * k + i);
+  }
+}
+
+TEST(LabelClientTest, SplitsByRecordsAndBytesAndKeepsItsCredits) {
+  std::promise<std::vector<int>> sizes;
+  ScriptedTeacher teacher({[&](Stream& stream) {
+    Open(stream);
+    // 4 + 1 records are in flight; the next 4 would be more than the 8 credits, and come after an answer.
+    const v1::LabelRequest first = NextRequest(stream);
+    const v1::LabelRequest second = NextRequest(stream);
+    Say(stream, Answer(second));
+    Say(stream, Answer(first));
+    const v1::LabelRequest third = NextRequest(stream);
+    Say(stream, Answer(third));
+    sizes.set_value({first.inputs_size(), second.inputs_size(), third.inputs_size()});
+    NextRequest(stream);
+    return grpc::Status::OK;
+  }});
+  auto client = LabelClient::Connect({teacher.address()}, FastOptions()).value();
+  std::vector<v1::LabelInput> inputs = Inputs(0, 9);
+  inputs[4].set_text(std::string(3 << 20, 'x'));
+  inputs[5].set_text(std::string(3 << 20, 'x'));
+  const auto labels = Ask(*client, inputs).get();
+  ASSERT_TRUE(labels.ok()) << labels.status();
+  EXPECT_THAT(sizes.get_future().get(), ElementsAre(4, 1, 4));
+  for (int i = 0; i < 9; ++i) EXPECT_EQ(labels->logits[2 * i], i);
+}
+
+TEST(LabelClientTest, RequestsCarryWhatTheServerChecks) {
+  std::promise<v1::LabelRequest> seen;
+  ScriptedTeacher teacher({[&](Stream& stream) {
+    Open(stream);
+    const v1::LabelRequest request = NextRequest(stream);
+    seen.set_value(request);
+    Say(stream, Answer(request));
+    NextRequest(stream);
+    return grpc::Status::OK;
+  }});
+  auto client = LabelClient::Connect({teacher.address()}, FastOptions()).value();
+  EXPECT_TRUE(Ask(*client, Inputs(0, 1), {}).get().ok());
+  const v1::LabelRequest request = seen.get_future().get();
+  EXPECT_EQ(request.protocol_version(), kProtocolVersion);
+  EXPECT_EQ(request.spec().output(), "logits");
+  EXPECT_EQ(request.spec().codec(), v1::CODEC_DENSE_FP32);
+  EXPECT_EQ(request.spec().teacher_digest(), kDigest);
+  EXPECT_EQ(request.timeout_ms(), 30'000);
+}
+
+TEST(LabelClientTest, FullAndLeavingReplicasAreAskedAgain) {
+  ScriptedTeacher teacher({
+      [](Stream& stream) {
+        Open(stream);
+        Say(stream, Refusal(NextRequest(stream), absl::StatusCode::kResourceExhausted, "full"));
+        Say(stream, Refusal(NextRequest(stream), absl::StatusCode::kUnavailable, "draining"));
+        return grpc::Status(grpc::StatusCode::UNAVAILABLE, "draining");
+      },
+      [](Stream& stream) {  // dies with the request in its hands
+        Open(stream);
+        NextRequest(stream);
+        return grpc::Status(grpc::StatusCode::UNKNOWN, "crash");
+      },
+      Obey,
+  });
+  auto client = LabelClient::Connect({teacher.address()}, FastOptions()).value();
+  const auto labels = Ask(*client, Inputs(5, 4)).get();
+  ASSERT_TRUE(labels.ok()) << labels.status();
+  EXPECT_EQ(labels->logits[6], 8);
+}
+
+TEST(LabelClientTest, ASilentReplicaIsGivenUpForAnother) {
+  std::promise<uint64_t> cancelled;
+  ScriptedTeacher teacher({[&](Stream& stream) {
+    Open(stream);
+    const v1::LabelRequest first = NextRequest(stream);
+    v1::LabelStreamRequest message;
+    stream.Read(&message);
+    cancelled.set_value(message.cancel().request_id());
+    Say(stream, Answer(NextRequest(stream)));
+    Say(stream, Refusal(first, absl::StatusCode::kCancelled, "as asked"));  // late, ignored
+    Say(stream, Answer(NextRequest(stream)));
+    NextRequest(stream);
+    return grpc::Status::OK;
+  }});
+  LabelClient::Options options = FastOptions();
+  options.request_timeout_ms = 300;
+  auto client = LabelClient::Connect({teacher.address()}, options).value();
+  EXPECT_TRUE(Ask(*client, Inputs(0, 2)).get().ok());
+  EXPECT_EQ(cancelled.get_future().get(), 1u);
+  EXPECT_TRUE(Ask(*client, Inputs(2, 2)).get().ok());
+}
+
+// Answers that must never reach a loss.
+TEST(LabelClientTest, WrongAnswersNameTheRecordAndTheReason) {
+  using Spoil = std::function<void(v1::LabelReply&)>;
+  struct Case {
+    Spoil spoil;
+    absl::StatusCode code;
+    std::string message;
+  };
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  const Case cases[] = {
+      {[&](v1::LabelReply& r) {
+         r.mutable_labels()->mutable_dense()->mutable_data()->replace(20, 4, reinterpret_cast<const char*>(&nan), 4);
+       },
+       absl::StatusCode::kDataLoss, "record '2': logit 1 is nan"},
+      {[](v1::LabelReply& r) { r.mutable_labels()->mutable_dense()->set_shape(0, 2); }, absl::StatusCode::kDataLoss,
+       "labels of records '0' to '3': expected labels of shape [4, 2], got [2, 2]"},
+      {[](v1::LabelReply& r) { r.mutable_labels()->mutable_dense()->mutable_data()->pop_back(); },
+       absl::StatusCode::kDataLoss, "expected 32 bytes of labels, got 31"},
+      {[](v1::LabelReply& r) { r.clear_labels(); }, absl::StatusCode::kDataLoss, "asked for codec CODEC_DENSE_FP32"},
+      {[](v1::LabelReply& r) { r.set_teacher_digest("d2"); }, absl::StatusCode::kFailedPrecondition,
+       "digest d2, expected d1"},
+      {[](v1::LabelReply& r) {
+         r.set_code(3);
+         r.set_message("record '1' is odd");
+       },
+       absl::StatusCode::kInvalidArgument, "record '1' is odd"},
+  };
+  for (const Case& c : cases) {
+    ScriptedTeacher teacher({[&](Stream& stream) {
+      Open(stream);
+      v1::LabelReply reply = Answer(NextRequest(stream));
+      c.spoil(reply);
+      Say(stream, reply);
+      while (NextRequest(stream).inputs_size() > 0) {
+      }
+      return grpc::Status::OK;
+    }});
+    auto client = LabelClient::Connect({teacher.address()}, FastOptions()).value();
+    const absl::Status status = Ask(*client, Inputs(0, 8)).get().status();  // the second half is never answered
+    EXPECT_EQ(status.code(), c.code);
+    EXPECT_THAT(std::string(status.message()), HasSubstr(c.message));
+    EXPECT_THAT(std::string(status.message()), HasSubstr(teacher.address()));
+  }
+}
+
+// A replica that breaks the protocol loses its stream; the work is done on the next one.
+TEST(LabelClientTest, RepliesNobodyAskedForEndTheStream) {
+  const ScriptedTeacher::Script scripts[] = {
+      [](Stream& stream) {  // twice
+        Open(stream);
+        const v1::LabelReply reply = Answer(NextRequest(stream));
+        Say(stream, reply);
+        Say(stream, reply);
+        NextRequest(stream);
+        return grpc::Status::OK;
+      },
+      [](Stream& stream) {  // an unknown id
+        Open(stream);
+        v1::LabelReply reply = Answer(NextRequest(stream));
+        reply.set_request_id(999);
+        Say(stream, reply);
+        NextRequest(stream);
+        return grpc::Status::OK;
+      },
+      [](Stream& stream) {  // a description in the middle
+        Open(stream);
+        NextRequest(stream);
+        v1::LabelStreamReply message;
+        *message.mutable_opened() = Description();
+        stream.Write(message);
+        NextRequest(stream);
+        return grpc::Status::OK;
+      },
+      [](Stream& stream) {  // text that is not UTF-8: does not parse
+        Open(stream);
+        Say(stream, Refusal(NextRequest(stream), absl::StatusCode::kInternal, "\xff\xfe"));
+        NextRequest(stream);
+        return grpc::Status::OK;
+      },
+  };
+  for (const auto& script : scripts) {
+    ScriptedTeacher teacher({script, Obey});
+    auto client = LabelClient::Connect({teacher.address()}, FastOptions()).value();
+    EXPECT_TRUE(Ask(*client, Inputs(0, 4)).get().ok());
+    EXPECT_TRUE(Ask(*client, Inputs(4, 4)).get().ok());
+  }
+}
+
+TEST(LabelClientTest, ConnectRefusesByAddress) {
+  struct Case {
+    std::function<void(v1::DescribeReply&)> change;
+    std::string message;
+  };
+  const Case cases[] = {
+      {[](v1::DescribeReply& d) { d.set_digest("other"); }, "digest 'other', expected digest d1"},
+      {[](v1::DescribeReply& d) { d.set_protocol_version(7); }, "protocol version 7"},
+      {[](v1::DescribeReply& d) { d.clear_digest(); }, "expected digest d1"},
+      {[](v1::DescribeReply& d) { d.mutable_signature()->clear_labels(); }, "without labels"},
+      {[](v1::DescribeReply& d) { d.set_stream_credits(0); }, "without labels, credits"},
+  };
+  for (const Case& c : cases) {
+    ScriptedTeacher teacher({[&](Stream& stream) {
+      v1::DescribeReply description = Description();
+      c.change(description);
+      Open(stream, description);
+      NextRequest(stream);
+      return grpc::Status::OK;
+    }});
+    LabelClient::Options options = FastOptions();
+    options.teacher_digest = kDigest;
+    const absl::Status status = LabelClient::Connect({teacher.address()}, options).status();
+    EXPECT_TRUE(absl::IsFailedPrecondition(status)) << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr(c.message));
+    EXPECT_THAT(std::string(status.message()), HasSubstr(teacher.address()));
+  }
+}
+
+TEST(LabelClientTest, ADifferentReplicaIsLeftOut) {
+  std::promise<void> refused;
+  ScriptedTeacher good({Obey});
+  ScriptedTeacher other({[&](Stream& stream) {
+    Open(stream, Description("other"));
+    EXPECT_EQ(NextRequest(stream).inputs_size(), 0);
+    refused.set_value();
+    return grpc::Status::OK;
+  }});
+  LabelClient::Options options = FastOptions();
+  options.teacher_digest = kDigest;
+  auto client = LabelClient::Connect({other.address(), good.address()}, options).value();
+  for (int i = 0; i < 20; ++i) EXPECT_TRUE(Ask(*client, Inputs(0, 8)).get().ok());
+  refused.get_future().get();
+}
+
+TEST(LabelClientTest, ConnectGivesUp) {
+  LabelClient::Options options = FastOptions();
+  options.give_up_after_ms = 50;
+  const absl::Status status = LabelClient::Connect({"127.0.0.1:1"}, options).status();
+  EXPECT_TRUE(absl::IsUnavailable(status)) << status;
+  EXPECT_THAT(std::string(status.message()), HasSubstr("127.0.0.1:1"));
+  EXPECT_TRUE(absl::IsInvalidArgument(LabelClient::Connect({}, options).status()));
+}
+
+TEST(LabelClientTest, GivesUpWhenTheTeacherIsGone) {
+  LabelClient::Options options = FastOptions();
+  options.give_up_after_ms = 200;
+  auto teacher = std::make_unique<ScriptedTeacher>(std::vector<ScriptedTeacher::Script>{Obey});
+  auto client = LabelClient::Connect({teacher->address()}, options).value();
+  const std::string address = teacher->address();
+  teacher.reset();
+  const absl::Status status = Ask(*client, Inputs(0, 1)).get().status();
+  EXPECT_TRUE(absl::IsUnavailable(status)) << status;
+  EXPECT_THAT(std::string(status.message()), HasSubstr(address));
+}
+
+TEST(LabelClientTest, DestructionCancelsAndCallsEveryCallback) {
+  std::promise<void> asked;
+  ScriptedTeacher teacher({[&](Stream& stream) {
+    Open(stream);
+    NextRequest(stream);
+    NextRequest(stream);
+    asked.set_value();
+    NextRequest(stream);
+    return grpc::Status::OK;
+  }});
+  auto client = LabelClient::Connect({teacher.address()}, FastOptions()).value();
+  auto first = Ask(*client, Inputs(0, 4));
+  auto second = Ask(*client, Inputs(4, 40));
+  asked.get_future().get();
+  client.reset();
+  EXPECT_TRUE(absl::IsCancelled(first.get().status()));
+  EXPECT_TRUE(absl::IsCancelled(second.get().status()));
+}
+
+TEST(LabelClientTest, RefusesWhatItCannotHold) {
+  ScriptedTeacher teacher({Obey});
+  LabelClient::Options options = FastOptions();
+  options.max_waiting_records = 10;
+  auto client = LabelClient::Connect({teacher.address()}, options).value();
+  EXPECT_TRUE(absl::IsResourceExhausted(Ask(*client, Inputs(0, 11)).get().status()));
+  EXPECT_TRUE(absl::IsInvalidArgument(Ask(*client, {}).get().status()));
+  EXPECT_TRUE(Ask(*client, Inputs(0, 10)).get().ok());
+}
+
+TEST(LabelClientTest, Fp16TravelsAtHalfTheSize) {
+  ScriptedTeacher teacher({Obey});
+  auto client = LabelClient::Connect({teacher.address()}, FastOptions()).value();
+  const auto labels = Ask(*client, Inputs(0, 3), Spec(v1::CODEC_DENSE_FP16)).get().value();
+  EXPECT_EQ(labels.bytes, 12);
+  EXPECT_THAT(labels.logits, ElementsAre(0, 0, 1, -1, 2, -2));
+}
+
+}  // namespace
+}  // namespace polystill::soft_labels

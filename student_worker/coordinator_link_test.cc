@@ -1,0 +1,218 @@
+#include "student_worker/coordinator_link.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <vector>
+
+#include "corpus/index.h"
+#include "runtime/rpc.h"
+
+namespace polystill::student_worker {
+namespace {
+
+using testing::HasSubstr;
+using ServerStream = grpc::ServerReaderWriter<v1::WorkerOrder, v1::WorkerMessage>;
+
+constexpr int64_t kTerm = 5;
+
+// A coordinator that does to each stream what the test says.
+class ScriptedCoordinator : public v1::CoordinatorService::Service {
+ public:
+  std::function<grpc::Status(ServerStream*)> script;
+  std::string index_bytes;
+
+  grpc::Status Work(grpc::ServerContext*, ServerStream* stream) override { return script(stream); }
+
+  grpc::Status GetIndex(grpc::ServerContext*, const v1::GetIndexRequest*,
+                        grpc::ServerWriter<v1::IndexChunk>* writer) override {
+    for (size_t at = 0; at < index_bytes.size(); at += 3) {
+      v1::IndexChunk chunk;
+      chunk.set_data(index_bytes.substr(at, 3));
+      writer->Write(chunk);
+    }
+    return grpc::Status::OK;
+  }
+};
+
+void Welcome(ServerStream* stream, int version = kProtocolVersion) {
+  v1::WorkerOrder order;
+  order.mutable_welcome()->set_protocol_version(version);
+  order.mutable_welcome()->set_term(kTerm);
+  stream->Write(order);
+}
+
+void Assign(ServerStream* stream, int64_t term, int64_t generation) {
+  v1::WorkerOrder order;
+  order.mutable_assignment()->set_term(term);
+  order.mutable_assignment()->set_generation(generation);
+  stream->Write(order);
+}
+
+void Stop(ServerStream* stream) {
+  v1::WorkerOrder order;
+  order.mutable_stop()->set_reason("the run is done");
+  stream->Write(order);
+}
+
+class CoordinatorLinkTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    auto listening = Listen("127.0.0.1:0", {&service_});
+    ASSERT_TRUE(listening.ok()) << listening.status();
+    listening_ = *std::move(listening);
+  }
+
+  void TearDown() override { listening_.server->Shutdown(); }
+
+  absl::StatusOr<std::unique_ptr<CoordinatorLink>> Open() {
+    return CoordinatorLink::Open({listening_.address, "some-host"}, stop_);
+  }
+
+  // Reads the stream to its end, heartbeats left out.
+  void ReadAll(ServerStream* stream) {
+    v1::WorkerMessage message;
+    while (stream->Read(&message)) {
+      if (!message.has_heartbeat()) messages_.push_back(message);
+    }
+  }
+
+  ScriptedCoordinator service_;
+  ListeningServer listening_;
+  std::stop_source stop_;
+  std::vector<v1::WorkerMessage> messages_;
+};
+
+TEST_F(CoordinatorLinkTest, SaysHelloTakesAssignmentsAndTellsWhatBecameOfThem) {
+  service_.script = [&](ServerStream* stream) {
+    v1::WorkerMessage hello;
+    stream->Read(&hello);
+    messages_.push_back(hello);
+    Welcome(stream);
+    Assign(stream, kTerm - 1, 1);  // refused
+    Assign(stream, kTerm, 2);
+    ReadAll(stream);
+    return grpc::Status::OK;
+  };
+  {
+    const auto link = Open();
+    ASSERT_TRUE(link.ok()) << link.status();
+    const auto assignment = (*link)->NextAssignment();
+    ASSERT_TRUE(assignment.ok()) << assignment.status();
+    EXPECT_EQ((*assignment)->generation(), 2);
+    (*link)->SendFailed(2, absl::DataLossError("a torn file"));
+    v1::WorkerMessage::Done done;
+    done.set_weights_digest("abc");
+    (*link)->SendDone(done);
+  }  // what is left is sent
+  ASSERT_EQ(messages_.size(), 3);
+  EXPECT_EQ(messages_[0].hello().protocol_version(), kProtocolVersion);
+  EXPECT_EQ(messages_[0].hello().host(), "some-host");
+  EXPECT_FALSE(messages_[0].hello().worker_id().empty());
+  EXPECT_EQ(messages_[1].failed().generation(), 2);
+  EXPECT_EQ(messages_[1].failed().code(), static_cast<int>(absl::StatusCode::kDataLoss));
+  EXPECT_EQ(messages_[2].done().weights_digest(), "abc");
+}
+
+TEST_F(CoordinatorLinkTest, SendsTheLatestProgressAndHeartbeats) {
+  std::vector<int64_t> steps;
+  bool heartbeat = false;
+  service_.script = [&](ServerStream* stream) {
+    v1::WorkerMessage message;
+    stream->Read(&message);
+    Welcome(stream);
+    while (!heartbeat && stream->Read(&message)) {
+      heartbeat = message.has_heartbeat();
+      if (message.has_progress()) steps.push_back(message.progress().step());
+    }
+    Stop(stream);
+    return grpc::Status::OK;
+  };
+  const auto link = Open();
+  ASSERT_TRUE(link.ok()) << link.status();
+  for (int64_t step = 1; step <= 10'000; ++step) {
+    v1::WorkerMessage::Progress progress;
+    progress.set_step(step);
+    (*link)->Report(progress);
+  }
+  const auto assignment = (*link)->NextAssignment();
+  ASSERT_TRUE(assignment.ok()) << assignment.status();
+  EXPECT_FALSE(assignment->has_value());
+  EXPECT_TRUE(heartbeat);
+  ASSERT_FALSE(steps.empty());
+  EXPECT_LE(steps.size(), 6);  // in about a second
+  EXPECT_EQ(steps.back(), 10'000);
+}
+
+TEST_F(CoordinatorLinkTest, AStopOrderIsNoLoss) {
+  service_.script = [&](ServerStream* stream) {
+    v1::WorkerMessage hello;
+    stream->Read(&hello);
+    Welcome(stream);
+    Stop(stream);
+    return grpc::Status::OK;
+  };
+  const auto link = Open();
+  ASSERT_TRUE(link.ok()) << link.status();
+  const auto assignment = (*link)->NextAssignment();
+  ASSERT_TRUE(assignment.ok()) << assignment.status();
+  EXPECT_FALSE(assignment->has_value());
+  EXPECT_TRUE(stop_.stop_requested());
+}
+
+TEST_F(CoordinatorLinkTest, ALostCoordinatorIsUnavailable) {
+  service_.script = [&](ServerStream* stream) {
+    v1::WorkerMessage hello;
+    stream->Read(&hello);
+    Welcome(stream);
+    return grpc::Status(grpc::StatusCode::INTERNAL, "it fell over");
+  };
+  const auto link = Open();
+  ASSERT_TRUE(link.ok()) << link.status();
+  const auto assignment = (*link)->NextAssignment();
+  EXPECT_EQ(assignment.status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(assignment.status().message()), HasSubstr("it fell over"));
+  EXPECT_TRUE(stop_.stop_requested());
+}
+
+TEST_F(CoordinatorLinkTest, RefusalsNameTheCoordinatorAndTheReason) {
+  service_.script = [&](ServerStream*) { return grpc::Status(grpc::StatusCode::FAILED_PRECONDITION, "too old"); };
+  absl::Status status = Open().status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("too old"));
+  EXPECT_THAT(std::string(status.message()), HasSubstr(listening_.address));
+  service_.script = [&](ServerStream* stream) {
+    Welcome(stream, kProtocolVersion + 1);
+    return grpc::Status::OK;
+  };
+  EXPECT_EQ(Open().status().code(), absl::StatusCode::kFailedPrecondition);
+}
+
+TEST(CoordinatorLink, SaysThatNothingAnswers) {
+  const auto link = CoordinatorLink::Open({"127.0.0.1:1", "h", std::chrono::milliseconds(300)}, std::stop_source());
+  EXPECT_EQ(link.status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(link.status().message()), HasSubstr("127.0.0.1:1"));
+}
+
+TEST_F(CoordinatorLinkTest, FetchesTheIndexAndVerifiesIt) {
+  service_.script = [&](ServerStream* stream) {
+    v1::WorkerMessage hello;
+    stream->Read(&hello);
+    Welcome(stream);
+    ReadAll(stream);
+    return grpc::Status::OK;
+  };
+  v1::CorpusIndex index;
+  index.add_languages()->set_name("de");
+  service_.index_bytes = index.SerializeAsString();
+  const auto link = Open();
+  ASSERT_TRUE(link.ok()) << link.status();
+  const auto fetched = (*link)->GetIndex(corpus::IndexDigest(index));
+  ASSERT_TRUE(fetched.ok()) << fetched.status();
+  EXPECT_EQ(fetched->languages(0).name(), "de");
+  EXPECT_EQ((*link)->GetIndex(std::string(64, '0')).status().code(), absl::StatusCode::kDataLoss);
+}
+
+}  // namespace
+}  // namespace polystill::student_worker

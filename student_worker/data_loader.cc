@@ -1,0 +1,148 @@
+#include "student_worker/data_loader.h"
+
+#include <chrono>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "runtime/status.h"
+
+namespace polystill::student_worker {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// Answers must fit the records one to one, else labels would go to other records than they belong to.
+absl::Status CheckShape(const soft_labels::LabelClient::Labels& labels, int64_t classes, size_t records) {
+  if (labels.classes == classes && labels.logits.size() == records * static_cast<size_t>(classes)) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(absl::StrCat("expected logits [", records, ", ", classes, "], got ",
+                                                 labels.logits.size(), " numbers of ", labels.classes, " classes"));
+}
+
+}  // namespace
+
+struct DataLoader::Shared {
+  Mutex mutex;
+  CondVar changed;
+  std::deque<std::shared_ptr<Pending>> queue ABSL_GUARDED_BY(mutex);
+  bool closing ABSL_GUARDED_BY(mutex) = false;
+
+  // A place in the queue, once there is one; false when the loader closes.
+  bool Push(std::shared_ptr<Pending> pending, size_t capacity) {
+    MutexLock lock(&mutex);
+    while (!closing && queue.size() >= capacity) changed.Wait(&mutex);
+    if (closing) return false;
+    queue.push_back(std::move(pending));
+    changed.NotifyAll();
+    return true;
+  }
+
+  void Fail(Pending* pending, absl::Status status) {
+    MutexLock lock(&mutex);
+    if (pending->status.ok()) pending->status = std::move(status);
+    changed.NotifyAll();
+  }
+};
+
+DataLoader::DataLoader(Options options, std::shared_ptr<const corpus::Plan> plan,
+                       std::unique_ptr<corpus::Reader> reader, std::shared_ptr<const corpus::Tokenizer> tokenizer)
+    : options_(std::move(options)),
+      plan_(std::move(plan)),
+      reader_(std::move(reader)),
+      tokenizer_(std::move(tokenizer)),
+      memo_(options_.memo_bytes),
+      shared_(std::make_shared<Shared>()),
+      thread_([this] { Run(); }) {}
+
+DataLoader::~DataLoader() {
+  {
+    MutexLock lock(&shared_->mutex);
+    shared_->closing = true;
+    shared_->changed.NotifyAll();
+  }
+  thread_.join();
+}
+
+void DataLoader::Run() {
+  for (int64_t step = 0; step < options_.steps; ++step) {
+    auto pending = std::make_shared<Pending>();
+    std::vector<corpus::Record> records;
+    pending->status = Annotate(Fill(step, &records, &pending->batch), absl::StrCat("step ", step));
+    const bool filled = pending->status.ok();
+    if (filled && !records.empty()) pending->missing_labels = options_.labels.size();
+    if (!shared_->Push(pending, options_.prefetch) || !filled) return;
+    if (records.empty()) continue;
+    for (const LabelSource& source : options_.labels) Ask(source, records, pending);
+  }
+}
+
+std::vector<int32_t> DataLoader::TokensOf(const corpus::RecordRef& ref, const corpus::Record& record) {
+  if (const std::vector<int32_t>* known = memo_.Find(ref)) return *known;
+  std::vector<int32_t> tokens = TokenIdsOf(record, options_.reads, tokenizer_.get());
+  memo_.Put(ref, tokens);
+  return tokens;
+}
+
+absl::Status DataLoader::Fill(int64_t step, std::vector<corpus::Record>* records, Batch* batch) {
+  const auto range = corpus::Plan::SliceOf(plan_->segment().batch_size(), options_.rank, options_.world_size);
+  const std::vector<corpus::RecordRef> refs = plan_->Slice(step, range.first, range.last);
+  ASSIGN_OR_RETURN(*records, reader_->Read(refs));
+  batch->step = step;
+  for (const LabelSource& source : options_.labels) batch->labels[source.kind];
+  for (size_t i = 0; i < refs.size(); ++i) {
+    const corpus::Record& record = (*records)[i];
+    batch->tokens.push_back(TokensOf(refs[i], record));
+    if (options_.needs_gold && record.label < 0) {
+      return absl::InvalidArgumentError(absl::StrCat("record '", record.id,
+                                                     "' has no label, but the task loss needs "
+                                                     "one; leave such records out with `where`, or the loss"));
+    }
+    batch->ids.push_back(record.id);
+    batch->gold.push_back(record.label);
+    ++batch->languages[record.language];
+  }
+  return absl::OkStatus();
+}
+
+void DataLoader::Ask(const LabelSource& source, const std::vector<corpus::Record>& records,
+                     std::shared_ptr<Pending> pending) {
+  std::vector<v1::LabelInput> inputs;
+  for (const corpus::Record& record : records) inputs.push_back(LabelInputOf(record, source.reads, source.input));
+  auto fill = [shared = shared_, pending, kind = source.kind, classes = source.classes, step = pending->batch.step,
+               count = records.size()](absl::StatusOr<soft_labels::LabelClient::Labels> labels) {
+    absl::Status status = labels.ok() ? CheckShape(*labels, classes, count) : labels.status();
+    if (!status.ok()) {
+      const std::string where = absl::StrCat("step ", step, ": labels of teacher ", kind.teacher);
+      return shared->Fail(pending.get(), Annotate(status, where));
+    }
+    MutexLock lock(&shared->mutex);
+    pending->batch.labels[kind] = std::move(labels->logits);
+    pending->batch.label_count += static_cast<int64_t>(count);
+    pending->batch.label_bytes += labels->bytes;
+    --pending->missing_labels;
+    shared->changed.NotifyAll();
+  };
+  source.ask(source.spec, std::move(inputs), std::move(fill));
+}
+
+absl::StatusOr<Batch> DataLoader::Next(std::stop_token stop) {
+  const Clock::time_point start = Clock::now();
+  std::stop_callback wake(stop, [this] {
+    MutexLock lock(&shared_->mutex);
+    shared_->changed.NotifyAll();
+  });
+  MutexLock lock(&shared_->mutex);
+  auto& queue = shared_->queue;
+  const auto arrived = [&] { return !queue.empty() && (!queue[0]->status.ok() || queue[0]->missing_labels == 0); };
+  while (!arrived() && !stop.stop_requested()) shared_->changed.Wait(&shared_->mutex);
+  wait_seconds_ += std::chrono::duration<double>(Clock::now() - start).count();
+  if (!arrived()) return absl::CancelledError("stopped while waiting for data");
+  const std::shared_ptr<Pending> pending = queue.front();
+  if (!pending->status.ok()) return pending->status;
+  queue.pop_front();
+  shared_->changed.NotifyAll();
+  return std::move(pending->batch);
+}
+
+}  // namespace polystill::student_worker

@@ -1,0 +1,98 @@
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <stop_token>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "corpus/plan.h"
+#include "corpus/reader.h"
+#include "corpus/tokenizer.h"
+#include "runtime/mutex.h"
+#include "soft_labels/client.h"
+#include "student_worker/batch.h"
+#include "student_worker/inputs.h"
+
+namespace polystill::student_worker {
+
+// Gets this rank's slices of the steps ready ahead of time, and hands them out in order.
+//
+//   thread: plan -> reader -> tokeniser -> batch ----> queue (at most `prefetch` batches) ----> Next()
+//                                            `-> teachers -- labels arrive --^
+//
+// Thread-safe for one caller of Next.
+class DataLoader {
+ public:
+  // Asks for labels; the callback comes exactly once, from another thread (soft_labels::LabelClient::Label).
+  using AskForLabels =
+      std::function<void(v1::LabelSpec, std::vector<v1::LabelInput>, soft_labels::LabelClient::Callback)>;
+  // Where the labels of one kind come from.
+  struct LabelSource {
+    LabelKind kind;
+    v1::LabelSpec spec;
+    v1::Side reads = v1::SIDE_TEXT;
+    v1::Signature::Input input = v1::Signature::INPUT_TEXT;
+    int64_t classes = 0;
+    AskForLabels ask;
+  };
+  struct Options {
+    // Steps [0, steps) are loaded.
+    int64_t steps = 0;
+    int rank = 0;
+    int world_size = 1;
+    // Steps whose records are read and whose labels are asked for ahead.
+    int prefetch = 4;
+    // The side that the model reads.
+    v1::Side reads = v1::SIDE_TEXT;
+    // Whether every record must have a gold label.
+    bool needs_gold = false;
+    // Bytes of token ids that are remembered.
+    int64_t memo_bytes = int64_t{256} << 20;
+    std::vector<LabelSource> labels;
+  };
+
+  // `tokenizer`: null when the corpus holds token ids.
+  DataLoader(Options options, std::shared_ptr<const corpus::Plan> plan, std::unique_ptr<corpus::Reader> reader,
+             std::shared_ptr<const corpus::Tokenizer> tokenizer);
+  // Label sources must have called back, or must never do so any more, before what they refer to goes away.
+  ~DataLoader();
+
+  // The batch of the next step. CANCELLED once `stop` is requested and the batch is not there; else the error that its
+  // records or labels met, naming the step and the record.
+  absl::StatusOr<Batch> Next(std::stop_token stop);
+
+  // Time that Next has waited so far.
+  double wait_seconds() const { return wait_seconds_; }
+
+ private:
+  // A batch on its way: it is whole when no label is missing and no error has come.
+  struct Pending {
+    Batch batch;
+    size_t missing_labels = 0;
+    absl::Status status;
+  };
+  struct Shared;
+
+  void Run();
+  absl::Status Fill(int64_t step, std::vector<corpus::Record>* records, Batch* batch);
+  std::vector<int32_t> TokensOf(const corpus::RecordRef& ref, const corpus::Record& record);
+  void Ask(const LabelSource& source, const std::vector<corpus::Record>& records, std::shared_ptr<Pending> pending);
+
+  const Options options_;
+  const std::shared_ptr<const corpus::Plan> plan_;
+  const std::unique_ptr<corpus::Reader> reader_;
+  const std::shared_ptr<const corpus::Tokenizer> tokenizer_;
+  TokenMemo memo_;  // of the thread
+  double wait_seconds_ = 0;
+
+  // Outlives this object in the callbacks of label sources.
+  const std::shared_ptr<Shared> shared_;
+  std::thread thread_;  // last: it uses everything above
+};
+
+}  // namespace polystill::student_worker

@@ -1,0 +1,222 @@
+#include "student_worker/data_loader.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <stdlib.h>
+
+#include <atomic>
+#include <memory>
+#include <optional>
+
+#include "corpus/index.h"
+#include "student_worker/tiny_job.h"
+
+namespace polystill::student_worker {
+namespace {
+
+using soft_labels::LabelClient;
+using testing::HasSubstr;
+
+constexpr int kBatch = 16;
+constexpr int kPrefetch = 3;
+
+// A teacher whose answers the test gives when it wants.
+class SlowTeacher {
+ public:
+  struct Asked {
+    std::vector<v1::LabelInput> inputs;
+    LabelClient::Callback callback;
+  };
+
+  void Ask(v1::LabelSpec, std::vector<v1::LabelInput> inputs, LabelClient::Callback callback) {
+    MutexLock lock(&mutex_);
+    asked_.push_back({std::move(inputs), std::move(callback)});
+    changed_.NotifyAll();
+  }
+
+  // The i-th question, once it has been asked.
+  Asked Take(size_t i) {
+    MutexLock lock(&mutex_);
+    while (asked_.size() <= i) changed_.Wait(&mutex_);
+    return asked_[i];
+  }
+
+  size_t asked() {
+    MutexLock lock(&mutex_);
+    return asked_.size();
+  }
+
+ private:
+  Mutex mutex_;
+  CondVar changed_;
+  std::vector<Asked> asked_;
+};
+
+// Logits that tell which record they are for: its number, and minus that.
+LabelClient::Labels AnswerTo(const std::vector<v1::LabelInput>& inputs) {
+  LabelClient::Labels labels;
+  labels.classes = 2;
+  for (const v1::LabelInput& input : inputs) {
+    const float number = std::stof(input.id().substr(1));
+    labels.logits.insert(labels.logits.end(), {number, -number});
+  }
+  labels.bytes = static_cast<int64_t>(4 * labels.logits.size());
+  return labels;
+}
+
+class DataLoaderTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    std::string folder = testing::TempDir() + "data_loader_test_XXXXXX";
+    ASSERT_NE(mkdtemp(folder.data()), nullptr);
+    folder_ = folder;
+    options_.steps = 40;
+    options_.prefetch = kPrefetch;
+  }
+
+  void AskTeacher() {
+    DataLoader::LabelSource source;
+    source.kind = kKind;
+    source.input = v1::Signature::INPUT_IDS;
+    source.classes = 2;
+    source.ask = [this](v1::LabelSpec spec, std::vector<v1::LabelInput> inputs, LabelClient::Callback callback) {
+      teacher_.Ask(std::move(spec), std::move(inputs), std::move(callback));
+    };
+    options_.labels = {source};
+  }
+
+  std::unique_ptr<DataLoader> Start(int unlabelled = -1) {
+    WriteTinyCorpus(folder_, 300, unlabelled);
+    const auto index = std::make_shared<const v1::CorpusIndex>(*corpus::BuildIndex(TinySelection(folder_)));
+    v1::PlanSegment segment = TinyTraining(folder_, 1).job().plan();
+    plan_ = std::make_shared<const corpus::Plan>(*corpus::Plan::Create(segment, index));
+    return std::make_unique<DataLoader>(options_, plan_, *corpus::Reader::Open(index), nullptr);
+  }
+
+  static inline const LabelKind kKind = {"english", v1::CODEC_DENSE_FP32};
+
+  std::string folder_;
+  DataLoader::Options options_;
+  SlowTeacher teacher_;
+  std::shared_ptr<const corpus::Plan> plan_;
+};
+
+TEST_F(DataLoaderTest, HandsOutThePlannedRecordsInOrder) {
+  auto loader = Start();
+  auto reader = *corpus::Reader::Open(std::make_shared<const v1::CorpusIndex>(plan_->index()));
+  for (int64_t step = 0; step < options_.steps; ++step) {
+    const auto batch = loader->Next({});
+    ASSERT_TRUE(batch.ok()) << batch.status();
+    const auto records = *reader->Read(plan_->Slice(step, 0, kBatch));
+    ASSERT_EQ(batch->ids.size(), kBatch);
+    EXPECT_EQ(batch->step, step);
+    for (int i = 0; i < kBatch; ++i) {
+      EXPECT_EQ(batch->ids[i], records[i].id);
+      EXPECT_EQ(batch->tokens[i], records[i].ids);
+      EXPECT_EQ(batch->gold[i], records[i].label);
+    }
+  }
+}
+
+TEST_F(DataLoaderTest, SlicesOfAllRanksMakeTheBatch) {
+  options_.world_size = 3;
+  std::vector<std::string> together;
+  for (options_.rank = 0; options_.rank < 3; ++options_.rank) {
+    const auto batch = Start()->Next({});
+    ASSERT_TRUE(batch.ok()) << batch.status();
+    together.insert(together.end(), batch->ids.begin(), batch->ids.end());
+  }
+  options_.rank = 0;
+  options_.world_size = 1;
+  EXPECT_EQ(together, Start()->Next({})->ids);
+}
+
+TEST_F(DataLoaderTest, LabelsThatComeInAnyOrderMeetTheirRecords) {
+  AskTeacher();
+  auto loader = Start();
+  for (int i = kPrefetch - 1; i >= 0; --i) {
+    const auto asked = teacher_.Take(i);
+    asked.callback(AnswerTo(asked.inputs));
+  }
+  for (int64_t step = 0; step < kPrefetch; ++step) {
+    const auto batch = loader->Next({});
+    ASSERT_TRUE(batch.ok()) << batch.status();
+    EXPECT_EQ(batch->step, step);
+    EXPECT_EQ(batch->label_count, kBatch);
+    EXPECT_EQ(batch->label_bytes, kBatch * 2 * 4);
+    const std::vector<float>& logits = batch->labels.at(kKind);
+    for (int i = 0; i < kBatch; ++i) EXPECT_EQ("r" + std::to_string(static_cast<int>(logits[2 * i])), batch->ids[i]);
+  }
+}
+
+TEST_F(DataLoaderTest, AsksNoFurtherAheadThanItMay) {
+  AskTeacher();
+  auto loader = Start();
+  for (size_t step = 0; step < 20; ++step) {
+    const auto asked = teacher_.Take(step);
+    EXPECT_LE(teacher_.asked(), step + kPrefetch);
+    asked.callback(AnswerTo(asked.inputs));
+    ASSERT_TRUE(loader->Next({}).ok());
+  }
+}
+
+TEST_F(DataLoaderTest, AnEmptySliceIsABatchWithoutQuestions) {
+  options_.rank = kBatch;
+  options_.world_size = kBatch + 1;
+  AskTeacher();
+  auto loader = Start();
+  for (int64_t step = 0; step < options_.steps; ++step) {
+    const auto batch = loader->Next({});
+    ASSERT_TRUE(batch.ok()) << batch.status();
+    EXPECT_TRUE(batch->ids.empty());
+    EXPECT_TRUE(batch->labels.at(kKind).empty());
+  }
+  EXPECT_EQ(teacher_.asked(), 0);
+}
+
+TEST_F(DataLoaderTest, AnErrorComesAfterTheBatchesBeforeIt) {
+  AskTeacher();
+  auto loader = Start();
+  teacher_.Take(1).callback(absl::InvalidArgumentError("record 'r9': logits are not finite"));
+  const auto first = teacher_.Take(0);
+  first.callback(AnswerTo(first.inputs));
+  EXPECT_TRUE(loader->Next({}).ok());
+  const absl::Status status = loader->Next({}).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("step 1: labels of teacher english: record 'r9'"));
+}
+
+TEST_F(DataLoaderTest, RefusesLabelsThatDoNotFitTheRecords) {
+  AskTeacher();
+  auto loader = Start();
+  const auto asked = teacher_.Take(0);
+  LabelClient::Labels labels = AnswerTo(asked.inputs);
+  labels.logits.resize(2 * kBatch - 2);
+  asked.callback(labels);
+  const absl::Status status = loader->Next({}).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("expected logits [16, 2]"));
+}
+
+TEST_F(DataLoaderTest, NamesTheRecordWithoutTheLabelThatIsNeeded) {
+  options_.needs_gold = true;
+  auto loader = Start(/*unlabelled=*/42);
+  absl::Status status;
+  for (int64_t step = 0; step < options_.steps && status.ok(); ++step) status = loader->Next({}).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("record 'r42' has no label"));
+}
+
+TEST_F(DataLoaderTest, AStopEndsTheWait) {
+  AskTeacher();
+  auto loader = Start();
+  std::stop_source stop;
+  std::jthread stopper([&] {
+    teacher_.Take(0);
+    stop.request_stop();
+  });
+  EXPECT_EQ(loader->Next(stop.get_token()).status().code(), absl::StatusCode::kCancelled);
+}
+
+}  // namespace
+}  // namespace polystill::student_worker

@@ -1,0 +1,170 @@
+#include "student_worker/evaluator.h"
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
+
+#include <algorithm>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "corpus/index.h"
+#include "corpus/reader.h"
+#include "corpus/tokenizer.h"
+#include "evaluation/predictions.h"
+#include "models/package.h"
+#include "runtime/status.h"
+#include "student_worker/inputs.h"
+
+namespace polystill::student_worker {
+namespace {
+
+// Records between two looks at the stop token and two reports.
+constexpr size_t kRecordsAtOnce = 256;
+
+// A model under evaluation.
+struct Judged {
+  std::string name;
+  v1::Side reads = v1::SIDE_TEXT;
+  models::Package package;
+  std::shared_ptr<const corpus::Tokenizer> tokenizer;  // null when it reads token ids
+};
+
+absl::Status CheckSignature(const v1::Signature& signature, const v1::Job& job) {
+  if (!std::equal(signature.labels().begin(), signature.labels().end(), job.labels().begin(), job.labels().end())) {
+    return absl::FailedPreconditionError(absl::StrCat("its classes are ", absl::StrJoin(signature.labels(), ", "),
+                                                      ", but corpus.labels are ", absl::StrJoin(job.labels(), ", ")));
+  }
+  if ((signature.input() == v1::Signature::INPUT_IDS) != (job.tokenizer().kind() == v1::Tokenizer::KIND_IDS)) {
+    return absl::FailedPreconditionError("it reads token ids and the corpus has text, or the other way round");
+  }
+  const bool fits =
+      signature.vocab_size() >= job.tokenizer().vocab_size() && signature.max_length() >= job.tokenizer().max_length();
+  if (signature.input() == v1::Signature::INPUT_IDS && !fits) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "it takes ", signature.max_length(), " ids below ", signature.vocab_size(), ", but the corpus holds ",
+        job.tokenizer().max_length(), " below ", job.tokenizer().vocab_size(), " (tokenizer.max_length, vocab_size)"));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Judged> LoadJudged(const v1::EvaluatedModel& model, const v1::Job& job) {
+  ASSIGN_OR_RETURN(models::Package package, models::LoadPackage(model.package()));
+  const v1::Signature& signature = package.info.signature;
+  RETURN_IF_ERROR(Annotate(CheckSignature(signature, job), model.package()));
+  std::shared_ptr<const corpus::Tokenizer> tokenizer;
+  if (signature.input() == v1::Signature::INPUT_TEXT) {
+    ASSIGN_OR_RETURN(tokenizer, corpus::Tokenizer::Load(package.tokenizer_file, signature.max_length()));
+  }
+  return Judged{model.name(), model.reads(), std::move(package), std::move(tokenizer)};
+}
+
+// Probabilities [records][labels] at temperature 1, in float32.
+absl::StatusOr<std::vector<std::vector<float>>> Predict(const Judged& judged,
+                                                        const std::vector<corpus::Record>& records) {
+  std::vector<std::vector<int32_t>> rows;
+  for (const corpus::Record& record : records) {
+    rows.push_back(TokenIdsOf(record, judged.reads, judged.tokenizer.get()));
+  }
+  try {
+    const at::NoGradGuard no_grad;
+    const at::Tensor logits = models::FixedShapeForward(*judged.package.model, rows).to(at::kFloat);
+    const at::Tensor probabilities = at::softmax(logits, 1).contiguous();
+    const float* values = probabilities.const_data_ptr<float>();
+    std::vector<std::vector<float>> predicted;
+    for (size_t i = 0; i < rows.size(); ++i, values += probabilities.size(1)) {
+      predicted.emplace_back(values, values + probabilities.size(1));
+    }
+    return predicted;
+  } catch (const c10::Error& error) {
+    return absl::InternalError(absl::StrCat("model ", judged.name, ": ", error.what_without_backtrace()));
+  }
+}
+
+// One pass over the records of a selection.
+class Evaluator {
+ public:
+  Evaluator(const v1::WorkerOrder::Assignment& assignment, const WorkerContext& context)
+      : job_(assignment.job()), context_(context) {
+    progress_.set_generation(assignment.generation());
+  }
+
+  absl::Status Prepare();
+  absl::StatusOr<v1::WorkerMessage::Done> Run();
+
+ private:
+  absl::Status JudgeBlock(std::vector<corpus::Record> records);
+
+  const v1::Job& job_;
+  const WorkerContext& context_;
+  std::vector<Judged> judged_;
+  std::unique_ptr<corpus::Reader> reader_;
+  std::shared_ptr<const v1::CorpusIndex> index_;
+  std::unique_ptr<evaluation::PredictionsWriter> writer_;
+  v1::WorkerMessage::Progress progress_;
+};
+
+absl::Status Evaluator::Prepare() {
+  at::set_num_threads(std::max(job_.threads(), 1));
+  std::vector<std::string> names;
+  for (const v1::EvaluatedModel& model : job_.models()) {
+    ASSIGN_OR_RETURN(Judged judged, LoadJudged(model, job_));
+    judged_.push_back(std::move(judged));
+    names.push_back(model.name());
+  }
+  ASSIGN_OR_RETURN(v1::CorpusIndex index, corpus::BuildIndex(job_.selection()));
+  index_ = std::make_shared<const v1::CorpusIndex>(std::move(index));
+  ASSIGN_OR_RETURN(reader_, corpus::Reader::Open(index_));
+  ASSIGN_OR_RETURN(writer_, evaluation::PredictionsWriter::Create(job_.predictions(),
+                                                                  {job_.labels().begin(), job_.labels().end()}, names));
+  return absl::OkStatus();
+}
+
+absl::Status Evaluator::JudgeBlock(std::vector<corpus::Record> records) {
+  for (size_t first = 0; first < records.size(); first += kRecordsAtOnce) {
+    if (context_.stop.stop_requested()) return absl::CancelledError("stopped during the evaluation");
+    const size_t last = std::min(records.size(), first + kRecordsAtOnce);
+    const std::vector<corpus::Record> some(std::make_move_iterator(records.begin() + first),
+                                           std::make_move_iterator(records.begin() + last));
+    std::vector<evaluation::Prediction> rows;
+    for (const corpus::Record& record : some) {
+      rows.push_back({record.id, record.language, record.group, record.label, {}});
+      ++(*progress_.mutable_records())[record.language];
+    }
+    for (const Judged& judged : judged_) {
+      ASSIGN_OR_RETURN(auto probabilities, Predict(judged, some));
+      for (size_t i = 0; i < rows.size(); ++i) rows[i].probabilities.push_back(std::move(probabilities[i]));
+    }
+    RETURN_IF_ERROR(writer_->Append(rows));
+    context_.link->Report(progress_);
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<v1::WorkerMessage::Done> Evaluator::Run() {
+  for (int language = 0; language < index_->languages_size(); ++language) {
+    for (int block = 0; block < index_->languages(language).blocks_size(); ++block) {
+      ASSIGN_OR_RETURN(auto records, reader_->ReadBlock(language, block));
+      RETURN_IF_ERROR(JudgeBlock(std::move(records)));
+    }
+  }
+  RETURN_IF_ERROR(writer_->Finish());
+  v1::WorkerMessage::Done done;
+  *done.mutable_progress() = progress_;
+  return done;
+}
+
+}  // namespace
+
+absl::StatusOr<v1::WorkerMessage::Done> Evaluate(const v1::WorkerOrder::Assignment& assignment,
+                                                 const WorkerContext& context) {
+  Evaluator evaluator(assignment, context);
+  RETURN_IF_ERROR(evaluator.Prepare());
+  return evaluator.Run();
+}
+
+}  // namespace polystill::student_worker

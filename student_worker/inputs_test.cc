@@ -1,0 +1,58 @@
+#include "student_worker/inputs.h"
+
+#include <gtest/gtest.h>
+
+namespace polystill::student_worker {
+namespace {
+
+corpus::Record SomeRecord() {
+  corpus::Record record;
+  record.id = "r";
+  record.text = "Hallo";
+  record.source_text = "hello";
+  record.ids = {1, 2};
+  record.source_ids = {3};
+  return record;
+}
+
+TEST(TokenIdsOf, TakesTheSideThatIsRead) {
+  EXPECT_EQ(TokenIdsOf(SomeRecord(), v1::SIDE_TEXT, nullptr), (std::vector<int32_t>{1, 2}));
+  EXPECT_EQ(TokenIdsOf(SomeRecord(), v1::SIDE_SOURCE_TEXT, nullptr), std::vector<int32_t>{3});
+}
+
+TEST(LabelInputOf, TakesTheSideThatTheTeacherReads) {
+  const corpus::Record record = SomeRecord();
+  EXPECT_EQ(LabelInputOf(record, v1::SIDE_TEXT, v1::Signature::INPUT_TEXT).text(), "Hallo");
+  EXPECT_EQ(LabelInputOf(record, v1::SIDE_SOURCE_TEXT, v1::Signature::INPUT_TEXT).text(), "hello");
+  EXPECT_EQ(LabelInputOf(record, v1::SIDE_TEXT, v1::Signature::INPUT_IDS).ids().ids_size(), 2);
+  EXPECT_EQ(LabelInputOf(record, v1::SIDE_SOURCE_TEXT, v1::Signature::INPUT_IDS).ids().ids(0), 3);
+  EXPECT_EQ(LabelInputOf(record, v1::SIDE_TEXT, v1::Signature::INPUT_TEXT).id(), "r");
+}
+
+TEST(TokenMemo, RemembersARecordWhateverThePass) {
+  TokenMemo memo(1 << 20);
+  EXPECT_EQ(memo.Find({0, 0, 1, 2}), nullptr);
+  memo.Put({0, 0, 1, 2}, {7, 8});
+  ASSERT_NE(memo.Find({0, 5, 1, 2}), nullptr);
+  EXPECT_EQ(*memo.Find({0, 5, 1, 2}), (std::vector<int32_t>{7, 8}));
+  EXPECT_EQ(memo.Find({0, 0, 1, 3}), nullptr);
+  EXPECT_EQ(memo.Find({1, 0, 1, 2}), nullptr);
+}
+
+TEST(TokenMemo, ForgetsTheLeastRecentlyUsedBeyondItsBytes) {
+  constexpr int64_t kMaxBytes = 1000;
+  TokenMemo memo(kMaxBytes);
+  memo.Put({0, 0, 0, 0}, std::vector<int32_t>(50));
+  memo.Put({0, 0, 0, 1}, std::vector<int32_t>(50));
+  EXPECT_NE(memo.Find({0, 0, 0, 0}), nullptr);
+  memo.Put({0, 0, 0, 2}, std::vector<int32_t>(50));  // 3 * (200 + 128) fit
+  memo.Put({0, 0, 0, 3}, std::vector<int32_t>(50));
+  EXPECT_LE(memo.bytes(), kMaxBytes);
+  EXPECT_NE(memo.Find({0, 0, 0, 0}), nullptr);
+  EXPECT_EQ(memo.Find({0, 0, 0, 1}), nullptr);
+  memo.Put({0, 0, 0, 4}, std::vector<int32_t>(5000));  // more than all
+  EXPECT_LE(memo.bytes(), kMaxBytes);
+}
+
+}  // namespace
+}  // namespace polystill::student_worker

@@ -1,0 +1,44 @@
+#include <spdlog/sinks/stdout_color_sinks.h>
+#include <spdlog/spdlog.h>
+
+#include <CLI/CLI.hpp>
+#include <stop_token>
+#include <string>
+
+#include "student_worker/signals.h"
+#include "student_worker/worker.h"
+
+namespace {
+
+constexpr char kExamples[] =
+    "Examples:\n"
+    "  polystill-student --coordinator 127.0.0.1:7070\n"
+    "  polystill-student --coordinator head-node:7070 --host $(hostname -I | cut -d' ' -f1)\n"
+    "\n"
+    "Exit status: 0 the run has ended, 1 a job failed here or the coordinator was lost, 130 or 143 after SIGINT or\n"
+    "SIGTERM (a job under way ends at its next step, with a checkpoint).";
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  polystill::student_worker::WorkerOptions options;
+  CLI::App app("A worker of a Polystill run: trains with the other workers, and evaluates, as the coordinator says.",
+               "polystill-student");
+  app.footer(kExamples);
+  app.add_option("--coordinator", options.coordinator, "host:port of the run's coordinator")->required();
+  app.add_option("--host", options.host,
+                 "name or address of this machine at which other workers reach it\n"
+                 "(default: 127.0.0.1 when the coordinator is on loopback, else the machine's name)");
+  app.add_option("--trace-records", options.trace_records,
+                 "append the ids of each step's records to this file, a JSON object a line");
+  CLI11_PARSE(app, argc, argv);
+  spdlog::set_default_logger(spdlog::stderr_color_mt("student"));
+
+  std::stop_source stop;
+  const polystill::student_worker::Signals signals(stop);
+  const absl::Status status = polystill::student_worker::Work(options, stop);
+  if (signals.received() != 0) return 128 + signals.received();
+  if (status.ok()) return 0;
+  spdlog::error("{}", std::string(status.message()));
+  return 1;
+}

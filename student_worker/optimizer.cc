@@ -1,0 +1,86 @@
+#include "student_worker/optimizer.h"
+
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+
+#include <cmath>
+#include <optional>
+
+#include "absl/strings/str_cat.h"
+#include "runtime/status.h"
+#include "student_worker/schedule.h"
+
+namespace polystill::student_worker {
+
+Optimizer::Optimizer(v1::Optimizer spec, int64_t steps, NamedTensors parameters)
+    : spec_(std::move(spec)), steps_(steps) {
+  const bool adam = spec_.kind() != v1::Optimizer::KIND_SGD;
+  const at::Tensor count = at::zeros({}, at::kFloat);
+  for (auto& [name, parameter] : parameters) {
+    if (adam || spec_.momentum() > 0) first_.push_back(at::zeros_like(parameter));
+    if (adam) second_.push_back(at::zeros_like(parameter));
+    if (adam) counts_.push_back(count);
+    names_.push_back(name);
+    parameters_.push_back(parameter);
+  }
+}
+
+absl::Status Optimizer::ComputeClipFactor(const std::vector<at::Tensor>& gradients, double* factor) const {
+  *factor = 1.0;
+  if (spec_.clip_norm() == 0) return absl::OkStatus();
+  double sum_of_squares = 0;
+  for (const at::Tensor& norm : at::_foreach_norm(gradients)) {
+    sum_of_squares += norm.item<double>() * norm.item<double>();
+  }
+  const double norm = std::sqrt(sum_of_squares);
+  if (!std::isfinite(norm)) {
+    return absl::FailedPreconditionError(absl::StrCat("step ", step_, ": the gradients' norm is ", norm,
+                                                      "; lower student.optimizer.lr or lengthen its warm-up"));
+  }
+  if (norm > spec_.clip_norm()) *factor = spec_.clip_norm() / norm;
+  return absl::OkStatus();
+}
+
+absl::Status Optimizer::Step() {
+  const at::NoGradGuard no_grad;
+  std::vector<at::Tensor> gradients;
+  for (const at::Tensor& parameter : parameters_) gradients.push_back(parameter.grad());
+  double factor = 1.0;
+  RETURN_IF_ERROR(ComputeClipFactor(gradients, &factor));
+  std::optional<at::Tensor> divisor;
+  if (factor != 1.0 && gradients[0].scalar_type() == at::kFloat) {
+    divisor = at::scalar_tensor(1.0 / factor, at::kFloat);  // the kernel divides while it reads the gradients anyway
+  } else if (factor != 1.0) {
+    at::_foreach_mul_(gradients, factor);  // the kernel's divisor is a float32
+  }
+  const double lr = LearningRate(spec_, step_, steps_);
+  if (!counts_.empty()) counts_[0].add_(1);
+  switch (spec_.kind()) {
+    case v1::Optimizer::KIND_SGD:
+      at::_fused_sgd_(parameters_, gradients, first_, spec_.weight_decay(), spec_.momentum(), lr, /*dampening=*/0.0,
+                      /*nesterov=*/false, /*maximize=*/false, /*is_first_step=*/step_ == 0, divisor);
+      break;
+    case v1::Optimizer::KIND_ADAM:
+      at::_fused_adam_(parameters_, gradients, first_, second_, {}, counts_, lr, spec_.beta1(), spec_.beta2(),
+                       spec_.weight_decay(), spec_.eps(), /*amsgrad=*/false, /*maximize=*/false, divisor);
+      break;
+    default:
+      at::_fused_adamw_(parameters_, gradients, first_, second_, {}, counts_, lr, spec_.beta1(), spec_.beta2(),
+                        spec_.weight_decay(), spec_.eps(), /*amsgrad=*/false, /*maximize=*/false, divisor);
+  }
+  ++step_;
+  return absl::OkStatus();
+}
+
+Optimizer::NamedTensors Optimizer::State() const {
+  NamedTensors state;
+  const bool adam = !second_.empty();
+  for (size_t i = 0; i < first_.size(); ++i) {
+    state.emplace_back(absl::StrCat("", adam ? "exp_avg." : "momentum.", names_[i]), first_[i]);
+    if (adam) state.emplace_back(absl::StrCat("exp_avg_sq.", names_[i]), second_[i]);
+  }
+  if (adam) state.emplace_back("count", counts_[0]);
+  return state;
+}
+
+}  // namespace polystill::student_worker

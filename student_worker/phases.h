@@ -1,0 +1,40 @@
+#pragma once
+
+#include <array>
+#include <chrono>
+#include <cstdint>
+#include <string>
+
+#include "absl/strings/str_format.h"
+
+namespace polystill::student_worker {
+
+// Where the time of the steps goes. Not thread-safe.
+class Phases {
+ public:
+  enum Phase { kForward, kBackward, kUpdate, kCount };
+
+  void Begin() { last_ = Clock::now(); }
+  // What has passed since Begin or the last End belongs to `phase`.
+  void End(Phase phase) {
+    const Clock::time_point now = Clock::now();
+    seconds_[phase] += std::chrono::duration<double>(now - last_).count();
+    last_ = now;
+  }
+
+  // Milliseconds of each phase, for the log.
+  std::string PerStep(int64_t steps, double wait_seconds) const {
+    const double scale = 1e3 / static_cast<double>(steps);
+    return absl::StrFormat("data wait %.2f, forward and losses %.2f, backward and all-reduce %.2f, update %.2f",
+                           scale * wait_seconds, scale * seconds_[kForward], scale * seconds_[kBackward],
+                           scale * seconds_[kUpdate]);
+  }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+
+  Clock::time_point last_;
+  std::array<double, kCount> seconds_ = {};
+};
+
+}  // namespace polystill::student_worker

@@ -1,0 +1,29 @@
+#pragma once
+
+#include <stop_token>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "polystill/v1/coordinator.pb.h"
+#include "student_worker/job_link.h"
+#include "student_worker/record_trace.h"
+
+namespace polystill::student_worker {
+
+// What the jobs of a worker share.
+struct WorkerContext {
+  // Name or address of this machine for the other workers.
+  std::string host;
+  JobLink* link = nullptr;
+  // Null: not wanted.
+  RecordTrace* trace = nullptr;
+  std::stop_token stop;
+};
+
+// Carries out an assignment of KIND_TRAIN: trains the job's model together with the other ranks, writes checkpoints
+// and, as rank 0, the package. CANCELLED when stopped: then at a step boundary, after a last checkpoint. UNAVAILABLE: a
+// peer or a teacher is gone; else the status names the file, record or field at fault.
+absl::StatusOr<v1::WorkerMessage::Done> Train(const v1::WorkerOrder::Assignment& assignment,
+                                              const WorkerContext& context);
+
+}  // namespace polystill::student_worker

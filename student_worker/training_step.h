@@ -1,0 +1,39 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "collectives/reducer.h"
+#include "models/model.h"
+#include "polystill/v1/coordinator.pb.h"
+#include "student_worker/batch.h"
+#include "student_worker/optimizer.h"
+#include "student_worker/phases.h"
+
+namespace polystill::student_worker {
+
+// One optimiser step over one global batch, of which this rank has a slice. Every rank runs the same steps in the same
+// order, whatever the sizes of their slices. What is referred to outlives this object. Not thread-safe.
+class TrainingStep {
+ public:
+  TrainingStep(const v1::Job& job, const models::Model& model, collectives::Reducer* reducer, Optimizer* optimizer);
+
+  // The mean loss per record of this rank's slice (0 when it is empty). On an error nothing has been applied.
+  // FAILED_PRECONDITION: logits or gradients that are not finite; INVALID_ARGUMENT: labels that do not fit, naming the
+  // record; UNAVAILABLE: a peer is gone.
+  absl::StatusOr<double> Run(const Batch& batch);
+
+  const Phases& phases() const { return phases_; }
+
+ private:
+  absl::StatusOr<double> RunOrThrow(const Batch& batch);
+
+  const v1::Job& job_;
+  const models::Model& model_;
+  collectives::Reducer* const reducer_;
+  Optimizer* const optimizer_;
+  Phases phases_;
+};
+
+}  // namespace polystill::student_worker

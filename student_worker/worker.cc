@@ -1,0 +1,71 @@
+#include "student_worker/worker.h"
+
+#include <ATen/Parallel.h>
+#include <spdlog/spdlog.h>
+#include <unistd.h>
+
+#include <memory>
+#include <optional>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "runtime/status.h"
+#include "student_worker/coordinator_link.h"
+#include "student_worker/evaluator.h"
+#include "student_worker/record_trace.h"
+#include "student_worker/trainer.h"
+
+namespace polystill::student_worker {
+namespace {
+
+std::string HostOf(const WorkerOptions& options) {
+  if (!options.host.empty()) return options.host;
+  for (const absl::string_view loopback : {"127.", "localhost:", "[::1]:"}) {
+    if (absl::StartsWith(options.coordinator, loopback)) return "127.0.0.1";
+  }
+  char name[256] = {};
+  gethostname(name, sizeof(name) - 1);
+  return name;
+}
+
+absl::StatusOr<v1::WorkerMessage::Done> CarryOut(const v1::WorkerOrder::Assignment& assignment,
+                                                 const WorkerContext& context) {
+  const v1::Job& job = assignment.job();
+  spdlog::info("{}: generation {}, rank {} of {}", job.name(), assignment.generation(), assignment.rank(),
+               assignment.world_size());
+  if (job.kind() == v1::Job::KIND_TRAIN) return Train(assignment, context);
+  if (job.kind() == v1::Job::KIND_EVALUATE) return Evaluate(assignment, context);
+  return absl::UnimplementedError(absl::StrCat("a job of kind ", job.kind(), " is unknown to this build"));
+}
+
+}  // namespace
+
+absl::Status Work(const WorkerOptions& options, std::stop_source stop) {
+  at::set_num_interop_threads(1);
+  WorkerContext context;
+  context.host = HostOf(options);
+  context.stop = stop.get_token();
+  std::unique_ptr<RecordTrace> trace;
+  if (!options.trace_records.empty()) {
+    ASSIGN_OR_RETURN(trace, RecordTrace::Open(options.trace_records));
+    context.trace = trace.get();
+  }
+  ASSIGN_OR_RETURN(auto link, CoordinatorLink::Open({options.coordinator, context.host}, stop));
+  context.link = link.get();
+  absl::Status last;
+  while (true) {
+    ASSIGN_OR_RETURN(const std::optional<v1::WorkerOrder::Assignment> assignment, link->NextAssignment());
+    if (!assignment.has_value()) return last;
+    const auto done = CarryOut(*assignment, context);
+    last = absl::IsCancelled(done.status()) ? absl::OkStatus() : done.status();
+    if (done.ok()) {
+      link->SendDone(*done);
+    } else {
+      spdlog::error("{}: {}", assignment->job().name(), std::string(done.status().message()));
+      link->SendFailed(assignment->generation(), done.status());
+    }
+  }
+}
+
+}  // namespace polystill::student_worker

@@ -1,0 +1,25 @@
+#pragma once
+
+#include <stop_token>
+#include <string>
+
+#include "absl/status/status.h"
+
+namespace polystill::student_worker {
+
+struct WorkerOptions {
+  // host:port.
+  std::string coordinator;
+  // Name or address of this machine for the other workers. Empty: 127.0.0.1 when the coordinator is on loopback, else
+  // the machine's name.
+  std::string host;
+  // File for the record trace; empty: none.
+  std::string trace_records;
+};
+
+// Works for a run: joins it, carries out assignment after assignment, and returns when told to stop or when `stop` is
+// requested by others. A job that fails is reported, and the worker waits for further orders; the status is then that
+// of the last one that failed. UNAVAILABLE when the coordinator is lost.
+absl::Status Work(const WorkerOptions& options, std::stop_source stop);
+
+}  // namespace polystill::student_worker

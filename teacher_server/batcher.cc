@@ -1,0 +1,113 @@
+#include "teacher_server/batcher.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace polystill::teacher_server {
+namespace {
+
+bool IsCancelled(const LabelTask& task) { return task.cancelled != nullptr && *task.cancelled; }
+
+}  // namespace
+
+Batcher::Batcher(BatchLimits batch, QueueLimits queue, Process process, Now now)
+    : batch_limits_(batch), queue_limits_(queue), process_(std::move(process)), now_(std::move(now)) {
+  thread_ = std::thread([this] { Run(); });
+}
+
+Batcher::~Batcher() {
+  {
+    MutexLock lock(&mutex_);
+    stopping_ = true;
+    changed_.NotifyAll();
+  }
+  thread_.join();
+  MutexLock lock(&mutex_);
+  for (LabelTask& task : queue_) task.done(absl::UnavailableError("the teacher server is shutting down"));
+}
+
+absl::Status Batcher::Submit(LabelTask task) {
+  MutexLock lock(&mutex_);
+  const int64_t records = load_.records + task.request.inputs_size();
+  const int64_t tokens = load_.tokens + task.tokens;
+  const int64_t bytes = load_.bytes + static_cast<int64_t>(task.request.ByteSizeLong());
+  if (!queue_.empty() &&
+      (records > queue_limits_.max_records || tokens > queue_limits_.max_tokens || bytes > queue_limits_.max_bytes)) {
+    changed_.NotifyOne();  // what is cancelled may make room
+    return absl::ResourceExhaustedError(absl::StrCat("the teacher's queue is full: ", load_.records, " records of ",
+                                                     load_.tokens, " tokens wait; try again later"));
+  }
+  task.arrival = now_();
+  Charge(task, 1);
+  queue_.push_back(std::move(task));
+  changed_.NotifyOne();
+  return absl::OkStatus();
+}
+
+void Batcher::Charge(const LabelTask& task, int sign) {
+  load_.records += sign * task.request.inputs_size();
+  load_.tokens += sign * task.tokens;
+  load_.bytes += sign * static_cast<int64_t>(task.request.ByteSizeLong());
+}
+
+void Batcher::Run() {
+  std::vector<LabelTask> batch, dead;
+  while (Next(&batch, &dead)) {
+    for (LabelTask& task : std::exchange(dead, {})) {
+      task.done(IsCancelled(task) ? absl::CancelledError("cancelled by the caller")
+                                  : absl::DeadlineExceededError("the request's time was up before its turn came"));
+    }
+    if (!batch.empty()) Answer(std::exchange(batch, {}));
+  }
+}
+
+bool Batcher::Next(std::vector<LabelTask>* batch, std::vector<LabelTask>* dead) {
+  MutexLock lock(&mutex_);
+  while (!stopping_) {
+    SortOutDead(dead);
+    const BatchDecision decision = Decide();
+    for (size_t i = 0; i < decision.take; ++i) {
+      Charge(queue_.front(), -1);
+      batch->push_back(std::move(queue_.front()));
+      queue_.pop_front();
+    }
+    if (!batch->empty() || !dead->empty()) return true;
+    if (decision.until == Time::max()) {
+      changed_.Wait(&mutex_);
+    } else {
+      changed_.WaitFor(&mutex_, decision.until - now_());
+    }
+  }
+  return false;
+}
+
+void Batcher::SortOutDead(std::vector<LabelTask>* dead) {
+  const Time now = now_();
+  const auto first_dead = std::stable_partition(
+      queue_.begin(), queue_.end(), [&](const LabelTask& task) { return !IsCancelled(task) && task.deadline > now; });
+  for (auto task = first_dead; task != queue_.end(); ++task) {
+    Charge(*task, -1);
+    dead->push_back(std::move(*task));
+  }
+  queue_.erase(first_dead, queue_.end());
+}
+
+BatchDecision Batcher::Decide() const {
+  std::vector<QueuedRequest> front;  // more than a batch can hold is of no interest
+  for (const LabelTask& task : queue_) {
+    front.push_back({task.request.inputs_size(), task.tokens, task.arrival});
+    if (static_cast<int64_t>(front.size()) > batch_limits_.max_rows) break;
+  }
+  return DecideBatch(batch_limits_, front, now_());
+}
+
+void Batcher::Answer(std::vector<LabelTask> batch) {
+  std::vector<const v1::LabelRequest*> requests;
+  for (const LabelTask& task : batch) requests.push_back(&task.request);
+  Answers answers = process_(requests);
+  for (size_t i = 0; i < batch.size(); ++i) batch[i].done(std::move(answers[i]));
+}
+
+}  // namespace polystill::teacher_server

@@ -1,0 +1,89 @@
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "polystill/v1/teacher.pb.h"
+#include "runtime/mutex.h"
+#include "teacher_server/batch_policy.h"
+
+namespace polystill::teacher_server {
+
+// A valid request on its way to the model.
+struct LabelTask {
+  v1::LabelRequest request;
+  // Tokens of all its records, at most: a text's are known only when it has been tokenised.
+  int64_t tokens = 0;
+  Time arrival;
+  Time deadline = Time::max();
+  // Set by the caller when nobody waits for the answer any more.
+  std::shared_ptr<const std::atomic<bool>> cancelled;
+  // Called exactly once, by the batcher's thread (or its destructor); must not block.
+  std::function<void(absl::StatusOr<v1::SoftLabels>)> done;
+};
+
+struct QueueLimits {
+  int64_t max_records = 16'384;
+  int64_t max_tokens = 4 << 20;
+  // Memory of the waiting requests.
+  int64_t max_bytes = 256 << 20;
+};
+
+// Gathers requests of all callers into batches and hands them, one batch at a time, to the model. First come, first
+// served.
+//
+//   callers --Submit--> bounded queue --DecideBatch--> batch --less expired and cancelled--> process --> done
+//
+// Thread-safe.
+class Batcher {
+ public:
+  using Answers = std::vector<absl::StatusOr<v1::SoftLabels>>;
+  // One answer a request, in order. Called by the batcher's own thread alone.
+  using Process = std::function<Answers(const std::vector<const v1::LabelRequest*>&)>;
+  using Now = std::function<Time()>;
+
+  Batcher(BatchLimits batch, QueueLimits queue, Process process, Now now = std::chrono::steady_clock::now);
+  // Finishes the batch under way; what still waits is answered with UNAVAILABLE.
+  ~Batcher();
+
+  // Queues a task (its arrival is set here). RESOURCE_EXHAUSTED when the queue is full: `done` is not called then.
+  absl::Status Submit(LabelTask task);
+
+ private:
+  struct Load {
+    int64_t records = 0;
+    int64_t tokens = 0;
+    int64_t bytes = 0;
+  };
+
+  void Run();
+  // Waits for the next batch; tasks that are expired or cancelled go to `dead`. False when the batcher stops.
+  bool Next(std::vector<LabelTask>* batch, std::vector<LabelTask>* dead);
+  void SortOutDead(std::vector<LabelTask>* dead) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  BatchDecision Decide() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Charge(const LabelTask& task, int sign) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Answer(std::vector<LabelTask> batch);
+
+  const BatchLimits batch_limits_;
+  const QueueLimits queue_limits_;
+  const Process process_;
+  const Now now_;
+
+  Mutex mutex_;
+  CondVar changed_;
+  std::deque<LabelTask> queue_ ABSL_GUARDED_BY(mutex_);
+  Load load_ ABSL_GUARDED_BY(mutex_);
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+
+  std::thread thread_;  // last: starts when everything else is there
+};
+
+}  // namespace polystill::teacher_server

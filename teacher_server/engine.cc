@@ -1,0 +1,91 @@
+#include "teacher_server/engine.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "runtime/rpc.h"
+#include "runtime/status.h"
+#include "teacher_server/validation.h"
+
+namespace polystill::teacher_server {
+namespace {
+
+constexpr int64_t kReplyOverheadBytes = 4'096;
+constexpr int64_t kStreamAnswerBytes = 64 << 20;
+constexpr int64_t kBatchLogitBytes = 256 << 20;
+
+v1::DescribeReply Describe(const Teacher& teacher, const EngineOptions& options) {
+  v1::DescribeReply description;
+  description.set_protocol_version(kProtocolVersion);
+  description.set_name(teacher.name);
+  description.set_digest(teacher.digest);
+  *description.mutable_signature() = teacher.signature;
+  description.set_stream_credits(options.stream_credits);
+  description.set_max_records_per_request(options.max_records_per_request);
+  description.set_repeatable(teacher.repeatable);
+  return description;
+}
+
+}  // namespace
+
+absl::StatusOr<EngineOptions> FitToClasses(EngineOptions options, int64_t classes) {
+  const int64_t row_bytes = sizeof(float) * std::max<int64_t>(1, classes);
+  const int64_t rows_of_a_message = (kMaxMessageBytes - kReplyOverheadBytes) / row_bytes;
+  if (rows_of_a_message == 0) {
+    return absl::InvalidArgumentError(absl::StrCat("the logits of one record (", classes,
+                                                   " classes) do not fit a message of ", kMaxMessageBytes,
+                                                   " bytes; this server gives dense labels only"));
+  }
+  const auto lower = [](auto& limit, int64_t most) { limit = std::max<int64_t>(1, std::min<int64_t>(limit, most)); };
+  lower(options.max_records_per_request, rows_of_a_message);
+  lower(options.stream_credits, std::max(rows_of_a_message, kStreamAnswerBytes / row_bytes));
+  lower(options.max_records_per_request, options.stream_credits);
+  lower(options.batch.max_rows, std::max(rows_of_a_message, kBatchLogitBytes / row_bytes));
+  return options;
+}
+
+Engine::Engine(Teacher teacher, EngineOptions options, Batcher::Now now)
+    : options_(options),
+      now_(now),
+      description_(Describe(teacher, options)),
+      labeller_(std::move(teacher), options.memo_bytes),
+      batcher_(
+          options.batch, options.queue,
+          [this](const std::vector<const v1::LabelRequest*>& requests) { return labeller_.Label(requests); },
+          std::move(now)) {}
+
+absl::Status Engine::Ask(v1::LabelRequest request, Time deadline, std::shared_ptr<const std::atomic<bool>> cancelled,
+                         Done done) {
+  RETURN_IF_ERROR(CheckRequest(request, description_));
+  if (request.spec().codec() == v1::CODEC_UNSPECIFIED) request.mutable_spec()->set_codec(v1::CODEC_DENSE_FP32);
+  LabelTask task;
+  if (request.timeout_ms() > 0) {
+    constexpr int64_t kDayMs = 86'400'000;
+    deadline = std::min(deadline, now_() + std::chrono::milliseconds(std::min(request.timeout_ms(), kDayMs)));
+  }
+  task.deadline = deadline;
+  task.tokens = TokensAtMost(request, description_);
+  task.request = std::move(request);
+  task.cancelled = std::move(cancelled);
+  task.done = std::move(done);
+  return batcher_.Submit(std::move(task));
+}
+
+v1::LabelReply Engine::Reply(uint64_t request_id, absl::StatusOr<v1::SoftLabels> labels) const {
+  v1::LabelReply reply;
+  reply.set_request_id(request_id);
+  reply.set_teacher_digest(description_.digest());
+  if (labels.ok()) {
+    *reply.mutable_labels() = std::move(labels).value();
+    return reply;
+  }
+  reply.set_code(static_cast<int>(labels.status().code()));
+  reply.set_message(std::string(labels.status().message()));
+  if (absl::IsResourceExhausted(labels.status()) || absl::IsUnavailable(labels.status())) {
+    reply.set_retry_after_ms(options_.retry_after_ms);
+  }
+  return reply;
+}
+
+}  // namespace polystill::teacher_server

@@ -1,0 +1,61 @@
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <memory>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "polystill/v1/teacher.pb.h"
+#include "teacher_server/backend.h"
+#include "teacher_server/batcher.h"
+#include "teacher_server/labeller.h"
+
+namespace polystill::teacher_server {
+
+struct EngineOptions {
+  // Records that one request may hold. Lowered where the answer would not fit a message.
+  int32_t max_records_per_request = 256;
+  // Records in flight of one stream. Lowered where the answers of one stream could fill more than 64 MiB.
+  int32_t stream_credits = 2'048;
+  BatchLimits batch = {};
+  QueueLimits queue = {};
+  // Memory for token ids of the texts asked for last.
+  int64_t memo_bytes = 256 << 20;
+  // The hint sent with RESOURCE_EXHAUSTED and UNAVAILABLE.
+  int64_t retry_after_ms = 50;
+};
+
+// `options` with its limits lowered to what [records, classes] answers allow. INVALID_ARGUMENT when not even one
+// record's answer fits a message.
+absl::StatusOr<EngineOptions> FitToClasses(EngineOptions options, int64_t classes);
+
+// A loaded teacher that answers: checks requests, batches and labels them. Knows no RPC. Thread-safe.
+class Engine {
+ public:
+  using Done = std::function<void(absl::StatusOr<v1::SoftLabels>)>;
+
+  // `options` went through FitToClasses.
+  Engine(Teacher teacher, EngineOptions options, Batcher::Now now = std::chrono::steady_clock::now);
+
+  const v1::DescribeReply& description() const { return description_; }
+
+  // Checks and queues a request; never blocks. `done` is called exactly once, by the engine's thread, unless the result
+  // is not OK: RESOURCE_EXHAUSTED when the queue is full, and those of CheckRequest. The answer's deadline is
+  // `deadline` or timeout_ms from now, whichever comes first; work that is late or `cancelled` before its turn is
+  // dropped.
+  absl::Status Ask(v1::LabelRequest request, Time deadline, std::shared_ptr<const std::atomic<bool>> cancelled,
+                   Done done);
+
+  // The message that carries an answer, or what went wrong.
+  v1::LabelReply Reply(uint64_t request_id, absl::StatusOr<v1::SoftLabels> labels) const;
+
+ private:
+  const EngineOptions options_;
+  const Batcher::Now now_;
+  const v1::DescribeReply description_;
+  Labeller labeller_;  // of the batcher's thread
+  Batcher batcher_;    // last: its thread uses everything above
+};
+
+}  // namespace polystill::teacher_server

@@ -1,0 +1,173 @@
+#include "teacher_server/label_stream.h"
+
+#include <spdlog/spdlog.h>
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "runtime/rpc.h"
+#include "runtime/status.h"
+#include "teacher_server/validation.h"
+#include "teacher_server/wire.h"
+
+namespace polystill::teacher_server {
+
+LabelStream::LabelStream(Engine* engine, std::function<void(LabelStream*)> gone)
+    : engine_(engine), gone_(std::move(gone)) {}
+
+void LabelStream::Start() {
+  MutexLock lock(&mutex_);
+  Advance();
+}
+
+void LabelStream::Drain() {
+  MutexLock lock(&mutex_);
+  draining_ = true;
+  Advance();
+}
+
+void LabelStream::OnReadDone(bool ok) {
+  v1::LabelStreamRequest message;
+  absl::Status parsed;
+  if (ok) parsed = Parse(&incoming_, &message);
+  MutexLock lock(&mutex_);
+  reading_ = false;
+  half_closed_ = !ok;
+  if (ok && !ending_) {
+    const absl::Status status = Take(std::move(parsed), std::move(message));
+    if (!status.ok()) End(status);
+  }
+  Advance();
+}
+
+absl::Status LabelStream::Take(absl::Status parsed, v1::LabelStreamRequest message) {
+  if (!parsed.ok()) {
+    const absl::Status bad_text = FindBadText(message.request());
+    if (bad_text.ok()) return parsed;
+    Enqueue(engine_->Reply(message.request().request_id(), bad_text), 0);
+    return absl::OkStatus();
+  }
+  switch (message.message_case()) {
+    case v1::LabelStreamRequest::kOpen:
+      return TakeOpen(message.open());
+    case v1::LabelStreamRequest::kRequest:
+      return TakeRequest(std::move(*message.mutable_request()));
+    case v1::LabelStreamRequest::kCancel:
+      TakeCancel(message.cancel().request_id());
+      return absl::OkStatus();
+    default:
+      return absl::InvalidArgumentError("a message of the stream holds `open`, `request` or `cancel`; this one none");
+  }
+}
+
+absl::Status LabelStream::TakeOpen(const v1::LabelStreamRequest::Open& open) {
+  if (opened_) return absl::InvalidArgumentError("`open` was sent twice on a stream");
+  RETURN_IF_ERROR(CheckProtocolVersion(open.protocol_version()));
+  opened_ = true;
+  spdlog::info("label stream opened by '{}'", open.client().substr(0, 200));
+  v1::LabelStreamReply reply;
+  *reply.mutable_opened() = engine_->description();
+  outgoing_.push_back({Pack(reply), 0});
+  return absl::OkStatus();
+}
+
+absl::Status LabelStream::TakeRequest(v1::LabelRequest request) {
+  if (!opened_) return absl::InvalidArgumentError("the first message of a stream must be `open`");
+  const uint64_t id = request.request_id();
+  if (flights_.contains(id)) {
+    return absl::InvalidArgumentError(absl::StrCat("request_id ", id, " is still in flight on this stream"));
+  }
+  const absl::Status status = Ask(std::move(request));
+  if (!status.ok()) Enqueue(engine_->Reply(id, status), 0);
+  return absl::OkStatus();
+}
+
+absl::Status LabelStream::Ask(v1::LabelRequest request) {
+  if (draining_) return absl::UnavailableError("the teacher server is draining; ask another replica");
+  const int64_t records = request.inputs_size();
+  const int64_t credits = engine_->description().stream_credits();
+  if (credits_used_ + records > credits) {
+    return absl::ResourceExhaustedError(absl::StrCat("the stream has ", credits_used_, " records in flight; with ",
+                                                     records, " more it exceeds its ", credits, " credits"));
+  }
+  const uint64_t id = request.request_id();
+  auto flight = std::make_shared<Flight>(id, records);
+  RETURN_IF_ERROR(engine_->Ask(std::move(request), Time::max(),
+                               std::shared_ptr<const std::atomic<bool>>(flight, &flight->cancelled),
+                               [self = shared_from_this(), flight](absl::StatusOr<v1::SoftLabels> labels) {
+                                 self->Answer(flight, std::move(labels));
+                               }));
+  credits_used_ += records;
+  flights_[id] = std::move(flight);
+  return absl::OkStatus();
+}
+
+void LabelStream::TakeCancel(uint64_t request_id) {
+  const auto found = flights_.find(request_id);
+  if (found == flights_.end()) return;  // answered already
+  found->second->cancelled = true;
+  const int64_t records = found->second->records;
+  flights_.erase(found);
+  Enqueue(engine_->Reply(request_id, absl::CancelledError("cancelled by the caller")), records);
+}
+
+void LabelStream::Answer(const std::shared_ptr<Flight>& flight, absl::StatusOr<v1::SoftLabels> labels) {
+  const v1::LabelReply reply = engine_->Reply(flight->request_id, std::move(labels));
+  MutexLock lock(&mutex_);
+  const auto found = flights_.find(flight->request_id);
+  if (found == flights_.end() || found->second != flight) return;  // cancelled meanwhile
+  flights_.erase(found);
+  Enqueue(reply, flight->records);
+  Advance();
+}
+
+void LabelStream::Enqueue(const v1::LabelReply& reply, int64_t records) {
+  v1::LabelStreamReply message;
+  *message.mutable_reply() = reply;
+  outgoing_.push_back({Pack(message), records});
+}
+
+void LabelStream::OnWriteDone(bool ok) {
+  MutexLock lock(&mutex_);
+  writing_ = false;
+  credits_used_ -= outgoing_.front().records;
+  outgoing_.pop_front();
+  if (!ok) End(absl::CancelledError("the caller has gone"));
+  Advance();
+}
+
+void LabelStream::OnCancel() {
+  MutexLock lock(&mutex_);
+  End(absl::CancelledError("the caller has gone"));
+  Advance();
+}
+
+void LabelStream::End(const absl::Status& status) {
+  if (ending_) return;
+  ending_ = true;
+  end_ = status;
+  for (const auto& [id, flight] : flights_) flight->cancelled = true;
+  flights_.clear();
+}
+
+void LabelStream::Advance() {
+  if (finished_) return;
+  const bool all_answered = flights_.empty() && outgoing_.empty();
+  if (all_answered && half_closed_) End(absl::OkStatus());
+  if (all_answered && draining_) End(absl::UnavailableError("the teacher server is draining; ask another replica"));
+  if (!writing_ && ending_) {
+    finished_ = true;
+    Finish(ToGrpc(end_));
+    return;
+  }
+  if (!writing_ && !outgoing_.empty()) {
+    writing_ = true;
+    StartWrite(&outgoing_.front().message);
+  }
+  if (!reading_ && !half_closed_ && !ending_ && outgoing_.size() < kMaxUnsent) {
+    reading_ = true;
+    StartRead(&incoming_);
+  }
+}
+
+}  // namespace polystill::teacher_server

@@ -1,0 +1,79 @@
+#include <spdlog/sinks/stdout_color_sinks.h>
+#include <spdlog/spdlog.h>
+
+#include <CLI/CLI.hpp>
+
+#include "teacher_server/server.h"
+
+namespace {
+
+constexpr char kExamples[] =
+    "Examples:\n"
+    "  polystill-teacher --package runs/demo/models/teacher-english --listen 127.0.0.1:7070\n"
+    "      answers label requests on port 7070 until SIGTERM\n"
+    "  polystill-teacher --coordinator 127.0.0.1:7000 --teacher english\n"
+    "      joins a run and serves its teacher `english` as soon as it is trained\n"
+    "  polystill-teacher --package my-teacher --listen 0.0.0.0:7070 --advertise gpu3 --insecure --threads 8\n"
+    "      is reachable from other machines, without TLS\n";
+
+void AddFlags(CLI::App& app, polystill::teacher_server::ServerOptions& options, int64_t& memo_mib, int64_t& delay_us) {
+  auto* package = app.add_option("--package", options.package, "folder of the teacher package to serve on its own");
+  app.add_option("--coordinator", options.coordinator, "host:port of the coordinator whose run to join")
+      ->excludes(package);
+  app.add_option("--teacher", options.teacher, "name of the teacher in the run file")->excludes(package);
+  app.add_option("--listen", options.listen, "host:port to listen on; port 0: any free one")->capture_default_str();
+  app.add_option("--advertise", options.advertise, "host that callers are told; that of --listen when left out");
+  app.add_flag("--insecure", options.insecure, "allow an address other than loopback, without TLS");
+  app.add_option("--address-file", options.address_file, "file to write the bound host:port to");
+  app.add_option("--threads", options.threads, "threads of the model's tensor operations")
+      ->check(CLI::Range(1, 1024))
+      ->capture_default_str();
+  auto& engine = options.engine;
+  app.add_option("--max-records", engine.max_records_per_request, "records that one request may hold")
+      ->check(CLI::Range(1, 65536))
+      ->capture_default_str();
+  app.add_option("--stream-credits", engine.stream_credits, "records in flight of one stream")
+      ->check(CLI::Range(1, 1 << 24))
+      ->capture_default_str();
+  app.add_option("--batch-tokens", engine.batch.max_tokens, "tokens of one batch, at most")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_option("--batch-records", engine.batch.max_rows, "records of one batch, at most")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_option("--batch-delay-us", delay_us, "microseconds that a request waits for company")
+      ->check(CLI::Range(0, 10'000'000))
+      ->capture_default_str();
+  app.add_option("--queue-records", engine.queue.max_records, "records that may wait")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_option("--queue-tokens", engine.queue.max_tokens, "tokens that may wait")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_option("--memo-mib", memo_mib, "MiB for token ids of the texts asked for last")
+      ->check(CLI::Range(0, 1 << 20))
+      ->capture_default_str();
+  app.add_option("--drain-ms", options.drain_ms, "milliseconds that work under way has to end after SIGTERM")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  spdlog::set_default_logger(spdlog::stderr_color_mt("teacher"));
+  polystill::teacher_server::ServerOptions options;
+  int64_t memo_mib = options.engine.memo_bytes >> 20;
+  int64_t delay_us = options.engine.batch.max_delay.count();
+  CLI::App app("A teacher server: answers with a model's soft labels over gRPC.");
+  app.footer(kExamples);
+  AddFlags(app, options, memo_mib, delay_us);
+  CLI11_PARSE(app, argc, argv);
+  options.engine.memo_bytes = memo_mib << 20;
+  options.engine.batch.max_delay = std::chrono::microseconds(delay_us);
+  polystill::teacher_server::StopSignal stop;
+  const absl::Status status = polystill::teacher_server::RunTeacherServer(options, &stop);
+  if (status.ok()) return 0;
+  spdlog::error("{}", status.ToString());
+  return 1;
+}

@@ -1,0 +1,104 @@
+#include "teacher_server/server.h"
+
+#include <grpcpp/health_check_service_interface.h>
+#include <spdlog/spdlog.h>
+
+#include <chrono>
+#include <memory>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "runtime/files.h"
+#include "runtime/rpc.h"
+#include "runtime/status.h"
+#include "teacher_server/libtorch_backend.h"
+#include "teacher_server/registration.h"
+#include "teacher_server/service.h"
+
+namespace polystill::teacher_server {
+namespace {
+
+using std::chrono::milliseconds;
+
+// The parts of a running server; ended by Drain.
+class Server {
+ public:
+  explicit Server(const ServerOptions& options) : options_(options) {}
+
+  absl::Status Start() {
+    ASSIGN_OR_RETURN(listening_, Listen(options_.listen, {&service_}, options_.insecure, options_.advertise));
+    SetHealthy(false);
+    spdlog::info("listening on {}", listening_.address);
+    return absl::OkStatus();
+  }
+
+  // The digest of what is served from now on.
+  absl::StatusOr<std::string> Load(const std::string& package) {
+    if (!package_.empty()) {
+      return absl::FailedPreconditionError(
+          absl::StrCat("this server serves ", package_, " already, cannot load ", package));
+    }
+    ASSIGN_OR_RETURN(Teacher teacher, LoadTeacher(package, options_.threads));
+    ASSIGN_OR_RETURN(const EngineOptions fitted, FitToClasses(options_.engine, teacher.signature.labels_size()));
+    const std::string digest = teacher.digest;
+    spdlog::info("serving teacher '{}' of {} with digest {}", teacher.name, package, digest);
+    service_.Serve(std::make_unique<Engine>(std::move(teacher), fitted));
+    SetHealthy(true);
+    package_ = package;
+    return digest;
+  }
+
+  absl::Status WriteAddress() const {
+    if (options_.address_file.empty()) return absl::OkStatus();
+    return WriteFileAtomically(options_.address_file, listening_.address + "\n");
+  }
+
+  void Drain() {
+    SetHealthy(false);
+    const bool idle = service_.Drain(milliseconds(options_.drain_ms));
+    if (!idle) spdlog::warn("gave up on work that was not finished {} ms after the stop", options_.drain_ms);
+    listening_.server->Shutdown(std::chrono::system_clock::now());
+  }
+
+  const std::string& address() const { return listening_.address; }
+
+ private:
+  void SetHealthy(bool healthy) {
+    grpc::HealthCheckServiceInterface* health = listening_.server->GetHealthCheckService();
+    health->SetServingStatus(v1::TeacherService::service_full_name(), healthy);
+    health->SetServingStatus(healthy);
+  }
+
+  const ServerOptions& options_;
+  TeacherService service_;
+  ListeningServer listening_;
+  std::string package_;
+};
+
+}  // namespace
+
+absl::Status RunTeacherServer(const ServerOptions& options, StopSignal* stop) {
+  if (options.package.empty() == (options.coordinator.empty() || options.teacher.empty())) {
+    return absl::InvalidArgumentError("give either --package, or both --coordinator and --teacher");
+  }
+  Server server(options);
+  RETURN_IF_ERROR(server.Start());
+  std::unique_ptr<Registration> registration;
+  if (options.package.empty()) {
+    RETURN_IF_ERROR(server.WriteAddress());
+    registration = std::make_unique<Registration>(
+        Registration::Options{
+            .coordinator = options.coordinator, .teacher = options.teacher, .address = server.address()},
+        [&](const std::string& package) { return server.Load(package); },
+        [&](absl::Status why) { stop->Notify(std::move(why)); });
+  } else {
+    RETURN_IF_ERROR(server.Load(options.package).status());
+    RETURN_IF_ERROR(server.WriteAddress());
+  }
+  const absl::Status why = stop->Wait();
+  registration.reset();
+  server.Drain();
+  return why;
+}
+
+}  // namespace polystill::teacher_server

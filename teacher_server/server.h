@@ -1,0 +1,35 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "absl/status/status.h"
+#include "teacher_server/engine.h"
+#include "teacher_server/stop_signal.h"
+
+namespace polystill::teacher_server {
+
+struct ServerOptions {
+  // A run's teacher: host:port of the coordinator and the teacher's name in the run file ...
+  std::string coordinator = {};
+  std::string teacher = {};
+  // ... or on its own: folder of the package.
+  std::string package = {};
+
+  std::string listen = "127.0.0.1:0";
+  // Host that callers are told; that of `listen` when empty.
+  std::string advertise = {};
+  bool insecure = false;
+  // Gets host:port: on its own once the teacher answers, in a run as soon as the port is bound.
+  std::string address_file = {};
+  int threads = 1;
+  // Time that work under way has to end after a stop.
+  int64_t drain_ms = 10'000;
+  EngineOptions engine = {};
+};
+
+// A teacher server from start to end: listens, loads the package (its own or the one the coordinator names), answers
+// until SIGTERM, SIGINT or the coordinator's stop, drains. OK after any of these; otherwise why it could not go on.
+absl::Status RunTeacherServer(const ServerOptions& options, StopSignal* stop);
+
+}  // namespace polystill::teacher_server

@@ -1,0 +1,41 @@
+#pragma once
+
+#include <cstdint>
+#include <list>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "teacher_server/backend.h"
+
+namespace polystill::teacher_server {
+
+// Remembers the token ids of the texts asked for last, up to a number of bytes: a training run asks for the same text
+// in every epoch, and tokenising costs more than a small model's forward. Not thread-safe.
+class TokenMemo {
+ public:
+  // `max_bytes`: 0 remembers nothing.
+  TokenMemo(Encode encode, int64_t max_bytes);
+
+  // Valid until the next call.
+  const std::vector<int32_t>& Ids(std::string_view text);
+
+  int64_t bytes() const { return bytes_; }
+
+ private:
+  struct Entry {
+    std::string text;
+    std::vector<int32_t> ids;
+  };
+  static int64_t BytesOf(const Entry& entry);
+
+  const Encode encode_;
+  const int64_t max_bytes_;
+  std::list<Entry> entries_;                                                  // the last used first
+  std::unordered_map<std::string_view, std::list<Entry>::iterator> by_text_;  // keys lie in entries_
+  int64_t bytes_ = 0;
+  std::vector<int32_t> unkept_;
+};
+
+}  // namespace polystill::teacher_server

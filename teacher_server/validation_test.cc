@@ -1,0 +1,127 @@
+#include "teacher_server/validation.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <string>
+
+namespace polystill::teacher_server {
+namespace {
+
+using testing::HasSubstr;
+
+v1::DescribeReply Teacher(v1::Signature::Input input) {
+  v1::DescribeReply teacher;
+  teacher.set_name("t");
+  teacher.set_digest("d1");
+  teacher.set_max_records_per_request(3);
+  teacher.mutable_signature()->set_input(input);
+  teacher.mutable_signature()->set_vocab_size(100);
+  teacher.mutable_signature()->set_max_length(5);
+  return teacher;
+}
+
+v1::LabelRequest Request(v1::Signature::Input input) {
+  v1::LabelRequest request;
+  request.set_protocol_version(1);
+  for (const char* id : {"r0", "r1"}) {
+    auto* record = request.add_inputs();
+    record->set_id(id);
+    if (input == v1::Signature::INPUT_TEXT) {
+      record->set_text("some text");
+    } else {
+      record->mutable_ids()->add_ids(99);
+    }
+  }
+  return request;
+}
+
+TEST(ValidationTest, EveryFieldIsChecked) {
+  constexpr auto kText = v1::Signature::INPUT_TEXT;
+  constexpr auto kIds = v1::Signature::INPUT_IDS;
+  constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
+  constexpr auto kPrecondition = absl::StatusCode::kFailedPrecondition;
+  struct Case {
+    v1::Signature::Input input;
+    std::function<void(v1::LabelRequest&)> spoil;
+    absl::StatusCode code;
+    std::string message;
+  };
+  using R = v1::LabelRequest;
+  const Case cases[] = {
+      {kText, [](R&) {}, absl::StatusCode::kOk, ""},
+      {kIds, [](R&) {}, absl::StatusCode::kOk, ""},
+      {kText, [](R& r) { r.mutable_inputs(0)->set_text(""); }, absl::StatusCode::kOk, ""},
+      {kText, [](R& r) { r.mutable_spec()->set_output("logits"); }, absl::StatusCode::kOk, ""},
+      {kText, [](R& r) { r.mutable_spec()->set_teacher_digest("d1"); }, absl::StatusCode::kOk, ""},
+      {kText, [](R& r) { r.mutable_inputs(0)->set_text(std::string(1 << 20, 'x')); }, absl::StatusCode::kOk, ""},
+      {kText, [](R& r) { r.set_protocol_version(2); }, kPrecondition, "protocol version 2"},
+      {kText, [](R& r) { r.mutable_spec()->set_output("probs"); }, kInvalid, "spec.output 'probs'"},
+      {kText, [](R& r) { r.mutable_spec()->set_codec(static_cast<v1::Codec>(77)); }, kInvalid, "spec.codec 77"},
+      {kText, [](R& r) { r.mutable_spec()->set_teacher_digest("d2"); }, kPrecondition, "asks for d2"},
+      {kText, [](R& r) { r.set_timeout_ms(-1); }, kInvalid, "timeout_ms -1"},
+      {kText, [](R& r) { r.clear_inputs(); }, kInvalid, "1 to 3 inputs, this one 0"},
+      {kText, [](R& r) { r.add_inputs(), r.add_inputs(); }, kInvalid, "1 to 3 inputs, this one 4"},
+      {kText, [](R& r) { r.mutable_inputs(1)->clear_input(); }, kInvalid, "record 'r1': has no text"},
+      {kText, [](R& r) { r.mutable_inputs(1)->mutable_ids()->add_ids(1); }, kInvalid, "record 'r1': has no text"},
+      {kText, [](R& r) { r.mutable_inputs(1)->set_text(std::string((1 << 20) + 1, 'x')); }, kInvalid,
+       "record 'r1': text has 1048577 bytes"},
+      {kText, [](R& r) { r.mutable_inputs(0)->set_id(std::string(1025, 'i')); }, kInvalid,
+       "id has more than 1024 bytes"},
+      {kIds, [](R& r) { r.mutable_inputs(1)->set_text("x"); }, kInvalid, "record 'r1': has no token ids"},
+      {kIds, [](R& r) { r.mutable_inputs(1)->mutable_ids()->clear_ids(); }, kInvalid, "record 'r1': has no token ids"},
+      {kIds, [](R& r) { r.mutable_inputs(1)->mutable_ids()->set_ids(0, 100); }, kInvalid,
+       "record 'r1': token id 100 is out of range; ids are in [0, 100)"},
+      {kIds, [](R& r) { r.mutable_inputs(1)->mutable_ids()->set_ids(0, -1); }, kInvalid, "token id -1"},
+      {kIds,
+       [](R& r) {
+         for (int i = 0; i < 5; ++i) r.mutable_inputs(1)->mutable_ids()->add_ids(i);
+       },
+       kInvalid, "record 'r1': has 6 token ids, more than max_length 5"},
+      {kIds,
+       [](R& r) {
+         r.mutable_inputs(1)->clear_id();
+         r.mutable_inputs(1)->mutable_ids()->set_ids(0, -1);
+       },
+       kInvalid, "input 1: token id -1"},
+  };
+  for (const Case& c : cases) {
+    v1::LabelRequest request = Request(c.input);
+    c.spoil(request);
+    const absl::Status status = CheckRequest(request, Teacher(c.input));
+    EXPECT_EQ(status.code(), c.code) << status << " for " << c.message;
+    EXPECT_THAT(std::string(status.message()), HasSubstr(c.message));
+  }
+}
+
+TEST(ValidationTest, TokensAtMost) {
+  v1::LabelRequest text = Request(v1::Signature::INPUT_TEXT);
+  text.mutable_inputs(0)->set_text("ab");
+  EXPECT_EQ(TokensAtMost(text, Teacher(v1::Signature::INPUT_TEXT)), 3 + 5);
+  EXPECT_EQ(TokensAtMost(Request(v1::Signature::INPUT_IDS), Teacher(v1::Signature::INPUT_IDS)), 2);
+}
+
+TEST(ValidationTest, Utf8) {
+  for (const char* good : {"", "ascii", "\xc3\xa9", "\xe6\x97\xa5\xe6\x9c\xac", "\xf0\x9f\x90\xa7", "\xed\x9f\xbf",
+                           "\xee\x80\x80", "\xf4\x8f\xbf\xbf", "\xc2\x80", "\xe0\xa0\x80", "\xf0\x90\x80\x80"}) {
+    EXPECT_TRUE(IsUtf8(good)) << good;
+  }
+  for (const char* bad :
+       {"\x80", "\xff", "\xc3", "a\xc3", "\xc0\xaf", "\xc1\xbf", "\xe0\x80\xaf", "\xe6\x97", "\xed\xa0\x80",
+        "\xf0\x80\x80\xaf", "\xf4\x90\x80\x80", "\xf5\x80\x80\x80", "\xf0\x9f\x90", "\xc3(", "\xe6(\x97"}) {
+    EXPECT_FALSE(IsUtf8(bad)) << testing::PrintToString(std::string(bad));
+  }
+}
+
+TEST(ValidationTest, FindsTheRecordThatDidNotParse) {
+  v1::LabelRequest request = Request(v1::Signature::INPUT_TEXT);
+  EXPECT_TRUE(FindBadText(request).ok());
+  request.mutable_inputs(1)->set_text("caf\xe9");
+  EXPECT_THAT(std::string(FindBadText(request).message()), HasSubstr("record 'r1': its text is not UTF-8"));
+  request.mutable_inputs(0)->set_id("\xff");
+  EXPECT_THAT(std::string(FindBadText(request).message()), HasSubstr("input 0: its id is not UTF-8"));
+}
+
+}  // namespace
+}  // namespace polystill::teacher_server

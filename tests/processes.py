@@ -1,0 +1,99 @@
+"""Starts Polystill's programs as real processes, as a person would by hand, on ports that the system chooses."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+REPO = Path(__file__).resolve().parent.parent
+BIN = Path(os.environ.get("POLYSTILL_BIN", REPO / "build" / "release" / "bin"))
+SAMPLE = REPO / "recipes" / "package_topics" / "sample.yaml"
+PATIENCE_SECONDS = 120
+
+
+def wait_for_file(path: Path, process: subprocess.Popen[bytes], seconds: float = 60) -> str:
+    """The content of a file that a process is about to write atomically."""
+    deadline = time.monotonic() + seconds
+    while not path.exists():
+        if process.poll() is not None:
+            raise RuntimeError(f"{process.args} ended with {process.returncode} before it wrote {path}")
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{path} was not written within {seconds} s")
+        time.sleep(0.02)
+    return path.read_text().strip()
+
+
+@dataclass
+class Cluster:
+    """One coordinator, teachers and students on loopback; every process is ended when the block is left."""
+
+    folder: Path
+    spec: Path = SAMPLE
+    settings: list[str] = field(default_factory=list)
+    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    address: str = ""
+
+    def __enter__(self) -> Cluster:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for process in self.processes.values():
+            if process.poll() is None:
+                process.send_signal(signal.SIGKILL)
+        for process in self.processes.values():
+            process.wait()
+
+    def start(self, name: str, program: str, *arguments: str) -> subprocess.Popen[bytes]:
+        with (self.folder / f"{name}.log").open("wb") as log:
+            process = subprocess.Popen([str(BIN / program), *arguments], stdout=log, stderr=log, cwd=REPO)
+        self.processes[name] = process
+        return process
+
+    def start_coordinator(self, *arguments: str) -> subprocess.Popen[bytes]:
+        address_file = self.folder / "coordinator.address"
+        settings = [word for setting in self.settings for word in ("--set", setting)]
+        process = self.start(
+            "coordinator",
+            "polystill-coordinator",
+            "--spec",
+            str(self.spec),
+            "--address-file",
+            str(address_file),
+            *settings,
+            *arguments,
+        )
+        self.address = wait_for_file(address_file, process)
+        return process
+
+    def start_teacher(self, teacher: str, index: int = 0) -> subprocess.Popen[bytes]:
+        return self.start(
+            f"teacher-{teacher}-{index}",
+            "polystill-teacher",
+            "--coordinator",
+            self.address,
+            "--teacher",
+            teacher,
+        )
+
+    def start_student(self, index: int, *arguments: str) -> subprocess.Popen[bytes]:
+        return self.start(f"student-{index}", "polystill-student", "--coordinator", self.address, *arguments)
+
+    def wait(self, name: str, seconds: float = PATIENCE_SECONDS) -> int:
+        try:
+            return self.processes[name].wait(seconds)
+        except subprocess.TimeoutExpired as error:
+            raise TimeoutError(f"{name} still runs after {seconds} s:\n{self.log(name)}") from error
+
+    def log(self, name: str) -> str:
+        return (self.folder / f"{name}.log").read_text(errors="replace")

@@ -1,0 +1,199 @@
+"""A whole run on the committed sample, by real processes: its table, its report, what it may read, and Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from processes import BIN, REPO, SAMPLE
+from recompute_report import check
+
+LANGUAGES = {"de", "fr", "es", "ja"}
+MODELS = {"zero_shot", "no_teacher", "distilled", "gold"}
+CORPUS = REPO / "recipes" / "package_topics" / "sample"
+INTERRUPTED = 130
+
+
+@dataclass
+class Finished:
+    output: Path
+    stdout: str
+
+    @property
+    def report(self) -> dict[str, Any]:
+        report: dict[str, Any] = json.loads((self.output / "report.json").read_text())
+        return report
+
+    def package(self, name: str) -> dict[str, bytes]:
+        folder = self.output / "models" / name
+        files = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        assert files, f"{folder} is empty"
+        return files
+
+
+def run(spec: Path, output: Path, *arguments: str) -> Finished:
+    command = [str(BIN / "polystill"), "run", str(spec), "--set", f"output={output}", *arguments]
+    result = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return Finished(output, result.stdout)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    return run(SAMPLE, tmp_path_factory.mktemp("sample") / "run")
+
+
+def test_the_table_has_a_row_for_each_language(finished: Finished) -> None:
+    lines = finished.stdout.splitlines()
+    assert Path(lines[-1].strip()).resolve() == (finished.output / "report.json").resolve()
+    rows = {line.split()[0]: line for line in lines if line.strip()}
+    for name, scores in [*finished.report["languages"].items(), ("mean", finished.report["mean"])]:
+        for model in MODELS:
+            assert f"{100 * scores[model]['accuracy']:.1f}" in rows[name], (name, model, finished.stdout)
+    assert all(model in finished.stdout for model in MODELS)
+
+
+def test_the_report(finished: Finished) -> None:
+    report = finished.report
+    assert report["run"] == "package-topics-sample"
+    assert set(report["languages"]) == LANGUAGES
+    for scores in [*report["languages"].values(), report["mean"]]:
+        assert set(scores) == MODELS | {"records"}
+        assert all(set(scores[model]) == {"accuracy", "macro_f1"} for model in MODELS)
+    assert report["mean"]["records"] == sum(scores["records"] for scores in report["languages"].values()) == 48
+    assert report["labels"]["classes"] == ["net", "games", "av", "graphics"]
+    assert report["labels"]["codec"] == "dense_fp16"
+    # 96 records of pool B, 20 times each, in steps of 16.
+    assert report["labels"]["count"] == 96 * 20
+    assert report["labels"]["bytes"] >= 96 * 20 * 4 * 2
+    assert report["teacher"]["name"] == "english"
+    assert report["teacher"]["reads"] == "source_text"
+    assert (report["student"]["reads"], report["student"]["workers"]) == ("text", 2)
+    for model in ("teacher", "student"):
+        assert len(report[model]["digest"]) == 64
+        assert report[model]["parameters"] > 800 * 32
+    assert {Path(file["path"]).name for file in report["corpus"]["files"]} == {
+        path.name for path in CORPUS.glob("*.jsonl")
+    }
+    assert {"index", "tokenizer", "teacher:english", "distilled", "no_teacher", "gold", "evaluate"} <= set(
+        report["seconds"]
+    )
+
+
+def test_the_report_agrees_with_the_predictions(finished: Finished) -> None:
+    assert check(finished.output) == []
+
+
+def test_the_student_learns_from_the_teacher(finished: Finished) -> None:
+    mean = finished.report["mean"]
+    chance = 1 / 4
+    assert mean["distilled"]["accuracy"] > 0.8
+    assert mean["distilled"]["accuracy"] > mean["no_teacher"]["accuracy"] + chance
+    assert mean["gold"]["accuracy"] > 0.8
+
+
+def test_every_role_ran_as_processes_of_its_own(finished: Finished) -> None:
+    logs = {path.name for path in (finished.output / "logs").iterdir()}
+    assert len([name for name in logs if "teacher" in name]) == 2, logs
+    assert len([name for name in logs if "student" in name]) == 2, logs
+    assert len([name for name in logs if "coordinator" in name]) == 1, logs
+
+
+def test_a_run_repeats_bit_for_bit(finished: Finished, tmp_path: Path) -> None:
+    again = run(SAMPLE, tmp_path / "run")
+    for model in ("teacher-english", "distilled", "no_teacher", "gold"):
+        assert again.package(model) == finished.package(model), model
+    assert (again.output / "predictions.parquet").read_bytes() == (finished.output / "predictions.parquet").read_bytes()
+
+
+def relabelled(folder: Path, change: Callable[[str], str | None]) -> Path:
+    """The sample with other labels for every record of pool B; none of them is English."""
+    folder.mkdir()
+    changed = 0
+    for path in sorted(CORPUS.glob("*.jsonl")):
+        records = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+        for record in records:
+            if record["pool"] == "B":
+                record["label"] = change(record["label"])
+                changed += 1
+        text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+        (folder / path.name).write_text(text, "utf-8")
+    assert changed == 96
+    return folder
+
+
+def spec_with(path: Path, corpus: Path, baselines: list[str]) -> Path:
+    spec = yaml.safe_load(SAMPLE.read_text())
+    spec["corpus"]["path"] = str(corpus)
+    spec["baselines"] = baselines
+    path.write_text(yaml.safe_dump(spec))
+    return path
+
+
+def test_no_gold_label_of_a_target_language_is_read(finished: Finished, tmp_path: Path) -> None:
+    labels = ["net", "games", "av", "graphics"]
+    swapped = relabelled(tmp_path / "swapped", lambda label: labels[(labels.index(label) + 1) % len(labels)])
+    wrong = run(spec_with(tmp_path / "swapped.yaml", swapped, ["zero_shot", "gold"]), tmp_path / "wrong")
+    absent = relabelled(tmp_path / "absent", lambda _: None)
+    without = run(spec_with(tmp_path / "absent.yaml", absent, ["zero_shot"]), tmp_path / "without")
+    for other in (wrong, without):
+        for model, role in (("teacher-english", "teacher"), ("distilled", "student")):
+            assert other.package(model) == finished.package(model)
+            assert other.report[role]["digest"] == finished.report[role]["digest"]
+        assert other.report["mean"]["distilled"] == finished.report["mean"]["distilled"]
+    # The reference that does read them learns the wrong ones: the change was there to be seen.
+    assert wrong.package("gold") != finished.package("gold")
+    assert wrong.report["mean"]["gold"]["accuracy"] < 0.3
+
+
+def marked_processes(mark: str) -> list[str]:
+    """Command lines of the processes that have `mark` in their environment."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark.encode() in (folder / "environ").read_bytes():
+                found.append((folder / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+        except OSError:
+            continue  # it ended, or is not ours
+    return found
+
+
+@pytest.mark.parametrize("whole_group", [False, True], ids=["command", "terminal"])
+def test_ctrl_c_leaves_nothing_behind(tmp_path: Path, whole_group: bool) -> None:
+    mark = uuid.uuid4().hex
+    output = tmp_path / "run"
+    command = [str(BIN / "polystill"), "run", str(SAMPLE), "--set", f"output={output}", "--set", "student.epochs=1e6"]
+    process = subprocess.Popen(
+        command,
+        cwd=REPO,
+        env={**os.environ, "POLYSTILL_TEST_MARK": mark},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not (output / "models" / "teacher-english").exists():  # then the distillation begins
+            assert process.poll() is None, process.communicate()[0].decode()
+            assert time.monotonic() < deadline, "the teacher was not trained in time"
+            time.sleep(0.05)
+        assert len(marked_processes(mark)) == 1 + 1 + 2 + 2
+        (os.killpg if whole_group else os.kill)(process.pid, signal.SIGINT)
+        said = process.communicate(timeout=30)[0].decode()
+        assert process.returncode == INTERRUPTED, said
+        assert marked_processes(mark) == []
+        assert not (output / "report.json").exists()
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()

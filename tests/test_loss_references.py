@@ -1,0 +1,33 @@
+"""The committed references of the losses are what their script computes here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.references.losses import references
+
+COMMITTED = Path(__file__).resolve().parent.parent / "losses" / "testdata" / "references.json"
+
+
+def assert_close(committed: Any, computed: Any, where: str) -> None:
+    assert type(committed) is type(computed), where
+    if isinstance(committed, dict):
+        assert committed.keys() == computed.keys(), where
+        for key, value in committed.items():
+            assert_close(value, computed[key], f"{where}.{key}")
+    elif isinstance(committed, list):
+        assert len(committed) == len(computed), where
+        for index, value in enumerate(committed):
+            assert_close(value, computed[index], f"{where}[{index}]")
+    elif isinstance(committed, float):
+        assert committed == pytest.approx(computed, rel=1e-12, abs=1e-12), where
+    else:
+        assert committed == computed, where
+
+
+def test_committed_references_are_reproduced() -> None:
+    assert_close(json.loads(COMMITTED.read_text()), references(), "references")

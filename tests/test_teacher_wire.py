@@ -1,0 +1,203 @@
+"""Hostile bytes on the wire: a teacher server driven by another implementation of gRPC and protobuf."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from grpc_tools import protoc
+from processes import REPO, Cluster, wait_for_file
+from test_workers_agree import run, write_spec
+
+METHOD = "/polystill.v1.TeacherService/"
+
+
+@pytest.fixture(scope="module")
+def messages(tmp_path_factory: pytest.TempPathFactory) -> object:
+    """polystill.v1's teacher messages, generated from proto/ by Google's Python compiler."""
+    out = tmp_path_factory.mktemp("generated")
+    protos = sorted(str(p) for p in (REPO / "proto" / "polystill" / "v1").glob("*.proto"))
+    assert protoc.main(["protoc", f"-I{REPO / 'proto'}", f"--python_out={out}", *protos]) == 0
+    sys.path.insert(0, str(out))
+    from polystill.v1 import teacher_pb2  # type: ignore[import-not-found]
+
+    return teacher_pb2
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A teacher package trained on the sample."""
+    folder = tmp_path_factory.mktemp("package")
+    spec = write_spec(folder / "run.yaml", student__epochs=0.1, baselines=[])
+    return run(folder / "train", spec, workers=1, replicas=1) / "models" / "teacher-english"
+
+
+@pytest.fixture(scope="module")
+def server(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a teacher server."""
+    folder = tmp_path_factory.mktemp("wire")
+    with Cluster(folder / "serve") as cluster:
+        address_file = folder / "serve" / "address"
+        process = cluster.start(
+            "teacher",
+            "polystill-teacher",
+            "--package",
+            str(package),
+            "--listen",
+            "127.0.0.1:0",
+            "--address-file",
+            str(address_file),
+        )
+        yield wait_for_file(address_file, process)
+        assert process.poll() is None, cluster.log("teacher")
+
+
+class Caller:
+    """One unary call after another, as raw bytes."""
+
+    def __init__(self, address: str, messages: object) -> None:
+        self.messages = messages
+        self.channel = grpc.insecure_channel(address, options=[("grpc.max_send_message_length", 256 << 20)])
+
+    def raw(self, method: str, data: bytes) -> bytes:
+        return self.channel.unary_unary(METHOD + method)(data, timeout=30)
+
+    def label(self, **fields: object) -> object:
+        request = self.messages.LabelRequest(**({"protocol_version": 1, "request_id": 1} | fields))
+        return self.messages.LabelReply.FromString(self.raw("Label", request.SerializeToString()))
+
+    def refused(self, **fields: object) -> tuple[grpc.StatusCode, str]:
+        with pytest.raises(grpc.RpcError) as caught:
+            self.label(**fields)
+        return caught.value.code(), caught.value.details()
+
+
+@pytest.fixture(scope="module")
+def caller(server: str, messages: object) -> Caller:
+    return Caller(server, messages)
+
+
+def text(value: str, record: str = "r1") -> dict[str, str]:
+    return {"id": record, "text": value}
+
+
+def test_describes_itself_and_answers(caller: Caller) -> None:
+    description = caller.messages.DescribeReply.FromString(
+        caller.raw("Describe", caller.messages.DescribeRequest(protocol_version=1).SerializeToString())
+    )
+    classes = len(description.signature.labels)
+    assert description.repeatable and classes >= 2 and len(description.digest) == 64
+    inputs = [text("an editor for text"), text("a game with cards", "r2")]
+    reply = caller.label(inputs=inputs, spec={"codec": 1})
+    assert list(reply.labels.dense.shape) == [2, classes]
+    both = np.frombuffer(reply.labels.dense.data, "<f4").reshape(2, classes)
+    alone = np.frombuffer(caller.label(inputs=inputs[1:], spec={"codec": 1}).labels.dense.data, "<f4")
+    assert np.array_equal(both[1], alone)  # bit for bit: repeatable mode
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "words"),
+    [
+        ({"protocol_version": 99, "inputs": [text("a")]}, "FAILED_PRECONDITION", ["99"]),
+        ({"inputs": []}, "INVALID_ARGUMENT", []),
+        ({"inputs": [{"id": "r7"}]}, "INVALID_ARGUMENT", ["r7"]),
+        ({"inputs": [{"id": "r7", "ids": {"ids": [1, 2]}}]}, "INVALID_ARGUMENT", ["r7", "text"]),
+        ({"inputs": [text("x" * ((1 << 20) + 1), "r8")]}, "INVALID_ARGUMENT", ["r8"]),
+        ({"inputs": [text("a")], "spec": {"output": "nope"}}, "INVALID_ARGUMENT", ["nope", "logits"]),
+        ({"inputs": [text("a")], "spec": {"codec": 77}}, "INVALID_ARGUMENT", ["77"]),
+        (
+            {"inputs": [text("a")], "spec": {"teacher_digest": "0" * 64}},
+            "FAILED_PRECONDITION",
+            ["0" * 64],
+        ),
+        ({"inputs": [text("a", f"r{i}") for i in range(100_000)]}, "INVALID_ARGUMENT", []),
+    ],
+)
+def test_refuses_what_does_not_fit(caller: Caller, fields: dict[str, object], code: str, words: list[str]) -> None:
+    got, details = caller.refused(**fields)
+    assert got.name == code, details
+    for word in words:
+        assert word in details
+
+
+@pytest.mark.parametrize("data", [b"\xff" * 64, b"\x22\xff\xff\xff\xff\x0f", bytes(range(256))])
+def test_bytes_that_are_no_message(caller: Caller, data: bytes) -> None:
+    with pytest.raises(grpc.RpcError):
+        caller.raw("Label", data)
+
+
+def test_oversized_message(caller: Caller) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        caller.raw("Label", b"\x22\x80\x80\x80\x20" + b"x" * (64 << 20))
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_text_that_is_not_utf8(caller: Caller) -> None:
+    # LabelInput{id: "r9", text: "\xff\xfe"} by hand: protobuf's own encoder would refuse to write it.
+    label_input = b"\x0a\x02r9\x12\x02\xff\xfe"
+    request = b"\x08\x01\x10\x01" + b"\x22" + bytes([len(label_input)]) + label_input
+    with pytest.raises(grpc.RpcError) as caught:
+        caller.raw("Label", request)
+    assert caught.value.code() in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.INTERNAL)
+
+
+def stream(caller: Caller, requests: list[object]) -> list[object]:
+    call = caller.channel.stream_stream(
+        METHOD + "LabelStream",
+        request_serializer=caller.messages.LabelStreamRequest.SerializeToString,
+        response_deserializer=caller.messages.LabelStreamReply.FromString,
+    )
+    return list(call(iter(requests), timeout=30))
+
+
+def test_stream_answers_by_id_and_needs_open_first(caller: Caller) -> None:
+    wire = caller.messages.LabelStreamRequest
+    opened = wire(open={"protocol_version": 1, "client": "test"})
+    requests = [
+        wire(request={"protocol_version": 1, "request_id": 10 + i, "inputs": [text(f"text {i}")]}) for i in range(5)
+    ]
+    replies = stream(caller, [opened, *requests])
+    assert replies[0].WhichOneof("message") == "opened"
+    assert sorted(r.reply.request_id for r in replies[1:]) == [10, 11, 12, 13, 14]
+    assert all(r.reply.code == 0 for r in replies[1:])
+    with pytest.raises(grpc.RpcError) as caught:
+        stream(caller, requests)
+    assert caught.value.code() in (
+        grpc.StatusCode.FAILED_PRECONDITION,
+        grpc.StatusCode.INVALID_ARGUMENT,
+    )
+
+
+def test_one_bad_request_leaves_the_stream_alive(caller: Caller) -> None:
+    wire = caller.messages.LabelStreamRequest
+    replies = stream(
+        caller,
+        [
+            wire(open={"protocol_version": 1}),
+            wire(request={"protocol_version": 1, "request_id": 1, "inputs": [{"id": "bad"}]}),
+            wire(request={"protocol_version": 1, "request_id": 2, "inputs": [text("fine")]}),
+        ],
+    )
+    by_id = {r.reply.request_id: r.reply for r in replies[1:]}
+    assert by_id[1].code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
+    assert "bad" in by_id[1].message
+    assert by_id[2].code == 0
+
+
+def test_port_in_use_is_told(server: str, package: Path, tmp_path: Path) -> None:
+    with Cluster(tmp_path) as cluster:
+        cluster.start("second", "polystill-teacher", "--package", str(package), "--listen", server)
+        assert cluster.wait("second") == 1
+        log = cluster.log("second")
+    assert server in log and "in use" in log
+
+
+def test_a_folder_that_is_no_package_is_told(tmp_path: Path) -> None:
+    with Cluster(tmp_path) as cluster:
+        cluster.start("teacher", "polystill-teacher", "--package", str(tmp_path))
+        assert cluster.wait("teacher") == 1
+        assert "teacher.yaml" in cluster.log("teacher")
