@@ -13,7 +13,6 @@ namespace polystill::cli {
 namespace {
 
 constexpr size_t kNameWidth = 18;
-constexpr int kBarWidth = 24;
 // A rate or a time left from less than this is noise. Seconds.
 constexpr double kMeaningful = 0.5;
 // Goes to the line's start and clears it (ECMA-48 EL).
@@ -21,16 +20,18 @@ constexpr char kRedraw[] = "\r\x1b[2K";
 
 using Stage = v1::RunStatus::Stage;
 
-bool CountsSteps(const Stage& stage) {
-  return stage.name() != "index" && stage.name() != "tokenizer" && stage.name() != "evaluate";
+// What `done` and `total` of a stage count (proto/polystill/v1/coordinator.proto).
+std::string Unit(const Stage& stage) {
+  if (stage.name() == "tokenizer") return "bytes";
+  return stage.name() == "index" || stage.name() == "evaluate" ? "records" : "steps";
 }
 
-std::string Unit(const Stage& stage) { return CountsSteps(stage) ? "steps" : "records"; }
+bool CountsSteps(const Stage& stage) { return Unit(stage) == "steps"; }
 
-std::string Bar(const Stage& stage) {
+std::string Bar(const Stage& stage, int width) {
   const double share = std::clamp(static_cast<double>(stage.done()) / static_cast<double>(stage.total()), 0.0, 1.0);
-  const int filled = static_cast<int>(share * kBarWidth);
-  return absl::StrFormat("[%s%s] %3d%%", std::string(filled, '#'), std::string(kBarWidth - filled, '-'),
+  const int filled = static_cast<int>(share * width);
+  return absl::StrFormat("[%s%s] %3d%%", std::string(filled, '#'), std::string(width - filled, '-'),
                          static_cast<int>(share * 100));
 }
 
@@ -46,45 +47,57 @@ void AddLoss(const Stage& stage, std::vector<std::string>* parts) {
   }
 }
 
+// Rate, loss and time left; or what it waits for.
+std::vector<std::string> Facts(const Stage& stage, double seconds) {
+  if (!stage.waiting_for().empty()) return {absl::StrCat("waiting for ", stage.waiting_for())};
+  std::vector<std::string> facts;
+  AddRate(stage, seconds, &facts);
+  AddLoss(stage, &facts);
+  if (stage.total() > 0 && stage.done() > 0 && seconds >= kMeaningful) {
+    const double left = seconds * static_cast<double>(stage.total() - stage.done()) / static_cast<double>(stage.done());
+    facts.push_back(absl::StrCat(Duration(left), " left"));
+  }
+  return facts;
+}
+
+std::string Line(const Stage& stage, const std::vector<std::string>& parts) {
+  return PadRight(stage.name() + " ", kNameWidth) + absl::StrJoin(parts, "  ");
+}
+
 }  // namespace
 
 std::string RunningLine(const Stage& stage, double seconds, int width) {
+  const auto columns = static_cast<size_t>(std::max(width, 0));
+  const std::vector<std::string> facts = Facts(stage, seconds);
+  const std::string done = WithThousands(stage.done());
+  // From roomy to tight: length of the bar, and whether the count is shown.
+  constexpr std::pair<int, bool> kLayouts[] = {{24, true}, {12, true}, {12, false}, {6, false}};
   std::vector<std::string> parts;
-  if (stage.total() > 0) {
-    parts.push_back(Bar(stage));
-    parts.push_back(absl::StrCat(WithThousands(stage.done()), "/", WithThousands(stage.total()), " ", Unit(stage)));
-  } else if (stage.done() > 0) {
-    parts.push_back(absl::StrCat(WithThousands(stage.done()), " ", Unit(stage)));
-  }
-  if (!stage.waiting_for().empty()) {
-    parts.push_back(absl::StrCat("waiting for ", stage.waiting_for()));
-  } else {
-    AddRate(stage, seconds, &parts);
-    AddLoss(stage, &parts);
-    if (stage.total() > 0 && stage.done() > 0 && seconds >= kMeaningful) {
-      const double left =
-          seconds * static_cast<double>(stage.total() - stage.done()) / static_cast<double>(stage.done());
-      parts.push_back(absl::StrCat(Duration(left), " left"));
+  for (const auto& [bar, counts] : kLayouts) {
+    parts.clear();
+    if (stage.total() > 0) parts.push_back(Bar(stage, bar));
+    if (stage.total() > 0 && counts) {
+      parts.push_back(absl::StrCat(done, "/", WithThousands(stage.total()), " ", Unit(stage)));
     }
+    if (stage.total() == 0 && stage.done() > 0) parts.push_back(absl::StrCat(done, " ", Unit(stage)));
+    parts.insert(parts.end(), facts.begin(), facts.end());
+    if (Line(stage, parts).size() <= columns) return Line(stage, parts);
   }
-  std::string line = PadRight(stage.name(), kNameWidth);
-  for (const std::string& part : parts) {
-    if (line.size() + 2 + part.size() > static_cast<size_t>(std::max(width, 0))) continue;
-    absl::StrAppend(&line, line.back() == ' ' ? "" : "  ", part);
-  }
-  return line.substr(0, static_cast<size_t>(std::max(width, 0)));
+  while (!parts.empty() && Line(stage, parts).size() > columns) parts.pop_back();
+  return Line(stage, parts).substr(0, columns);
 }
 
 std::string FinishedLine(const Stage& stage) {
   std::vector<std::string> parts;
-  if (CountsSteps(stage)) parts.push_back(absl::StrCat(WithThousands(stage.done()), " steps"));
-  const int64_t records = CountsSteps(stage) ? stage.records() : std::max(stage.records(), stage.done());
-  if (records > 0) parts.push_back(absl::StrCat(WithThousands(records), " records"));
+  const std::string unit = Unit(stage);
+  parts.push_back(absl::StrCat(WithThousands(stage.done()), " ", unit));
+  if (unit != "records" && stage.records() > 0)
+    parts.push_back(absl::StrCat(WithThousands(stage.records()), " records"));
   AddRate(stage, stage.seconds(), &parts);
   if (stage.labels() > 0) parts.push_back(absl::StrCat(WithThousands(stage.labels()), " soft labels"));
   AddLoss(stage, &parts);
   parts.push_back(Duration(stage.seconds()));
-  return PadRight(stage.name(), kNameWidth) + absl::StrJoin(parts, "  ");
+  return Line(stage, parts);
 }
 
 std::string ProgressView::Update(const v1::RunStatus& status, double age, int width) {

@@ -6,8 +6,8 @@
 
 namespace polystill::cli {
 
-// One line on a stage under way, at most `width` columns: bar, steps or records done, records/s, loss, time left; what
-// does not fit is left out. `seconds` since it began.
+// One line on a stage under way, at most `width` columns: bar, steps or records done, records/s, loss, time left. On a
+// narrow terminal the bar shrinks and the count goes first. `seconds` since it began.
 std::string RunningLine(const v1::RunStatus::Stage& stage, double seconds, int width);
 
 // One line on a finished stage.

@@ -44,8 +44,17 @@ TEST(RunningLine, ShowsBarRateLossAndTimeLeft) {
 
 TEST(RunningLine, NeverIsWiderThanTheTerminal) {
   for (int width = 0; width < 130; ++width) EXPECT_LE(RunningLine(Training(), 12, width).size(), size_t(width));
-  EXPECT_EQ(RunningLine(Training(), 12, 60), "distilled         [######------------------]  25%  36 s left");
-  EXPECT_EQ(RunningLine(Training(), 12, 20), "distilled         ");
+}
+
+TEST(RunningLine, NarrowTerminalsKeepTheFacts) {
+  const std::pair<int, std::string> cases[] = {
+      {95, "distilled         [###---------]  25%  600/2,400 steps  3,200 records/s  loss 0.4124  36 s left"},
+      {79, "distilled         [###---------]  25%  3,200 records/s  loss 0.4124  36 s left"},
+      {72, "distilled         [#-----]  25%  3,200 records/s  loss 0.4124  36 s left"},
+      {50, "distilled         [#-----]  25%  3,200 records/s"},
+      {20, "distilled         "},
+      {4, "dist"}};
+  for (const auto& [width, line] : cases) EXPECT_EQ(RunningLine(Training(), 12, width), line);
 }
 
 TEST(RunningLine, SaysWhatItWaitsFor) {
@@ -80,6 +89,8 @@ TEST(FinishedLine, Sums) {
   index.set_done(100);
   index.set_seconds(0.2);
   EXPECT_EQ(FinishedLine(index), "index             100 records  0 s");
+  index.set_name("tokenizer");
+  EXPECT_EQ(FinishedLine(index), "tokenizer         100 bytes  0 s");
 }
 
 v1::RunStatus Status(int finished) {

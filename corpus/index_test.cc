@@ -14,9 +14,7 @@ namespace polystill::corpus {
 namespace {
 
 using testing::AllOf;
-using testing::ElementsAre;
 using testing::HasSubstr;
-using testing::Not;
 
 // "de:2+1 fr:1": each language's blocks, by their numbers of records.
 std::string Summary(const v1::CorpusIndex& index) {

@@ -71,10 +71,10 @@ class JsonLinesSource : public Source {
   }
 
   absl::StatusOr<Rows> Read(const Unit& unit, const std::vector<Column>& columns) override {
-    ASSIGN_OR_RETURN(std::shared_ptr<arrow::Buffer> lines,
+    ASSIGN_OR_RETURN(const std::shared_ptr<arrow::Buffer> lines,
                      FromArrow(input_->ReadAt(unit.offset(), unit.length()), kTorn, name_));
     if (lines->size() != unit.length()) return absl::DataLossError(absl::StrCat(name_, ": shorter than it was"));
-    auto table = Parse(std::move(lines), columns);
+    auto table = Parse(lines, columns);
     if (!table.ok()) return ParseError(unit, table.status().message());
     auto rows = Rows::Make(**table, columns);
     if (!rows.ok()) return Annotate(rows.status(), name_);
@@ -98,7 +98,7 @@ class JsonLinesSource : public Source {
   }
 
  private:
-  static arrow::Result<std::shared_ptr<arrow::Table>> Parse(std::shared_ptr<arrow::Buffer> lines,
+  static arrow::Result<std::shared_ptr<arrow::Table>> Parse(const std::shared_ptr<arrow::Buffer>& lines,
                                                             const std::vector<Column>& columns) {
     arrow::json::ReadOptions read = arrow::json::ReadOptions::Defaults();
     read.use_threads = false;

@@ -42,6 +42,7 @@ std::vector<LanguageSequence::Slot> Sorted(const std::vector<int64_t>& quotas, c
   }
   std::sort(places.begin(), places.end());
   std::vector<LanguageSequence::Slot> slots;
+  slots.reserve(places.size());
   for (const auto& [place, language, ordinal] : places) slots.push_back({language, ordinal});
   return slots;
 }

@@ -24,6 +24,7 @@ absl::StatusOr<std::vector<int64_t>> Weights(const v1::Mixture& mixture, const s
   }
   constexpr double kScale = 1 << 16;
   std::vector<int64_t> weights;
+  weights.reserve(records.size());
   for (const int64_t n : records) weights.push_back(std::llround(std::pow(n, 1.0 / mixture.tau()) * kScale));
   return weights;
 }

@@ -232,6 +232,7 @@ TEST(PlanTest, ThreadsSeeTheSamePlan) {
   const Plan shared = MakePlan(blocks, 32);
   std::vector<std::vector<std::vector<RecordRef>>> seen(4);
   std::vector<std::thread> threads;
+  threads.reserve(seen.size());
   for (auto& steps : seen) {
     threads.emplace_back([&] {
       for (int64_t step = 0; step < 200; ++step) steps.push_back(Step(shared, step * 17));

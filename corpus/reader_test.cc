@@ -105,6 +105,7 @@ TEST_P(ReaderFormatTest, ErrorsNameTheRecord) {
 // A step's records come back in the step's order, whatever their blocks.
 TEST_P(ReaderFormatTest, ReadsWhatAPlanNames) {
   std::vector<std::string> rows;
+  rows.reserve(60);
   for (int i = 0; i < 60; ++i) rows.push_back(RowJson(std::to_string(i), i % 3 == 0 ? "fr" : "de"));
   Write(rows);
   const auto index = IndexOf(corpus_.Selection());
@@ -136,6 +137,7 @@ TEST_P(ReaderFormatTest, ReadsWhatAPlanNames) {
 // Whatever bytes are damaged, reading ends in records or in a status that names the file, never in a crash.
 TEST_P(ReaderFormatTest, DamagedFilesEndInAStatus) {
   std::vector<std::string> rows;
+  rows.reserve(20);
   for (int i = 0; i < 20; ++i) rows.push_back(RowJson(std::to_string(i), i % 3 == 0 ? "fr" : "de"));
   Write(rows);
   const std::string name = "a." + GetParam();

@@ -31,7 +31,7 @@ TestCorpus::TestCorpus() {
 TestCorpus::~TestCorpus() { std::filesystem::remove_all(folder_); }
 
 void TestCorpus::WriteParquet(const std::string& name, const std::vector<std::string>& rows, int64_t rows_per_group,
-                              std::shared_ptr<arrow::Schema> schema) const {
+                              const std::shared_ptr<arrow::Schema>& schema) const {
   const std::string json = absl::StrCat("[", absl::StrJoin(rows, ","), "]");
   const auto array = arrow::json::ArrayFromJSONString(arrow::struct_(schema->fields()), json).ValueOrDie();
   const auto batch = arrow::RecordBatch::FromStructArray(array).ValueOrDie();
@@ -62,7 +62,8 @@ std::shared_ptr<arrow::Schema> TestCorpus::Strings() {
   return arrow::schema(fields);
 }
 
-std::shared_ptr<arrow::Schema> TestCorpus::With(const std::string& column, std::shared_ptr<arrow::DataType> type) {
+std::shared_ptr<arrow::Schema> TestCorpus::With(const std::string& column,
+                                                const std::shared_ptr<arrow::DataType>& type) {
   const std::shared_ptr<arrow::Schema> strings = Strings();
   arrow::FieldVector fields;
   bool there = false;

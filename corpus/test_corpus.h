@@ -21,14 +21,14 @@ class TestCorpus {
 
   // `rows`: JSON objects, one a row; a column that is left out is null.
   void WriteParquet(const std::string& name, const std::vector<std::string>& rows, int64_t rows_per_group = 1000,
-                    std::shared_ptr<arrow::Schema> schema = Strings()) const;
+                    const std::shared_ptr<arrow::Schema>& schema = Strings()) const;
   void WriteFile(const std::string& name, std::string_view content) const;
   std::string ReadFile(const std::string& name) const;
 
   // Every column of a corpus by its default name, all strings.
   static std::shared_ptr<arrow::Schema> Strings();
   // The same with one column's type changed; without the column when `type` is null.
-  static std::shared_ptr<arrow::Schema> With(const std::string& column, std::shared_ptr<arrow::DataType> type);
+  static std::shared_ptr<arrow::Schema> With(const std::string& column, const std::shared_ptr<arrow::DataType>& type);
 
   // Reads text and labels of every record; the labels are games and net.
   v1::Selection Selection() const;

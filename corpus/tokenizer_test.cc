@@ -15,8 +15,8 @@ using testing::HasSubstr;
 
 // Sentences out of made-up words in three scripts.
 std::string Sentence(uint64_t number) {
-  static const char* const kSyllables[] = {"ba",           "ke",           "lo",     "mi",     "tu",
-                                           "\u0434\u0430", "\u043d\u0435", "\u306b", "\u3092", "\u8a9e"};
+  constexpr const char* kSyllables[] = {"ba",           "ke",           "lo",     "mi",     "tu",
+                                        "\u0434\u0430", "\u043d\u0435", "\u306b", "\u3092", "\u8a9e"};
   std::string text;
   for (uint64_t word = 0; word < 12; ++word) {
     const uint64_t bits = CombineKey(number, word) % 300;

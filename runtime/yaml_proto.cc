@@ -104,13 +104,13 @@ std::vector<std::string> KeysOf(const Descriptor* descriptor) {
 void Reader::ReadMessage(const YamlTree& tree, const std::string& path, Message* message) {
   if (tree.kind != Kind::kNull && tree.kind != Kind::kMap) return Expected(tree, path, "keys and values (key: value)");
   const Descriptor* descriptor = message->GetDescriptor();
-  std::map<std::string, int> written;
+  std::map<std::string, const YamlTree*> written;
   for (const auto& [key, child] : tree.children) {
     const std::string child_path = Join(path, key);
-    const auto [first, is_first] = written.emplace(key, child.line);
+    const auto [first, is_first] = written.emplace(key, &child);
     const FieldDescriptor* field = descriptor->FindFieldByName(key);
     if (!is_first) {
-      Mistake(child, child_path, absl::StrCat("is written twice, first in line ", first->second));
+      Mistake(child, child_path, absl::StrCat("is written twice, first in line ", first->second->line));
     } else if (field == nullptr) {
       Mistake(child, child_path, absl::StrCat("unknown key", Suggestion(key, KeysOf(descriptor))));
     } else {
@@ -121,12 +121,11 @@ void Reader::ReadMessage(const YamlTree& tree, const std::string& path, Message*
   for (int i = 0; i < descriptor->field_count(); ++i) {
     const FieldDescriptor* field = descriptor->field(i);
     if (!RuleOf(field).required()) continue;
-    if (const auto at = written.find(field->name()); at == written.end()) {
-      Mistake(tree, Join(path, field->name()), absl::StrCat("is missing; write ", RuleOf(field).help()));
+    const std::string child_path = Join(path, field->name());
+    if (const auto at = written.find(field->name()); at != written.end()) {
+      CheckRequired(*at->second, child_path, *message, field);
     } else {
-      YamlTree place;
-      place.line = at->second;
-      CheckRequired(place, Join(path, field->name()), *message, field);
+      Mistake(tree, child_path, absl::StrCat("is missing; write ", RuleOf(field).help()));
     }
   }
   FillUnset(message, [&](const FieldDescriptor* field) { return written.count(field->name()) == 0; });
@@ -150,16 +149,13 @@ void Reader::FillUnset(Message* message, const Predicate& unset) {
 void Reader::CheckRequired(const YamlTree& tree, const std::string& path, const Message& message,
                            const FieldDescriptor* field) {
   const Reflection* reflection = message.GetReflection();
-  const bool empty = field->is_repeated() ? reflection->FieldSize(message, field) == 0
-                     : field->cpp_type() == FieldDescriptor::CPPTYPE_STRING
-                         ? reflection->GetString(message, field).empty()
-                         : false;
-  const std::string begin = PlaceOf(file_, tree.line, "", path);
-  // What could not be read has been said already.
-  const bool said = std::any_of(mistakes_.begin(), mistakes_.end(), [&](const auto& mistake) {
-    return mistake.second.compare(0, begin.size(), begin) == 0;
-  });
-  if (empty && !said) Mistake(tree, path, absl::StrCat("must not be empty; write ", RuleOf(field).help()));
+  // What is of the wrong kind has been said already.
+  const bool empty_list = tree.kind == Kind::kNull || (tree.kind == Kind::kList && tree.children.empty());
+  const bool empty = field->is_repeated()
+                         ? empty_list
+                         : field->cpp_type() == FieldDescriptor::CPPTYPE_STRING && tree.kind == Kind::kScalar &&
+                               reflection->GetString(message, field).empty();
+  if (empty) Mistake(tree, path, absl::StrCat("must not be empty; write ", RuleOf(field).help()));
 }
 
 void Reader::ReadField(const YamlTree& tree, const std::string& path, Message* message, const FieldDescriptor* field) {

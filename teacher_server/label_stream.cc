@@ -43,7 +43,7 @@ void LabelStream::OnReadDone(bool ok) {
 absl::Status LabelStream::Take(absl::Status parsed, v1::LabelStreamRequest message) {
   if (!parsed.ok()) {
     const absl::Status bad_text = FindBadText(message.request());
-    if (bad_text.ok()) return parsed;
+    if (bad_text.ok() || !opened_) return parsed;
     Enqueue(engine_->Reply(message.request().request_id(), bad_text), 0);
     return absl::OkStatus();
   }
