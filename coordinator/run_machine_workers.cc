@@ -107,7 +107,7 @@ void RunMachine::Assign(const PlannedJob& planned) {
     actions_.push_back(SendToWorker{worker.stream, order});
   }
   ++revision_;
-  Say(absl::StrCat(planned.job.name(), ": generation ", generation_, " starts with ", planned.workers, " workers"));
+  Say(absl::StrCat(planned.job.name(), ": generation ", generation_, ": world of ", planned.workers));
 }
 
 void RunMachine::OnProgress(Rank* rank, const v1::WorkerMessage::Progress& progress) {

@@ -25,7 +25,7 @@ RANKS = {
     **dict.fromkeys(["cli", "benchmarks", "tests"], 3),
 }
 
-# Headers that cost compile time or collide with others: how many files may include them.
+# Headers that cost compile time or collide with others: how many files may include them, tests aside.
 RARE_INCLUDES = {"torch/torch.h": 0, "torch/script.h": 1, "sentencepiece_processor.h": 1, "sentencepiece_trainer.h": 1}
 
 
@@ -87,7 +87,12 @@ def layers(tree: Tree) -> Iterator[str]:
 
 def rare_includes(tree: Tree) -> Iterator[str]:
     for header, limit in RARE_INCLUDES.items():
-        users = [str(path) for path, text in tree.code(".cc", ".h") if re.search(rf"#include [<\"]{header}[>\"]", text)]
+        include = re.compile(rf"#include [<\"]{re.escape(header)}[>\"]")
+        users = [
+            str(path)
+            for path, text in tree.code(".cc", ".h")
+            if include.search(text) and not path.stem.endswith("_test")
+        ]
         if len(users) > limit:
             yield f"{header}: included by {', '.join(users)}; {limit} may"
 

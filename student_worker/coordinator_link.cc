@@ -73,7 +73,10 @@ absl::Status CoordinatorLink::Greet() {
   hello.set_host(options_.host);
   hello.set_pid(getpid());
   v1::WorkerOrder order;
-  if (!stream_->Write(message) || !stream_->Read(&order)) return FromGrpc(stream_->Finish());
+  if (!stream_->Write(message) || !stream_->Read(&order)) {
+    const absl::Status end = FromGrpc(stream_->Finish());
+    return end.ok() ? absl::UnavailableError("it ended the stream without a welcome") : end;
+  }
   if (!order.has_welcome()) return absl::InternalError("its first order is not a welcome");
   RETURN_IF_ERROR(CheckProtocolVersion(order.welcome().protocol_version()));
   MutexLock lock(&mutex_);

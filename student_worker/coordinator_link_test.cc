@@ -183,10 +183,14 @@ TEST_F(CoordinatorLinkTest, RefusalsNameTheCoordinatorAndTheReason) {
   EXPECT_THAT(std::string(status.message()), HasSubstr("too old"));
   EXPECT_THAT(std::string(status.message()), HasSubstr(listening_.address));
   service_.script = [&](ServerStream* stream) {
+    v1::WorkerMessage hello;
+    stream->Read(&hello);
     Welcome(stream, kProtocolVersion + 1);
     return grpc::Status::OK;
   };
   EXPECT_EQ(Open().status().code(), absl::StatusCode::kFailedPrecondition);
+  service_.script = [&](ServerStream*) { return grpc::Status::OK; };
+  EXPECT_EQ(Open().status().code(), absl::StatusCode::kUnavailable);
 }
 
 TEST(CoordinatorLink, SaysThatNothingAnswers) {

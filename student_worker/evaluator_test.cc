@@ -78,7 +78,9 @@ TEST_F(EvaluatorTest, WritesEveryModelsProbabilitiesForEveryRecord) {
   auto reader = *corpus::Reader::Open(index);
   for (int language = 0; language < index->languages_size(); ++language) {
     for (int block = 0; block < index->languages(language).blocks_size(); ++block) {
-      for (corpus::Record& record : *reader->ReadBlock(language, block)) records[record.id] = std::move(record);
+      auto read = reader->ReadBlock(language, block);
+      EXPECT_TRUE(read.ok()) << read.status();
+      for (corpus::Record& record : *read) records[record.id] = std::move(record);
     }
   }
   auto predictions = evaluation::PredictionsReader::Open(folder_ + "/predictions.parquet");

@@ -93,13 +93,6 @@ TEST_F(TrainerTest, StopsAtAStepBoundaryWithACheckpoint) {
   EXPECT_EQ(latest.state->step, 5);
 }
 
-TEST_F(TrainerTest, NamesTheRecordWithoutALabel) {
-  WriteTinyCorpus(folder_, kRecords, /*unlabelled=*/17);
-  const auto done = Train(TinyTraining(folder_, 100), context_);
-  EXPECT_EQ(done.status().code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_THAT(std::string(done.status().message()), HasSubstr("'r17'"));
-}
-
 TEST_F(TrainerTest, RefusesALossWithoutATeacher) {
   WriteTinyCorpus(folder_, kRecords);
   auto assignment = TinyTraining(folder_, 10);
@@ -154,7 +147,8 @@ Trained TrainWithRanks(const std::string& root, int world_size) {
   std::set<std::string> digests;
   Trained trained;
   for (int rank = 0; rank < world_size; ++rank) {
-    const std::string line = ranks.ReadLine(rank);
+    std::string line = ranks.ReadLine(rank);
+    while (line.starts_with("[Gloo]")) line = ranks.ReadLine(rank);  // what Gloo says of its connections
     EXPECT_EQ(ranks.Wait(rank), 0) << line;
     digests.insert(line);
     std::ifstream trace(folder + "-trace-" + std::to_string(rank));

@@ -29,7 +29,9 @@ TrainingStep::TrainingStep(const v1::Job& job, const models::Model& model, colle
 
 absl::StatusOr<double> TrainingStep::Run(const Batch& batch) {
   try {
-    return RunOrThrow(batch);
+    absl::StatusOr<double> loss = RunOrThrow(batch);
+    if (!loss.ok()) return Annotate(loss.status(), absl::StrCat("step ", batch.step));
+    return loss;
   } catch (const c10::Error& error) {
     return absl::InternalError(absl::StrCat("step ", batch.step, ": ", error.what_without_backtrace()));
   }

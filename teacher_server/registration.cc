@@ -37,11 +37,7 @@ Registration::Registration(Options options, Load load, Ended ended)
       }) {}
 
 Registration::~Registration() {
-  {
-    MutexLock lock(&mutex_);
-    leaving_ = true;
-    changed_.NotifyAll();
-  }
+  Tell(&leaving_);
   context_.TryCancel();
   thread_.join();
 }
@@ -57,14 +53,37 @@ absl::Status Registration::Run() {
   hello.mutable_hello()->set_pid(getpid());
   Send(hello);
   std::thread heartbeats([this] { Heartbeats(); });
-  const absl::Status status = Obey();
-  {
+  const std::optional<absl::Status> ordered = Obey();
+  Tell(&over_);
+  heartbeats.join();  // from here on this thread alone uses the stream
+  if (ordered.has_value()) SayGoodbye();
+  const grpc::Status end = stream_->Finish();
+  if (ordered.has_value()) return *ordered;
+  return absl::UnavailableError(absl::StrCat("the coordinator at ", options_.coordinator,
+                                             " is lost: ", end.ok() ? "it closed the stream" : end.error_message()));
+}
+
+void Registration::Tell(bool* flag) {
+  MutexLock lock(&mutex_);
+  *flag = true;
+  changed_.NotifyAll();
+}
+
+void Registration::SayGoodbye() {
+  stream_->WritesDone();
+  std::thread impatience([this] {
+    const auto end = std::chrono::steady_clock::now() + milliseconds(options_.goodbye_ms);
     MutexLock lock(&mutex_);
-    over_ = true;
-    changed_.NotifyAll();
+    while (!closed_ && std::chrono::steady_clock::now() < end) {
+      changed_.WaitFor(&mutex_, end - std::chrono::steady_clock::now());
+    }
+    if (!closed_) context_.TryCancel();
+  });
+  v1::TeacherOrder ignored;
+  while (stream_->Read(&ignored)) {
   }
-  heartbeats.join();
-  return status;
+  Tell(&closed_);
+  impatience.join();
 }
 
 absl::Status Registration::WaitForCoordinator() {
@@ -80,25 +99,14 @@ absl::Status Registration::WaitForCoordinator() {
   return absl::OkStatus();
 }
 
-absl::Status Registration::Obey() {
+std::optional<absl::Status> Registration::Obey() {
   v1::TeacherOrder order;
   bool stop = false;
-  while (!stop && stream_->Read(&order)) {
+  while (stream_->Read(&order)) {
     const absl::Status status = CarryOut(order, &stop);
-    if (status.ok()) continue;
-    context_.TryCancel();
-    stream_->Finish();
-    return status;
+    if (stop || !status.ok()) return status;
   }
-  stream_->WritesDone();
-  if (stop) {
-    context_.TryCancel();  // the coordinator may have more to say; nobody listens
-    stream_->Finish();
-    return absl::OkStatus();
-  }
-  const grpc::Status end = stream_->Finish();
-  return absl::UnavailableError(absl::StrCat("the coordinator at ", options_.coordinator,
-                                             " is lost: ", end.ok() ? "it closed the stream" : end.error_message()));
+  return std::nullopt;
 }
 
 absl::Status Registration::CarryOut(const v1::TeacherOrder& order, bool* stop) {

@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 
@@ -29,6 +30,8 @@ class Registration {
     int64_t heartbeat_ms = 1'000;
     // Time to reach the coordinator at first. Milliseconds.
     int64_t connect_ms = 60'000;
+    // Time that the coordinator has to take in the last message and close its side. Milliseconds.
+    int64_t goodbye_ms = 2'000;
   };
   // Loads and serves a package; its digest.
   using Load = std::function<absl::StatusOr<std::string>(const std::string& package)>;
@@ -45,7 +48,11 @@ class Registration {
 
   absl::Status Run();
   absl::Status WaitForCoordinator();
-  absl::Status Obey();
+  // How an order ended it; nothing when the stream broke.
+  std::optional<absl::Status> Obey();
+  // Lets the coordinator read what was said last: cancelling the call would drop what is still on its way.
+  void SayGoodbye();
+  void Tell(bool* flag);
   absl::Status CarryOut(const v1::TeacherOrder& order, bool* stop);
   absl::Status LoadPackage(const std::string& package);
   void Heartbeats();
@@ -65,6 +72,7 @@ class Registration {
   CondVar changed_;
   bool leaving_ ABSL_GUARDED_BY(mutex_) = false;  // this is being destroyed
   bool over_ ABSL_GUARDED_BY(mutex_) = false;     // no more heartbeats
+  bool closed_ ABSL_GUARDED_BY(mutex_) = false;   // the coordinator has closed its side
 
   std::thread thread_;  // last: starts when everything else is there
 };

@@ -114,6 +114,37 @@ TEST(RegistrationTest, AFailedLoadIsReportedAndEnds) {
   EXPECT_EQ(report.failed().message(), "model.safetensors is torn");
 }
 
+// What was said last arrives even when it is said in the moment of leaving.
+TEST(RegistrationTest, TheReasonIsNeverLost) {
+  for (int i = 0; i < 200; ++i) {
+    v1::TeacherMessage report;
+    EndUnder(
+        [&](Stream& stream) {
+          Next(stream);
+          Load(stream);
+          report = Next(stream);
+          return grpc::Status::OK;
+        },
+        [](const std::string&) { return absl::DataLossError("torn"); });
+    ASSERT_EQ(report.failed().message(), "torn") << i;
+  }
+}
+
+TEST(RegistrationTest, ACoordinatorThatDoesNotCloseIsNotWaitedFor) {
+  std::promise<void> over;
+  ScriptedCoordinator coordinator([&](Stream& stream) {
+    Stop(stream);
+    over.get_future().wait();
+    return grpc::Status::OK;
+  });
+  Registration::Options options = OptionsFor(coordinator.address());
+  options.goodbye_ms = 10;
+  std::promise<absl::Status> ended;
+  Registration registration(options, LoadOk, [&](absl::Status why) { ended.set_value(std::move(why)); });
+  EXPECT_TRUE(ended.get_future().get().ok());
+  over.set_value();
+}
+
 TEST(RegistrationTest, ALostCoordinatorEnds) {
   struct Case {
     Script script;

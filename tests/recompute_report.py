@@ -46,7 +46,7 @@ def recompute(predictions: Path, labels: list[str]) -> dict[str, Any]:
     return {"languages": languages, "mean": mean}
 
 
-def differences(reported: Any, recomputed: Any, place: str = "") -> list[str]:  # noqa: ANN401
+def differences(reported: Any, recomputed: Any, place: str = "") -> list[str]:
     """Every place where the two disagree, in keys or in numbers."""
     if isinstance(reported, dict) and isinstance(recomputed, dict):
         found = [f"{place}.{key}: only on one side" for key in reported.keys() ^ recomputed.keys()]

@@ -73,9 +73,7 @@ def inputs() -> Iterator[Case]:
         return {"name": name, "classes": classes, "student": student, "teacher": teacher, "gold": gold}
 
     def drawn(name: str, rows: int, classes: int, scale: float) -> Case:
-        return case(
-            name, draw(generator, rows, classes, scale), draw(generator, rows, classes, scale), classes
-        )
+        return case(name, draw(generator, rows, classes, scale), draw(generator, rows, classes, scale), classes)
 
     yield drawn("usual", 7, 10, 2.0)
     yield drawn("one row", 1, 10, 2.0)
