@@ -9,10 +9,10 @@
 #include "absl/strings/string_view.h"
 
 // Leaves the function with the status of `expr` when it is not OK.
-#define RETURN_IF_ERROR(expr)                                \
-  do {                                                       \
-    ::absl::Status polystill_status_ = (expr);               \
-    if (!polystill_status_.ok()) return polystill_status_;   \
+#define RETURN_IF_ERROR(expr)                              \
+  do {                                                     \
+    ::absl::Status polystill_status_ = (expr);             \
+    if (!polystill_status_.ok()) return polystill_status_; \
   } while (false)
 
 #define POLYSTILL_CONCAT_INNER(a, b) a##b
@@ -20,9 +20,9 @@
 
 // ASSIGN_OR_RETURN(auto value, Function()): the value, or leaves the function with the status.
 #define ASSIGN_OR_RETURN(lhs, expr) ASSIGN_OR_RETURN_IMPL(POLYSTILL_CONCAT(polystill_statusor_, __LINE__), lhs, expr)
-#define ASSIGN_OR_RETURN_IMPL(statusor, lhs, expr)    \
-  auto statusor = (expr);                             \
-  if (!statusor.ok()) return statusor.status();       \
+#define ASSIGN_OR_RETURN_IMPL(statusor, lhs, expr) \
+  auto statusor = (expr);                          \
+  if (!statusor.ok()) return statusor.status();    \
   lhs = std::move(statusor).value()
 
 namespace polystill {

@@ -70,7 +70,7 @@ v1::Optimizer TinyOptimizer() {
 
 }  // namespace
 
-void WriteTinyCorpus(const std::string& folder, int records, int unlabelled) {
+void WriteTinyCorpus(const std::string& folder, int records) {
   arrow::StringBuilder id, language, label;
   auto values = std::make_shared<arrow::Int64Builder>();
   arrow::ListBuilder ids(arrow::default_memory_pool(), values);
@@ -78,7 +78,7 @@ void WriteTinyCorpus(const std::string& folder, int records, int unlabelled) {
     const int label_index = static_cast<int>(CombineKey(1, i) % 2);
     Check(id.Append(absl::StrCat("r", i)));
     Check(language.Append(kLanguages[i % 3]));
-    Check(i == unlabelled ? label.AppendNull() : label.Append(kClasses[label_index]));
+    Check(label.Append(kClasses[label_index]));
     Check(ids.Append());
     for (int k = 0; k < kIdsPerRecord; ++k) {
       const bool other_half = CombineKey(2, i, k) % 8 == 0;

@@ -15,8 +15,8 @@ namespace polystill::student_worker {
 inline constexpr int kTinyVocabulary = 64;
 
 // Writes folder/corpus.parquet: records "r0", "r1", ... in turn of de, fr and ja; classes "low" and "high" by the half
-// of the vocabulary that most of their ids are from; `unlabelled`: the number of a record without a label, -1 for none.
-void WriteTinyCorpus(const std::string& folder, int records, int unlabelled = -1);
+// of the vocabulary that most of their ids are from.
+void WriteTinyCorpus(const std::string& folder, int records);
 
 // Its records, with labels and the ids of the text side.
 v1::Selection TinySelection(const std::string& folder);

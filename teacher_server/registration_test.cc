@@ -118,7 +118,7 @@ TEST(RegistrationTest, AFailedLoadIsReportedAndEnds) {
 TEST(RegistrationTest, TheReasonIsNeverLost) {
   for (int i = 0; i < 200; ++i) {
     v1::TeacherMessage report;
-    EndUnder(
+    const absl::Status end = EndUnder(
         [&](Stream& stream) {
           Next(stream);
           Load(stream);
@@ -126,6 +126,7 @@ TEST(RegistrationTest, TheReasonIsNeverLost) {
           return grpc::Status::OK;
         },
         [](const std::string&) { return absl::DataLossError("torn"); });
+    EXPECT_TRUE(absl::IsDataLoss(end)) << end;
     ASSERT_EQ(report.failed().message(), "torn") << i;
   }
 }

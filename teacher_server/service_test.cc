@@ -481,7 +481,13 @@ TEST_F(ServiceTest, ACallerThatDoesNotReadIsNotReadFrom) {
   constexpr int kRequests = 20'000;
   grpc::ClientContext context;
   context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(2));
-  auto stream = stub_->LabelStream(&context);
+  // A small fixed window for what the server sends, so that it fills after some hundred errors.
+  grpc::ChannelArguments arguments;
+  arguments.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
+  arguments.SetInt(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, 65'536);
+  const auto narrow = v1::TeacherService::NewStub(
+      grpc::CreateCustomChannel(listening_.address, grpc::InsecureChannelCredentials(), arguments));
+  auto stream = narrow->LabelStream(&context);
   v1::LabelStreamRequest message;
   message.mutable_open()->set_protocol_version(kProtocolVersion);
   stream->Write(message);

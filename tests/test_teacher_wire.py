@@ -21,7 +21,18 @@ def messages(tmp_path_factory: pytest.TempPathFactory) -> object:
     """polystill.v1's teacher messages, generated from proto/ by Google's Python compiler."""
     out = tmp_path_factory.mktemp("generated")
     protos = sorted(str(p) for p in (REPO / "proto" / "polystill" / "v1").glob("*.proto"))
-    assert protoc.main(["protoc", f"-I{REPO / 'proto'}", f"-I{Path(protoc.__file__).parent / '_proto'}", f"--python_out={out}", *protos]) == 0
+    assert (
+        protoc.main(
+            [
+                "protoc",
+                f"-I{REPO / 'proto'}",
+                f"-I{Path(protoc.__file__).parent / '_proto'}",
+                f"--python_out={out}",
+                *protos,
+            ]
+        )
+        == 0
+    )
     sys.path.insert(0, str(out))
     from polystill.v1 import teacher_pb2  # type: ignore[import-not-found]
 
@@ -32,7 +43,9 @@ def messages(tmp_path_factory: pytest.TempPathFactory) -> object:
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A teacher package trained on the sample."""
     folder = tmp_path_factory.mktemp("package")
-    spec = write_spec(folder / "run.yaml", student__epochs=0.1, student__workers=1, teachers__0__replicas=1, baselines=[])
+    spec = write_spec(
+        folder / "run.yaml", student__epochs=0.1, student__workers=1, teachers__0__replicas=1, baselines=[]
+    )
     return run(folder / "train", spec, workers=1, replicas=1) / "models" / "teacher-english"
 
 

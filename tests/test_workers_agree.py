@@ -62,7 +62,9 @@ def steps_of(folder: Path, workers: int) -> dict[int, list[str]]:
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A teacher package, trained once for all cases."""
     folder = tmp_path_factory.mktemp("teacher")
-    spec = write_spec(folder / "run.yaml", student__epochs=0.1, student__workers=1, teachers__0__replicas=1, baselines=[])
+    spec = write_spec(
+        folder / "run.yaml", student__epochs=0.1, student__workers=1, teachers__0__replicas=1, baselines=[]
+    )
     return run(folder, spec, workers=1, replicas=1) / "models" / "teacher-english"
 
 
