@@ -8,6 +8,7 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <torch/csrc/jit/api/module.h>
+#include <unistd.h>
 
 #include <cstring>
 #include <filesystem>
@@ -60,8 +61,8 @@ class ServerTest : public testing::Test {
  protected:
   void SetUp() override {
     at::set_num_threads(1);
-    folder_ =
-        absl::StrCat(testing::TempDir(), "server_test-", testing::UnitTest::GetInstance()->current_test_info()->name());
+    folder_ = absl::StrCat(testing::TempDir(), "server_test-",
+                           testing::UnitTest::GetInstance()->current_test_info()->name(), "-", getpid());
     fs::remove_all(folder_);
     fs::create_directories(folder_);
   }
