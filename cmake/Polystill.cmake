@@ -1,6 +1,6 @@
 # One target a folder. polystill_library(NAME SOURCES ... LINK ...) makes the static library polystill_NAME;
 # polystill_binary(NAME SOURCES ... LINK ...) makes an installed program; polystill_test(NAME SOURCES ... LINK ...) makes
-# a GoogleTest program whose cases ctest knows one by one.
+# the GoogleTest program NAME_test, whose cases ctest knows one by one.
 
 add_library(polystill_options INTERFACE)
 target_include_directories(polystill_options INTERFACE ${CMAKE_SOURCE_DIR})
@@ -25,9 +25,9 @@ endfunction()
 
 function(polystill_test name)
   cmake_parse_arguments(ARG "" "" "SOURCES;LINK" ${ARGN})
-  add_executable(${name} ${ARG_SOURCES})
-  target_link_libraries(${name} PRIVATE ${ARG_LINK} polystill_options GTest::gmock GTest::gtest GTest::gtest_main)
-  set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/test)
-  gtest_discover_tests(${name} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR} DISCOVERY_TIMEOUT 60
+  add_executable(${name}_test ${ARG_SOURCES})
+  target_link_libraries(${name}_test PRIVATE ${ARG_LINK} polystill_options GTest::gmock GTest::gtest GTest::gtest_main)
+  set_target_properties(${name}_test PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/test)
+  gtest_discover_tests(${name}_test WORKING_DIRECTORY ${CMAKE_SOURCE_DIR} DISCOVERY_TIMEOUT 60
                        PROPERTIES TIMEOUT 300)
 endfunction()

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
+#include "runtime/counter_rng.h"
 #include "runtime/yaml_proto.h"
 
 namespace polystill::coordinator {
@@ -96,6 +97,10 @@ PlannedJob TeacherJob(const v1::RunSpec& spec, const v1::Teacher& teacher) {
   const v1::TeacherTraining& train = teacher.train();
   PlannedJob planned = MakeTraining(spec, absl::StrCat("teacher:", teacher.name()), train.model(), teacher.reads(),
                                     train.optimizer(), train.batch_size());
+  // Draws of its own, so that "no_teacher", which learns from the same records, is a second training and not a copy.
+  const uint64_t seed = CombineKey(spec.seed(), NameWord(planned.job.name()));
+  planned.job.set_seed(seed);
+  planned.job.mutable_plan()->set_seed(seed);
   *planned.job.add_losses() = TaskLoss();
   planned.selection = MakeSelection(spec, train.where(), teacher.reads(), true);
   planned.epochs = train.epochs();

@@ -89,9 +89,7 @@ TEST(PlanJobs, TeacherLearnsFromItsOwnRecords) {
   EXPECT_EQ(teacher.job.plan().batch_size(), 16);
   EXPECT_EQ(teacher.job.plan().mixture().kind(), v1::Mixture::KIND_PROPORTIONAL);
   EXPECT_EQ(teacher.job.plan().algorithm(), 1);
-  EXPECT_EQ(teacher.job.plan().seed(), 7u);
   EXPECT_EQ(teacher.job.plan().shuffle_window(), 65536);
-  EXPECT_EQ(teacher.job.seed(), 7u);
   EXPECT_EQ(teacher.job.package(), "/run/models/teacher-english");
   EXPECT_EQ(teacher.job.checkpoints(), "/run/checkpoints/teacher-english");
   EXPECT_EQ(teacher.job.model_name(), "english");
@@ -162,6 +160,15 @@ TEST(PlanJobs, NoTeacherIsTheStudentOnTheTeachersRecords) {
   EXPECT_EQ(none.epochs, 6.0);
   EXPECT_THAT(LossKinds(none.job), ElementsAre(v1::LOSS_KIND_TASK));
   EXPECT_TRUE(MessageDifferencer::Equals(none.selection, Find(jobs, "teacher:english").selection));
+}
+
+TEST(PlanJobs, EveryTrainingButATeachersHasTheRunsSeed) {
+  for (const PlannedJob& planned : PlanJobs(Spec())) {
+    if (planned.job.kind() != v1::Job::KIND_TRAIN) continue;
+    const bool teacher = planned.job.name() == "teacher:english";
+    EXPECT_EQ(planned.job.seed() == 7u, !teacher) << planned.job.name();
+    EXPECT_EQ(planned.job.plan().seed(), planned.job.seed()) << planned.job.name();
+  }
 }
 
 TEST(PlanJobs, GoldIsTheStudentOnItsOwnLabels) {

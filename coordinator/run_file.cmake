@@ -3,6 +3,3 @@ polystill_library(run_file
   SOURCES ${CMAKE_CURRENT_LIST_DIR}/jobs.cc ${CMAKE_CURRENT_LIST_DIR}/run_file.cc
           ${CMAKE_CURRENT_LIST_DIR}/run_file_rules.cc
   LINK polystill_proto polystill_runtime absl::status absl::statusor absl::strings)
-foreach(name jobs run_file)
-  polystill_test(${name}_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/${name}_test.cc LINK polystill_run_file)
-endforeach()
