@@ -19,7 +19,7 @@ from recipes.package_topics.apt_lists import AptLists, FetchError
 from recipes.package_topics.descriptions import Package, read_descriptions, read_packages
 from recipes.package_topics.progress import ProgressBar
 from recipes.package_topics.records import Record
-from recipes.package_topics.topics import TASKS, TOPIC10, labels_by_section
+from recipes.package_topics.topics import TASKS, TOPIC10, labeller
 
 REPO = Path(__file__).resolve().parent.parent
 SECTIONS = ("net", "devel", "science", "x11", "admin", "text", "games", "sound", "fonts", "graphics", "libs")
@@ -119,8 +119,28 @@ def test_mostly_english_translations(translation: str, mostly_english: bool) -> 
 def test_duplicates_and_packages_without_a_topic_are_dropped() -> None:
     packages = [Package(name, name, section, "1") for name, section in [("a", "net"), ("b", "net"), ("c", "libs")]]
     english = {package.key: "the same\ntext" for package in packages}
-    entries = records.select_entries(packages, english, labels_by_section("topic10"))
+    entries = records.select_entries(packages, english, labeller("topic10"))
     assert [(entry.package.name, entry.label) for entry in entries] == [("a", "net")]
+
+
+@pytest.mark.parametrize(
+    ("tags", "label"),
+    [
+        ("implemented-in::c, role::program,\n use::editing", "program"),
+        ("role::app-data, role::data", "data"),
+        ("role::program, role::plugin", None),
+        ("role::program, role::metapackage", None),
+        ("role::TODO, role::shared-lib", "shared-lib"),
+        ("role::dummy", None),
+        ("", None),
+    ],
+)
+def test_one_role_is_a_label(tmp_path: Path, tags: str, label: str | None) -> None:
+    lists = tmp_path / "Packages"
+    tag_field = f"Tag: {tags}\n" if tags else ""
+    lists.write_text(f"Package: a\nSection: utils\n{tag_field}Description-md5: 1\n\n")
+    (package,) = read_packages(lists)
+    assert labeller("role6")(package) == label
 
 
 def test_each_section_has_one_topic() -> None:

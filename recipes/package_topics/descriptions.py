@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +16,14 @@ class Package:
     source: str
     section: str
     description_md5: str
+    roles: frozenset[str] = frozenset()  # of Debian's tags
 
     @property
     def key(self) -> Key:
         return self.name, self.description_md5
+
+
+ROLE = re.compile(r"\brole::([a-z-]+)")
 
 
 def stanzas(path: Path) -> Iterator[dict[str, str]]:
@@ -47,7 +52,8 @@ def read_packages(path: Path) -> list[Package]:
         name = fields["Package"]
         source = fields.get("Source", name).split(" ")[0]
         section = fields.get("Section", "").rpartition("/")[2]
-        packages.setdefault(name, Package(name, source, section, fields.get("Description-md5", "")))
+        roles = frozenset(ROLE.findall(fields.get("Tag", "")))
+        packages.setdefault(name, Package(name, source, section, fields.get("Description-md5", ""), roles))
     return [packages[name] for name in sorted(packages)]
 
 

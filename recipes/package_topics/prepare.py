@@ -22,7 +22,7 @@ from recipes.package_topics.records import (
     select_entries,
     translated_records,
 )
-from recipes.package_topics.topics import TASKS, labels_by_section
+from recipes.package_topics.topics import TASKS, labeller
 
 HERE = Path(__file__).resolve().parent
 SAMPLE = HERE / "sample"
@@ -39,7 +39,7 @@ def recipe_digest() -> dict[str, str]:
 
 def make_corpus(lists: AptLists, task: str, progress: ProgressBar) -> dict[str, list[Record]]:
     english = read_descriptions(lists.translations[SOURCE_LANGUAGE], SOURCE_LANGUAGE)
-    entries = select_entries(read_packages(lists.packages), english, labels_by_section(task))
+    entries = select_entries(read_packages(lists.packages), english, labeller(task))
     corpus = {SOURCE_LANGUAGE: list(english_records(entries))}
     for number, language in enumerate(TARGET_LANGUAGES, start=1):
         translations = read_descriptions(lists.translations[language], language)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from recipes.package_topics import SOURCE_LANGUAGE
@@ -29,7 +29,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Entry:
-    """A package that has a topic, with its English description."""
+    """A package that has a label, with its English description."""
 
     package: Package
     label: str
@@ -81,12 +81,14 @@ def is_mostly_english(translation: str, english: str) -> bool:
     return 2 * same > len(paragraphs) or fold(translation) == fold(english)
 
 
-def select_entries(packages: Iterable[Package], english: Mapping[Key, str], labels: Mapping[str, str]) -> list[Entry]:
-    """Packages with a topic, less transitional ones and all but the first of those with the same description."""
+def select_entries(
+    packages: Iterable[Package], english: Mapping[Key, str], label_of: Callable[[Package], str | None]
+) -> list[Entry]:
+    """Packages with a label, less transitional ones and all but the first of those with the same description."""
     seen: set[str] = set()
     entries = []
     for package in packages:
-        label = labels.get(package.section)
+        label = label_of(package)
         description = english.get(package.key)
         if label is None or description is None or is_transitional(description):
             continue
