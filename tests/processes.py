@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +15,8 @@ REPO = Path(__file__).resolve().parent.parent
 BIN = Path(os.environ.get("POLYSTILL_BIN", REPO / "build" / "release" / "bin"))
 SAMPLE = REPO / "recipes" / "package_topics" / "sample.yaml"
 PATIENCE_SECONDS = 120
+# For `unshare`: root needs no user namespace (and in a chroot may not make one), others are root in one of their own.
+AS_ROOT = [] if os.geteuid() == 0 else ["--map-root-user"]
 
 
 def wait_for_file(path: Path, process: subprocess.Popen[bytes], seconds: float = 60) -> str:
@@ -54,13 +57,14 @@ class Cluster:
         for process in self.processes.values():
             process.wait()
 
-    def start(self, name: str, program: str, *arguments: str) -> subprocess.Popen[bytes]:
+    def start(self, name: str, program: str, *arguments: str, on: Sequence[str] = ()) -> subprocess.Popen[bytes]:
+        """`on`: what a host of hosts.py writes before its commands."""
         with (self.folder / f"{name}.log").open("wb") as log:
-            process = subprocess.Popen([str(BIN / program), *arguments], stdout=log, stderr=log, cwd=REPO)
+            process = subprocess.Popen([*on, str(BIN / program), *arguments], stdout=log, stderr=log, cwd=REPO)
         self.processes[name] = process
         return process
 
-    def start_coordinator(self, *arguments: str) -> subprocess.Popen[bytes]:
+    def start_coordinator(self, *arguments: str, on: Sequence[str] = ()) -> subprocess.Popen[bytes]:
         address_file = self.folder / "coordinator.address"
         settings = [word for setting in self.settings for word in ("--set", setting)]
         process = self.start(
@@ -72,22 +76,19 @@ class Cluster:
             str(address_file),
             *settings,
             *arguments,
+            on=on,
         )
         self.address = wait_for_file(address_file, process)
         return process
 
-    def start_teacher(self, teacher: str, index: int = 0) -> subprocess.Popen[bytes]:
-        return self.start(
-            f"teacher-{teacher}-{index}",
-            "polystill-teacher",
-            "--coordinator",
-            self.address,
-            "--teacher",
-            teacher,
-        )
+    def start_teacher(
+        self, teacher: str, index: int = 0, *arguments: str, on: Sequence[str] = ()
+    ) -> subprocess.Popen[bytes]:
+        words = ["--coordinator", self.address, "--teacher", teacher, *arguments]
+        return self.start(f"teacher-{teacher}-{index}", "polystill-teacher", *words, on=on)
 
-    def start_student(self, index: int, *arguments: str) -> subprocess.Popen[bytes]:
-        return self.start(f"student-{index}", "polystill-student", "--coordinator", self.address, *arguments)
+    def start_student(self, index: int, *arguments: str, on: Sequence[str] = ()) -> subprocess.Popen[bytes]:
+        return self.start(f"student-{index}", "polystill-student", "--coordinator", self.address, *arguments, on=on)
 
     def wait(self, name: str, seconds: float = PATIENCE_SECONDS) -> int:
         try:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from processes import BIN, REPO, SAMPLE
+from processes import AS_ROOT, BIN, REPO, SAMPLE
 
 FAILED, WRONG_USAGE = 1, 2
 
@@ -38,7 +38,7 @@ def test_full_disk(tmp_path: Path) -> None:
         str(SAMPLE),
         "--set",
         f"output={disk}/run",
-        prefix=("unshare", "--map-root-user", "--mount", "sh", "-c", script),
+        prefix=("unshare", *AS_ROOT, "--mount", "sh", "-c", script),
     )
     assert result.returncode == FAILED, said(result)
     assert "disk full" in said(result) or "No space left" in said(result), said(result)
