@@ -25,9 +25,11 @@ constexpr char kFooter[] =
     "  polystill run run.yaml                        runs it on this machine\n"
     "  polystill run run.yaml --set student.epochs=2 --set output=runs/short\n"
     "  polystill predict --student runs/short --text 'a text'                      asks what came out of it\n"
-    "  polystill coordinator --spec run.yaml --listen 0.0.0.0:7000 --insecure      on a cluster: one coordinator,\n"
-    "  polystill teacher --coordinator HOST:7000 --teacher NAME                    teacher servers\n"
-    "  polystill student --coordinator HOST:7000                                   and student workers\n"
+    "On a cluster: one coordinator, teacher servers and student workers\n"
+    "  polystill coordinator --spec run.yaml --listen 0.0.0.0:7000 --advertise HEAD-NODE --insecure\n"
+    "  polystill teacher --coordinator HEAD-NODE:7000 --teacher NAME --listen 0.0.0.0:0 --advertise $(hostname) \\\n"
+    "      --insecure\n"
+    "  polystill student --coordinator HEAD-NODE:7000\n"
     "\n"
     "Exit codes: 0 fine, 1 the run failed, 2 wrong usage or run file, 130 interrupted.";
 

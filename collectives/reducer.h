@@ -25,8 +25,8 @@ class Reducer {
 
   // A collective. Every rank calls it, with a `loss` (a scalar) that depends on every parameter, even if by zeros
   // alone. On OK each parameter's grad() is the sum over the ranks, not the mean, and every bucket was reduced whole.
-  // On an error (UNAVAILABLE: a peer; INTERNAL: a parameter without a gradient) the gradients must not be applied, and
-  // this object and the group are of no use any more.
+  // On an error (ABORTED: a peer; INTERNAL: a parameter without a gradient, or this rank's own backward pass) the
+  // gradients must not be applied, and this object and the group are of no use any more.
   absl::Status Backward(const at::Tensor& loss);
 
   int buckets() const;

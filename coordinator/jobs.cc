@@ -149,7 +149,6 @@ PlannedJob EvaluateJob(const v1::RunSpec& spec) {
   planned.job = MakeJob(spec, "evaluate", v1::Job::KIND_EVALUATE);
   planned.selection = MakeSelection(spec, spec.evaluate().where(), spec.student().reads(), true);
   *planned.selection.mutable_languages() = spec.student().languages().targets();
-  *planned.job.mutable_selection() = planned.selection;
   planned.job.set_predictions(absl::StrCat(spec.output(), "/predictions.parquet"));
   const auto add = [&](const std::string& name, const std::string& package) {
     v1::EvaluatedModel* model = planned.job.add_models();

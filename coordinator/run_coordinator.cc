@@ -24,6 +24,7 @@
 #include "coordinator/stages.h"
 #include "coordinator/state_store.h"
 #include "models/package_manifest.h"
+#include "runtime/address.h"
 #include "runtime/files.h"
 #include "runtime/rpc.h"
 #include "runtime/status.h"
@@ -43,8 +44,6 @@ sigset_t StopSignals() {
   sigaddset(&signals, SIGTERM);
   return signals;
 }
-
-std::string HostOf(const std::string& address) { return address.substr(0, address.rfind(':')); }
 
 // What a run reads, and must not delete.
 std::vector<RunFolder::Input> InputsOf(const v1::RunSpec& spec) {

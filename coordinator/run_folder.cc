@@ -23,34 +23,58 @@ bool IsModelName(const std::string& name) {
   return name == "distilled" || name == "no_teacher" || name == "gold" || absl::StartsWith(name, "teacher-");
 }
 
+absl::StatusOr<bool> Exists(const fs::path& path) {
+  std::error_code error;
+  const bool exists = fs::exists(path, error);
+  if (error) return FileError(error.value(), path.string(), "look at");
+  return exists;
+}
+
+absl::Status AddOwnFolders(const fs::path& folder, std::vector<fs::path>* own) {
+  std::error_code error;
+  fs::directory_iterator entry(folder, error);
+  if (error == std::errc::no_such_file_or_directory) return absl::OkStatus();
+  while (!error && entry != fs::directory_iterator()) {
+    if (IsModelName(entry->path().filename().string())) own->push_back(entry->path());
+    entry.increment(error);
+  }
+  return error ? FileError(error.value(), folder.string(), "list") : absl::OkStatus();
+}
+
 // What a run writes, as far as it is there. Logs belong to whoever started the processes.
-std::vector<fs::path> OwnFiles(const fs::path& folder) {
+absl::StatusOr<std::vector<fs::path>> OwnFiles(const fs::path& folder) {
   std::vector<fs::path> own;
   const std::string state = kStateFile;
   for (const std::string& name :
        {state, state + "-wal", state + "-shm", std::string(kSpecFile), std::string(kReportFile),
         std::string("predictions.parquet"), std::string("tokenizer/tokenizer.model")}) {
-    if (fs::exists(folder / name)) own.push_back(folder / name);
+    ASSIGN_OR_RETURN(const bool exists, Exists(folder / name));
+    if (exists) own.push_back(folder / name);
   }
-  for (const char* kind : {"models", "checkpoints"}) {
-    std::error_code missing;
-    for (const auto& entry : fs::directory_iterator(folder / kind, missing)) {
-      if (IsModelName(entry.path().filename().string())) own.push_back(entry.path());
-    }
-  }
+  for (const char* kind : {"models", "checkpoints"}) RETURN_IF_ERROR(AddOwnFolders(folder / kind, &own));
   return own;
 }
 
-bool Contains(const fs::path& outer, const fs::path& inner) {
-  const fs::path a = fs::weakly_canonical(outer), b = fs::weakly_canonical(inner);
+absl::StatusOr<fs::path> Canonical(const fs::path& path) {
+  std::error_code error;
+  fs::path canonical = fs::weakly_canonical(path, error);
+  if (error) return FileError(error.value(), path.string(), "resolve");
+  return canonical;
+}
+
+absl::StatusOr<bool> Contains(const fs::path& outer, const fs::path& inner) {
+  ASSIGN_OR_RETURN(const fs::path a, Canonical(outer));
+  ASSIGN_OR_RETURN(const fs::path b, Canonical(inner));
   return std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first == a.end();
 }
 
 absl::Status DeleteOwnFiles(const std::string& folder, const std::vector<RunFolder::Input>& inputs) {
-  const std::vector<fs::path> own = OwnFiles(folder);
+  ASSIGN_OR_RETURN(const std::vector<fs::path> own, OwnFiles(folder));
   for (const fs::path& file : own) {
     for (const RunFolder::Input& input : inputs) {
-      if (input.path.empty() || !Contains(file, input.path)) continue;
+      if (input.path.empty()) continue;
+      ASSIGN_OR_RETURN(const bool contains, Contains(file, input.path));
+      if (!contains) continue;
       return absl::InvalidArgumentError(absl::StrCat("--overwrite would delete ", file.string(), ", which ", input.key,
                                                      " reads (", input.path, "); choose another output"));
     }
@@ -77,7 +101,8 @@ absl::StatusOr<RunFolder> RunFolder::Open(const std::string& path, bool overwrit
                                                  ": another run works in this folder; choose another output, or stop "
                                                  "that one"));
   }
-  if (!fs::exists(folder.PathOf(kStateFile))) return folder;
+  ASSIGN_OR_RETURN(const bool holds_run, Exists(folder.PathOf(kStateFile)));
+  if (!holds_run) return folder;
   if (!overwrite) {
     return absl::AlreadyExistsError(
         absl::StrCat(path, ": holds an earlier run; choose another output, or delete that run with --overwrite"));

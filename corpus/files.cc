@@ -11,6 +11,7 @@
 #include "corpus/arrow_status.h"
 #include "runtime/sha256.h"
 #include "runtime/status.h"
+#include "runtime/utf8.h"
 
 namespace polystill::corpus {
 namespace {
@@ -77,6 +78,11 @@ absl::StatusOr<std::vector<SourceFile>> ListFiles(const std::string& path) {
   std::vector<SourceFile> files;
   for (const FileInfo& found : infos) {
     ASSIGN_OR_RETURN(const std::string name, NameOf(*file_system, found.path()));
+    // The index, a protobuf message, holds the names.
+    if (!IsUtf8(name)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(EscapeUnlessUtf8(name), ": the name of this file is not UTF-8; rename it"));
+    }
     files.push_back({name, found.size(), *FormatOf(found.base_name()), file_system, found.path()});
   }
   return files;

@@ -47,9 +47,8 @@ struct RunFacts {
 // Computes the table from the file of predictions and writes report.json, atomically:
 //
 //   run          name of the run
-//   languages    LANGUAGE -> {records, MODEL: {accuracy, macro_f1}, ...}; {without_gold: n} where n records have no
-//   gold
-//                label: they are predicted, but not counted in `records` and in no metric
+//   languages    LANGUAGE -> {records, MODEL: {accuracy, macro_f1}, ...}; {without_gold: n} where n records lack a
+//                gold label: they are predicted, but not counted in `records` and in no metric
 //   mean         {records: sum, MODEL: {accuracy, macro_f1}}: unweighted over the languages
 //   labels       {classes, count, bytes, codec}
 //   teacher      {name, package, digest, parameters, reads}; null without one

@@ -46,8 +46,8 @@ absl::StatusOr<std::vector<std::string>> TextsOf(const arrow::Array& array, int6
   std::vector<std::string> texts;
   for (int64_t i = 0; i < array.length(); ++i) {
     if (array.IsNull(i)) {
-      return absl::InvalidArgumentError(absl::StrCat(options.input, ": row ", first_row + i, ": column '",
-                                                     options.text_column, "' is null"));
+      return absl::InvalidArgumentError(
+          absl::StrCat(options.input, ": row ", first_row + i, ": column '", options.text_column, "' is null"));
     }
     texts.emplace_back(array.type_id() == arrow::Type::STRING
                            ? static_cast<const arrow::StringArray&>(array).GetView(i)
@@ -76,9 +76,9 @@ arrow::Status AddPredictions(const std::vector<Prediction>& predictions, const s
     ARROW_RETURN_NOT_OK(probabilities.Append());
     ARROW_RETURN_NOT_OK(values->AppendValues(prediction.probabilities));
   }
-  for (arrow::ArrayBuilder* builder : {static_cast<arrow::ArrayBuilder*>(&label),
-                                       static_cast<arrow::ArrayBuilder*>(&probability),
-                                       static_cast<arrow::ArrayBuilder*>(&probabilities)}) {
+  for (arrow::ArrayBuilder* builder :
+       {static_cast<arrow::ArrayBuilder*>(&label), static_cast<arrow::ArrayBuilder*>(&probability),
+        static_cast<arrow::ArrayBuilder*>(&probabilities)}) {
     ARROW_ASSIGN_OR_RAISE(columns->emplace_back(), builder->Finish());
   }
   return arrow::Status::OK();
@@ -124,10 +124,10 @@ class ParquetPredictor {
 
   arrow::Status OpenOutput(const std::string& temporary) {
     ARROW_ASSIGN_OR_RAISE(output_, arrow::io::FileOutputStream::Open(temporary));
-    ARROW_ASSIGN_OR_RAISE(writer_, parquet::arrow::FileWriter::Open(
-                                       *schema_, arrow::default_memory_pool(), output_,
-                                       parquet::default_writer_properties(),
-                                       parquet::ArrowWriterProperties::Builder().store_schema()->build()));
+    ARROW_ASSIGN_OR_RAISE(
+        writer_, parquet::arrow::FileWriter::Open(*schema_, arrow::default_memory_pool(), output_,
+                                                  parquet::default_writer_properties(),
+                                                  parquet::ArrowWriterProperties::Builder().store_schema()->build()));
     return arrow::Status::OK();
   }
 

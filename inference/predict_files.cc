@@ -41,8 +41,8 @@ absl::StatusOr<int64_t> PredictFile(const Predictor& predictor, const PredictFil
   RETURN_IF_ERROR(CheckNames(options));
   const std::string temporary = absl::StrCat(options.output, ".tmp-", ::getpid());
   const bool parquet = fs::path(options.input).extension() == ".parquet";
-  absl::StatusOr<int64_t> rows = parquet ? PredictParquetFile(predictor, options, temporary)
-                                         : PredictTextFile(predictor, options, temporary);
+  absl::StatusOr<int64_t> rows =
+      parquet ? PredictParquetFile(predictor, options, temporary) : PredictTextFile(predictor, options, temporary);
   absl::Status status = rows.status();
   if (!status.ok() && !parquet) status = Annotate(status, options.input);
   if (status.ok()) status = SyncPath(temporary);

@@ -70,9 +70,8 @@ class Counter {
 void Print(const Predictor& predictor, const Prediction& prediction, const std::string& text, size_t top) {
   std::vector<size_t> order(prediction.probabilities.size());
   std::iota(order.begin(), order.end(), 0);
-  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
-    return prediction.probabilities[a] > prediction.probabilities[b];
-  });
+  std::stable_sort(order.begin(), order.end(),
+                   [&](size_t a, size_t b) { return prediction.probabilities[a] > prediction.probabilities[b]; });
   order.resize(std::min(top, order.size()));
   for (const size_t label : order) {
     std::printf("%s %.1f%%  ", predictor.labels()[label].c_str(), 100 * prediction.probabilities[label]);
@@ -82,8 +81,7 @@ void Print(const Predictor& predictor, const Prediction& prediction, const std::
 
 absl::Status Run(const Arguments& arguments) {
   at::set_num_threads(arguments.threads);
-  ASSIGN_OR_RETURN(const std::string folder,
-                   polystill::inference::FindPackage(arguments.student, arguments.model));
+  ASSIGN_OR_RETURN(const std::string folder, polystill::inference::FindPackage(arguments.student, arguments.model));
   ASSIGN_OR_RETURN(const Predictor predictor, Predictor::Open(folder));
   if (!arguments.texts.empty()) {
     ASSIGN_OR_RETURN(const auto predictions, predictor.Predict(arguments.texts));
@@ -111,8 +109,8 @@ int main(int argc, char** argv) {
   app.add_option("--model", arguments.model, "which of the run's models: distilled, gold, teacher-NAME ...")
       ->capture_default_str();
   CLI::Option* text = app.add_option("--text", arguments.texts, "a text; may be repeated")->allow_extra_args(false);
-  CLI::Option* file = app.add_option("--file", arguments.files.input,
-                                     "records to predict: .jsonl, .parquet, or .txt (a text a line)");
+  CLI::Option* file =
+      app.add_option("--file", arguments.files.input, "records to predict: .jsonl, .parquet, or .txt (a text a line)");
   CLI::Option* out = app.add_option("--out", arguments.files.output,
                                     "the same records with prediction, probability and probabilities");
   file->excludes(text)->needs(out);

@@ -14,8 +14,9 @@ namespace polystill::models {
 //
 //   teacher.yaml        name, signature, model (see docs/formats.md)
 //   model.safetensors   weights of a native model, or
-//   model.pt            a TorchScript module: forward(ids [rows, length] int64, mask [rows, length] bool) -> [rows,
-//   classes] tokenizer.model     SentencePiece model, when the signature's input is text
+//   model.pt            a TorchScript module: forward(ids, mask) -> [rows, classes], of ids int64 and mask bool, both
+//                       [rows, length]
+//   tokenizer.model     SentencePiece model, when the signature's input is text
 struct PackageInfo {
   std::string name;
   // Lower-case hex SHA-256 over name and content of every file of the package: of what

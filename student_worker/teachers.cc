@@ -1,33 +1,15 @@
 #include "student_worker/teachers.h"
 
-#include <algorithm>
+#include <spdlog/spdlog.h>
+
 #include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
+#include "models/signature.h"
 #include "runtime/status.h"
 
 namespace polystill::student_worker {
-namespace {
-
-absl::Status CheckSignature(const v1::Signature& signature, const v1::Job& job) {
-  if (!std::equal(signature.labels().begin(), signature.labels().end(), job.labels().begin(), job.labels().end())) {
-    return absl::FailedPreconditionError(absl::StrCat("its classes are ", absl::StrJoin(signature.labels(), ", "),
-                                                      ", but corpus.labels are ", absl::StrJoin(job.labels(), ", ")));
-  }
-  const bool job_has_ids = job.tokenizer().kind() == v1::Tokenizer::KIND_IDS;
-  const bool wants_ids = signature.input() == v1::Signature::INPUT_IDS;
-  if (job_has_ids != wants_ids) {
-    return absl::FailedPreconditionError(absl::StrCat("it reads ", wants_ids ? "token ids" : "text",
-                                                      ", but the corpus has ", job_has_ids ? "token ids" : "text",
-                                                      " (tokenizer.kind)"));
-  }
-  return absl::OkStatus();
-}
-
-}  // namespace
-
 std::optional<LabelKind> LabelKindOf(const v1::Loss& loss, const v1::WorkerOrder::Assignment& assignment) {
   if (loss.kind() == v1::LOSS_KIND_TASK) return std::nullopt;
   const bool only = loss.teacher().empty() && assignment.teachers_size() > 0;
@@ -63,7 +45,12 @@ absl::StatusOr<std::unique_ptr<Teachers>> Teachers::Connect(const v1::WorkerOrde
     auto client = soft_labels::LabelClient::Connect(addresses, options);
     if (!client.ok()) return Annotate(client.status(), who);
     teacher.client = *std::move(client);
-    RETURN_IF_ERROR(Annotate(CheckSignature(teacher.client->description().signature(), assignment.job()), who));
+    const v1::DescribeReply& description = teacher.client->description();
+    RETURN_IF_ERROR(Annotate(models::CheckSignature(description.signature(), assignment.job()), who));
+    if (!description.repeatable()) {
+      spdlog::warn("{}: its labels are not repeatable (a record's depend on what it is batched with), nor is this run",
+                   who);
+    }
   }
   return connected;
 }

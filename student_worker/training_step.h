@@ -21,7 +21,7 @@ class TrainingStep {
 
   // The mean loss per record of this rank's slice (0 when it is empty). On an error nothing has been applied.
   // FAILED_PRECONDITION: logits or gradients that are not finite; INVALID_ARGUMENT: labels that do not fit, naming the
-  // record; UNAVAILABLE: a peer is gone.
+  // record; ABORTED: a peer is gone.
   absl::StatusOr<double> Run(const Batch& batch);
 
   const Phases& phases() const { return phases_; }
