@@ -19,6 +19,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr char kFileScheme[] = "file://";
+
 bool IsModelName(const std::string& name) {
   return name == "distilled" || name == "no_teacher" || name == "gold" || absl::StartsWith(name, "teacher-");
 }
@@ -41,6 +43,11 @@ std::vector<fs::path> OwnFiles(const fs::path& folder) {
   return own;
 }
 
+// The local path that an input names, be it as file:///a/b; what is elsewhere comes back as it is.
+std::string LocalPath(const std::string& path) {
+  return absl::StartsWith(path, kFileScheme) ? path.substr(sizeof(kFileScheme) - 1) : path;
+}
+
 bool Contains(const fs::path& outer, const fs::path& inner) {
   const fs::path a = fs::weakly_canonical(outer), b = fs::weakly_canonical(inner);
   return std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first == a.end();
@@ -50,7 +57,7 @@ absl::Status DeleteOwnFiles(const std::string& folder, const std::vector<RunFold
   const std::vector<fs::path> own = OwnFiles(folder);
   for (const fs::path& file : own) {
     for (const RunFolder::Input& input : inputs) {
-      if (input.path.empty() || !Contains(file, input.path)) continue;
+      if (input.path.empty() || !Contains(file, LocalPath(input.path))) continue;
       return absl::InvalidArgumentError(absl::StrCat("--overwrite would delete ", file.string(), ", which ", input.key,
                                                      " reads (", input.path, "); choose another output"));
     }
