@@ -24,7 +24,7 @@ absl::Status Report(std::vector<Mistake> mistakes, const YamlLines& lines) {
 }
 
 std::string Absolute(const std::string& path) {
-  if (path.empty()) return path;
+  if (path.empty() || IsUri(path)) return path;
   const std::string absolute = std::filesystem::absolute(path).lexically_normal().string();
   return absolute.size() > 1 && absolute.back() == '/' ? absolute.substr(0, absolute.size() - 1) : absolute;
 }

@@ -9,17 +9,13 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "coordinator/jobs.h"
+#include "corpus/where_roles.h"
+#include "runtime/files.h"
 #include "runtime/nearest_name.h"
 #include "runtime/yaml_proto.h"
 
 namespace polystill::coordinator {
 namespace {
-
-// Column roles that `where` may name.
-const std::vector<std::string>& WhereRoles() {
-  static const auto* const kRoles = new std::vector<std::string>{"language", "split", "pool", "group", "id"};
-  return *kRoles;
-}
 
 // A name that is safe as a folder's name.
 bool IsName(const std::string& name) {
@@ -76,11 +72,11 @@ class Rules {
 
   template <typename Where>
   void CheckWhere(const std::string& path, const Where& where) {
-    const std::set<std::string> roles(WhereRoles().begin(), WhereRoles().end());
+    const std::vector<std::string> roles(corpus::kWhereRoles.begin(), corpus::kWhereRoles.end());
     for (const auto& [role, value] : where) {
-      if (roles.count(role) > 0) continue;
+      if (std::find(roles.begin(), roles.end(), role) != roles.end()) continue;
       Add(absl::StrCat(path, ".", role),
-          absl::StrCat("no column role that records can be chosen by", Suggestion(role, WhereRoles())));
+          absl::StrCat("no column role that records can be chosen by", Suggestion(role, roles)));
     }
   }
 
@@ -188,7 +184,8 @@ std::vector<Mistake> CheckPaths(const v1::RunSpec& spec) {
       mistakes.push_back({key, absl::StrCat(path, " is not a ", kind)});
     }
   };
-  if (!std::filesystem::exists(spec.corpus().path(), error)) {
+  // What a URI names is for the index to find out.
+  if (!IsUri(spec.corpus().path()) && !std::filesystem::exists(spec.corpus().path(), error)) {
     mistakes.push_back({"corpus.path", absl::StrCat("no such file or folder: ", spec.corpus().path())});
   }
   check("tokenizer.path", spec.tokenizer().path(), "file", false);

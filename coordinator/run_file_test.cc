@@ -192,6 +192,14 @@ TEST_F(RunFileTest, RulesNameTheSettingThatBreaksThem) {
               ElementsAre("--set student.epoch=2: unknown key; did you mean epochs?"));
 }
 
+TEST_F(RunFileTest, ACorpusMayBeAUri) {
+  for (const char* uri : {"s3://bucket/corpus", "file:///none/corpus"}) {
+    const auto run = Read(absl::StrReplaceAll(kGood, {{"FOLDER/corpus", uri}}));
+    ASSERT_TRUE(run.ok()) << run.status();
+    EXPECT_EQ(run->spec.corpus().path(), uri);
+  }
+}
+
 TEST_F(RunFileTest, NoFileIsNamed) {
   const absl::Status status = ReadRunFile(folder_ + "/none.yaml", {}).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);

@@ -19,6 +19,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr char kFileScheme[] = "file://";
+
 bool IsModelName(const std::string& name) {
   return name == "distilled" || name == "no_teacher" || name == "gold" || absl::StartsWith(name, "teacher-");
 }
@@ -62,6 +64,11 @@ absl::StatusOr<fs::path> Canonical(const fs::path& path) {
   return canonical;
 }
 
+// The local path that an input names, be it as file:///a/b; what is elsewhere comes back as it is.
+std::string LocalPath(const std::string& path) {
+  return absl::StartsWith(path, kFileScheme) ? path.substr(sizeof(kFileScheme) - 1) : path;
+}
+
 absl::StatusOr<bool> Contains(const fs::path& outer, const fs::path& inner) {
   ASSIGN_OR_RETURN(const fs::path a, Canonical(outer));
   ASSIGN_OR_RETURN(const fs::path b, Canonical(inner));
@@ -73,7 +80,7 @@ absl::Status DeleteOwnFiles(const std::string& folder, const std::vector<RunFold
   for (const fs::path& file : own) {
     for (const RunFolder::Input& input : inputs) {
       if (input.path.empty()) continue;
-      ASSIGN_OR_RETURN(const bool contains, Contains(file, input.path));
+      ASSIGN_OR_RETURN(const bool contains, Contains(file, LocalPath(input.path)));
       if (!contains) continue;
       return absl::InvalidArgumentError(absl::StrCat("--overwrite would delete ", file.string(), ", which ", input.key,
                                                      " reads (", input.path, "); choose another output"));

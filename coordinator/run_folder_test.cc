@@ -77,9 +77,11 @@ TEST_F(RunFolderTest, OverwriteDoesNotDeleteWhatTheRunReads) {
   Touch("coordinator.sqlite");
   Touch("models/teacher-english/teacher.yaml");
   const std::string package = (folder_ / "models" / "teacher-english").string();
-  const absl::Status status = Open(/*overwrite=*/true, {{"teachers.0.package", package}}).status();
-  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_THAT(std::string(status.message()), HasSubstr("teachers.0.package"));
+  for (const std::string& named : {package, "file://" + package}) {
+    const absl::Status status = Open(/*overwrite=*/true, {{"teachers.0.package", named}}).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << named;
+    EXPECT_THAT(std::string(status.message()), HasSubstr("teachers.0.package"));
+  }
   EXPECT_TRUE(fs::exists(package));
   EXPECT_TRUE(fs::exists(folder_ / "coordinator.sqlite"));
 }

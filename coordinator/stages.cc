@@ -75,7 +75,8 @@ absl::Status PlanTraining(const Index& index, double epochs, v1::Job* job) {
   v1::PlanSegment& segment = *job->mutable_plan();
   segment.set_index_digest(corpus::IndexDigest(*index));
   ASSIGN_OR_RETURN(const corpus::Plan plan, corpus::Plan::Create(segment, index));
-  job->set_steps(plan.StepsForEpochs(epochs));
+  ASSIGN_OR_RETURN(const int64_t steps, plan.StepsForEpochs(epochs));
+  job->set_steps(steps);
   return absl::OkStatus();
 }
 

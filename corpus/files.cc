@@ -8,7 +8,8 @@
 #include "absl/strings/str_cat.h"
 #include "arrow/buffer.h"
 #include "arrow/io/interfaces.h"
-#include "corpus/arrow_status.h"
+#include "runtime/arrow_status.h"
+#include "runtime/files.h"
 #include "runtime/sha256.h"
 #include "runtime/status.h"
 #include "runtime/utf8.h"
@@ -28,7 +29,7 @@ std::optional<Format> FormatOf(const std::string& name) {
 
 // Arrow takes URIs and absolute paths.
 std::string AbsolutePath(const std::string& path) {
-  if (absl::StrContains(path, "://")) return path;
+  if (IsUri(path)) return path;
   std::string absolute = std::filesystem::absolute(path).lexically_normal().string();
   while (absolute.size() > 1 && absolute.back() == '/') absolute.pop_back();
   return absolute;

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <map>
 #include <numeric>
 #include <set>
@@ -285,12 +286,17 @@ TEST(PlanTest, SlicesAreContiguousAndEven) {
 
 TEST(PlanTest, StepsForEpochs) {
   const Plan plan = MakePlan({{"de", {90}}, {"fr", {10}}}, 8);
-  EXPECT_EQ(plan.StepsForEpochs(1), 13);
-  EXPECT_EQ(plan.StepsForEpochs(2), 25);
-  EXPECT_EQ(plan.StepsForEpochs(0.08), 1);
-  EXPECT_EQ(plan.StepsForEpochs(1e-9), 1);
+  EXPECT_EQ(plan.StepsForEpochs(1).value(), 13);
+  EXPECT_EQ(plan.StepsForEpochs(2).value(), 25);
+  EXPECT_EQ(plan.StepsForEpochs(0.08).value(), 1);
+  EXPECT_EQ(plan.StepsForEpochs(1e-9).value(), 1);
   // 0.72 * 100 / 8 is 9 but for rounding.
-  EXPECT_EQ(plan.StepsForEpochs(0.72), 9);
+  EXPECT_EQ(plan.StepsForEpochs(0.72).value(), 9);
+  for (const double endless : {1e300, 1e17, std::numeric_limits<double>::infinity()}) {
+    const absl::Status status = plan.StepsForEpochs(endless).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << endless;
+    EXPECT_THAT(std::string(status.message()), testing::HasSubstr("epochs"));
+  }
 }
 
 TEST(PlanTest, RefusesWhatDoesNotFit) {

@@ -10,14 +10,14 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "evaluation/arrow_status.h"
 #include "inference/predict_formats.h"
+#include "runtime/arrow_status.h"
 #include "runtime/status.h"
 
 namespace polystill::inference {
 namespace {
 
-using evaluation::FromArrow;
+constexpr absl::StatusCode kTorn = absl::StatusCode::kDataLoss;
 
 std::string TypeOf(const arrow::Field& field) { return field.type()->ToString(); }
 
@@ -90,28 +90,28 @@ class ParquetPredictor {
       : predictor_(predictor), options_(options) {}
 
   absl::Status Open(const std::string& temporary) {
-    RETURN_IF_ARROW_ERROR(OpenInput(), options_.input);
+    RETURN_IF_ERROR(FromArrow(OpenInput(), kTorn, options_.input));
     std::shared_ptr<arrow::Schema> schema;
-    RETURN_IF_ARROW_ERROR(reader_->GetSchema(&schema), options_.input);
+    RETURN_IF_ERROR(FromArrow(reader_->GetSchema(&schema), kTorn, options_.input));
     ASSIGN_OR_RETURN(text_column_, TextColumn(*schema, options_));
     schema_ = WithPredictions(*schema);
-    RETURN_IF_ARROW_ERROR(OpenOutput(temporary), options_.output);
+    RETURN_IF_ERROR(FromArrow(OpenOutput(temporary), kTorn, options_.output));
     return absl::OkStatus();
   }
 
   absl::StatusOr<int64_t> Run() {
-    std::unique_ptr<arrow::RecordBatchReader> batches;
     reader_->set_batch_size(kRowsAtOnce);
-    RETURN_IF_ARROW_ERROR(reader_->GetRecordBatchReader(&batches), options_.input);
+    ASSIGN_OR_RETURN(const std::unique_ptr<arrow::RecordBatchReader> batches,
+                     FromArrow(reader_->GetRecordBatchReader(), kTorn, options_.input));
     while (true) {
       std::shared_ptr<arrow::RecordBatch> batch;
-      RETURN_IF_ARROW_ERROR(batches->ReadNext(&batch), options_.input);
+      RETURN_IF_ERROR(FromArrow(batches->ReadNext(&batch), kTorn, options_.input));
       if (batch == nullptr) break;
       RETURN_IF_ERROR(PredictBatch(*batch));
       if (!options_.progress(rows_)) return absl::CancelledError("interrupted");
     }
-    RETURN_IF_ARROW_ERROR(writer_->Close(), options_.output);
-    RETURN_IF_ARROW_ERROR(output_->Close(), options_.output);
+    RETURN_IF_ERROR(FromArrow(writer_->Close(), kTorn, options_.output));
+    RETURN_IF_ERROR(FromArrow(output_->Close(), kTorn, options_.output));
     return rows_;
   }
 
@@ -135,9 +135,9 @@ class ParquetPredictor {
     ASSIGN_OR_RETURN(const auto texts, TextsOf(*batch.column(text_column_), rows_, options_));
     ASSIGN_OR_RETURN(const auto predictions, predictor_.Predict(texts));
     arrow::ArrayVector columns = batch.columns();
-    RETURN_IF_ARROW_ERROR(AddPredictions(predictions, predictor_.labels(), &columns), options_.output);
+    RETURN_IF_ERROR(FromArrow(AddPredictions(predictions, predictor_.labels(), &columns), kTorn, options_.output));
     const auto out = arrow::RecordBatch::Make(schema_, batch.num_rows(), std::move(columns));
-    RETURN_IF_ARROW_ERROR(writer_->WriteRecordBatch(*out), options_.output);
+    RETURN_IF_ERROR(FromArrow(writer_->WriteRecordBatch(*out), kTorn, options_.output));
     rows_ += batch.num_rows();
     return absl::OkStatus();
   }

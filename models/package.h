@@ -10,7 +10,7 @@
 
 namespace polystill::models {
 
-// A model package: a folder from which any Polystill process can serve, evaluate or go on training a model.
+// A model package: a folder from which any Polystill process can serve or evaluate a model.
 //
 //   teacher.yaml        name, signature, model (see docs/formats.md)
 //   model.safetensors   weights of a native model, or

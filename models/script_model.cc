@@ -71,6 +71,8 @@ absl::StatusOr<std::unique_ptr<Model>> LoadScriptModel(const std::string& path, 
   } catch (const c10::Error& error) {
     return absl::DataLossError(
         absl::StrCat(path, ": is not a whole TorchScript module: ", error.what_without_backtrace()));
+  } catch (const std::exception& error) {  // the compiler of scripts throws errors of its own
+    return absl::DataLossError(absl::StrCat(path, ": is not a whole TorchScript module: ", error.what()));
   }
   try {
     RETURN_IF_ERROR(Annotate(TryForward(*model, classes), path));

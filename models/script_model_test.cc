@@ -1,11 +1,14 @@
 #include "models/script_model.h"
 
+#include <caffe2/serialize/inline_container.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <torch/script.h>
 
 #include <filesystem>
 
+#include "absl/strings/match.h"
+#include "absl/strings/str_replace.h"
 #include "runtime/files.h"
 
 namespace polystill::models {
@@ -97,6 +100,25 @@ TEST_F(ScriptModelTest, WhatForwardGivesIsChecked) {
     EXPECT_THAT(status.ToString(), HasSubstr(test.message));
   }
   EXPECT_THAT(LoadScriptModel(Save(kMeanModel), 4, 50).status().ToString(), HasSubstr("[rows, 4]"));
+}
+
+// Whole as a ZIP file, but of a script that does not compile: found by the compiler, which throws no c10::Error.
+TEST_F(ScriptModelTest, BrokenCodeIsDataLoss) {
+  const std::string path = Save(kMeanModel);
+  caffe2::serialize::PyTorchStreamReader reader(path);
+  const std::string broken = folder_ + "/broken.pt";
+  caffe2::serialize::PyTorchStreamWriter writer(broken);
+  for (const std::string& name : reader.getAllRecords()) {
+    if (name.find("version") != std::string::npos || name.find("serialization_id") != std::string::npos) continue;
+    const auto [data, size] = reader.getRecord(name);
+    std::string record(static_cast<const char*>(data.get()), size);
+    if (absl::EndsWith(name, ".py")) record = absl::StrReplaceAll(record, {{"def forward", "deaf forward"}});
+    writer.writeRecord(name, record.data(), record.size());
+  }
+  writer.writeEndOfFile();
+  const absl::Status status = LoadScriptModel(broken, 3, 50).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss) << status;
+  EXPECT_THAT(status.ToString(), HasSubstr(broken));
 }
 
 TEST_F(ScriptModelTest, TornFilesAreDataLoss) {

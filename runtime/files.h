@@ -26,6 +26,9 @@ absl::Status SyncPath(const std::string& path);
 // Renames a finished file or folder to its final name and syncs the parent folder.
 absl::Status RenameDurably(const std::string& from, const std::string& to);
 
+// Whether a path is a URI, `scheme://...`: whoever opens it knows its file system, the local one does not.
+inline bool IsUri(std::string_view path) { return path.find("://") != std::string_view::npos; }
+
 // The status for an errno of a call on `path`: ENOSPC and EDQUOT are RESOURCE_EXHAUSTED ("disk full").
 absl::Status FileError(int error_number, std::string_view path, std::string_view doing);
 

@@ -1,6 +1,7 @@
 #include "student_worker/data_loader.h"
 
 #include <chrono>
+#include <cmath>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -36,6 +37,11 @@ struct DataLoader::Shared {
     queue.push_back(std::move(pending));
     changed.NotifyAll();
     return true;
+  }
+
+  // Whether the next batch is whole, or failed.
+  bool FirstArrived() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {
+    return !queue.empty() && (!queue.front()->status.ok() || queue.front()->missing_labels == 0);
   }
 
   void Fail(Pending* pending, absl::Status status) {
@@ -126,6 +132,16 @@ void DataLoader::Ask(const LabelSource& source, const std::vector<corpus::Record
   source.ask(source.spec, std::move(inputs), std::move(fill));
 }
 
+double DataLoader::ReadsPerBlock() const {
+  double records = 0, blocks = 0;
+  for (const v1::CorpusIndex::Language& language : plan_->index().languages()) {
+    records += static_cast<double>(language.records());
+    blocks += static_cast<double>(language.blocks_size());
+  }
+  const double drawn = static_cast<double>(options_.steps) * plan_->segment().batch_size();
+  return static_cast<double>(reader_->blocks_decoded()) / (blocks * std::ceil(drawn / records));
+}
+
 absl::StatusOr<Batch> DataLoader::Next(std::stop_token stop) {
   const Clock::time_point start = Clock::now();
   std::stop_callback wake(stop, [this] {
@@ -133,14 +149,12 @@ absl::StatusOr<Batch> DataLoader::Next(std::stop_token stop) {
     shared_->changed.NotifyAll();
   });
   MutexLock lock(&shared_->mutex);
-  auto& queue = shared_->queue;
-  const auto arrived = [&] { return !queue.empty() && (!queue[0]->status.ok() || queue[0]->missing_labels == 0); };
-  while (!arrived() && !stop.stop_requested()) shared_->changed.Wait(&shared_->mutex);
+  while (!shared_->FirstArrived() && !stop.stop_requested()) shared_->changed.Wait(&shared_->mutex);
   wait_seconds_ += std::chrono::duration<double>(Clock::now() - start).count();
-  if (!arrived()) return absl::CancelledError("stopped while waiting for data");
-  const std::shared_ptr<Pending> pending = queue.front();
+  if (!shared_->FirstArrived()) return absl::CancelledError("stopped while waiting for data");
+  const std::shared_ptr<Pending> pending = shared_->queue.front();
   if (!pending->status.ok()) return pending->status;
-  queue.pop_front();
+  shared_->queue.pop_front();
   shared_->changed.NotifyAll();
   return std::move(pending->batch);
 }

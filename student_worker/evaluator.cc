@@ -98,7 +98,7 @@ absl::Status Evaluator::Prepare() {
     judged_.push_back(std::move(judged));
     names.push_back(model.name());
   }
-  ASSIGN_OR_RETURN(v1::CorpusIndex index, corpus::BuildIndex(job_.selection()));
+  ASSIGN_OR_RETURN(v1::CorpusIndex index, context_.link->GetIndex(job_.plan().index_digest()));
   index_ = std::make_shared<const v1::CorpusIndex>(std::move(index));
   ASSIGN_OR_RETURN(reader_, corpus::Reader::Open(index_));
   ASSIGN_OR_RETURN(writer_, evaluation::PredictionsWriter::Create(job_.predictions(),

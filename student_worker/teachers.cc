@@ -27,6 +27,7 @@ std::vector<LabelKind> LabelKindsOf(const v1::WorkerOrder::Assignment& assignmen
 absl::StatusOr<std::unique_ptr<Teachers>> Teachers::Connect(const v1::WorkerOrder::Assignment& assignment,
                                                             const std::vector<LabelKind>& kinds) {
   auto connected = std::make_unique<Teachers>();
+  const v1::Job& job = assignment.job();
   for (const LabelKind& kind : kinds) {
     if (connected->teachers_.contains(kind.teacher)) continue;
     Teacher& teacher = connected->teachers_[kind.teacher];
@@ -40,8 +41,12 @@ absl::StatusOr<std::unique_ptr<Teachers>> Teachers::Connect(const v1::WorkerOrde
     const std::string who = absl::StrCat("teacher '", kind.teacher, "'");
     if (addresses.empty()) return absl::InvalidArgumentError(absl::StrCat(who, ": the assignment names no replica"));
     soft_labels::LabelClient::Options options;
-    options.client = absl::StrCat(assignment.job().name(), "/worker-", assignment.rank());
+    options.client = absl::StrCat(job.name(), "/worker-", assignment.rank());
     options.teacher_digest = teacher.digest;
+    // Every record that the loader may have asked for: a slice for each step of the queue and for the one that waits
+    // for room in it, by each codec.
+    const int64_t slice = (job.plan().batch_size() + assignment.world_size() - 1) / assignment.world_size();
+    options.max_waiting_records = slice * (job.prefetch() + 1) * static_cast<int64_t>(kinds.size());
     auto client = soft_labels::LabelClient::Connect(addresses, options);
     if (!client.ok()) return Annotate(client.status(), who);
     teacher.client = *std::move(client);

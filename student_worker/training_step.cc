@@ -41,13 +41,13 @@ absl::StatusOr<double> TrainingStep::RunOrThrow(const Batch& batch) {
   phases_.Begin();
   losses::Batch judged = LabelsOf(batch, job_.labels_size());                        // labels
   judged.logits = models::FixedShapeForward(model_, batch.tokens);                   // forward
-  ASSIGN_OR_RETURN(const auto sums, losses::EvaluateLosses(job_.losses(), judged));  // losses
+  ASSIGN_OR_RETURN(const auto loss, losses::EvaluateLosses(job_.losses(), judged));  // losses
   phases_.End(Phases::kForward);
-  RETURN_IF_ERROR(reducer_->Backward(sums.total / job_.plan().batch_size()));  // backward, reduce
+  RETURN_IF_ERROR(reducer_->Backward(loss / job_.plan().batch_size()));  // backward, reduce
   phases_.End(Phases::kBackward);
   RETURN_IF_ERROR(optimizer_->Step());  // step
   phases_.End(Phases::kUpdate);
-  return batch.ids.empty() ? 0.0 : sums.total.item<double>() / static_cast<double>(batch.ids.size());
+  return batch.ids.empty() ? 0.0 : loss.item<double>() / static_cast<double>(batch.ids.size());
 }
 
 }  // namespace polystill::student_worker
