@@ -7,6 +7,8 @@
 #include <grpcpp/generic/generic_stub.h>
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <spdlog/sinks/stdout_color_sinks.h>
+#include <spdlog/spdlog.h>
 #include <torch/csrc/jit/api/module.h>
 #include <unistd.h>
 
@@ -275,6 +277,7 @@ void StopWhileAForwardHangs(const std::string& package, const std::string& addre
     while (stream->Read(&reply)) {
     }
   });
+  spdlog::set_default_logger(spdlog::stderr_color_mt("hanging"));  // the test reads stderr
   StopSignal stop;
   (void)RunTeacherServer({.package = package, .address_file = address_file, .drain_ms = 200}, &stop);
 }
