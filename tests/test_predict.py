@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import sentencepiece
 import yaml
 from numpy.typing import NDArray
 from processes import BIN, REPO
 from safetensors.numpy import load_file
+
+# In a process of its own: SentencePiece's protobuf and those of gRPC and PyTorch do not live in one.
+ENCODE = """
+import json, sys, sentencepiece
+tokenizer = sentencepiece.SentencePieceProcessor(model_file=sys.argv[1])
+json.dump([tokenizer.encode(text) or [tokenizer.unk_id()] for text in json.load(sys.stdin)], sys.stdout)
+"""
 
 TEXTS = ["Ein Netzwerkserver für E-Mail", "jeu de cartes", "", "画像を編集する", "x" * 5000]
 
@@ -29,11 +36,15 @@ class Reference:
         self.labels: list[str] = manifest["signature"]["labels"]
         self.max_length: int = manifest["signature"]["max_length"]
         self.weights = {name: w.astype(np.float64) for name, w in load_file(package / "model.safetensors").items()}
-        self.tokenizer = sentencepiece.SentencePieceProcessor(model_file=str(package / "tokenizer.model"))
+        self.encode = [sys.executable, "-c", ENCODE, str(package / "tokenizer.model")]
+
+    def token_ids(self, text: str) -> list[int]:
+        done = subprocess.run(self.encode, input=json.dumps([text]), capture_output=True, text=True, check=True)
+        ids: list[int] = json.loads(done.stdout)[0]
+        return ids[: self.max_length]
 
     def probabilities(self, text: str) -> NDArray[np.float64]:
-        ids = self.tokenizer.encode(text)[: self.max_length] or [self.tokenizer.unk_id()]
-        mean = self.weights["embedding.weight"][ids].mean(axis=0)
+        mean = self.weights["embedding.weight"][self.token_ids(text)].mean(axis=0)
         normed = (mean - mean.mean()) / np.sqrt(mean.var() + 1e-5)
         hidden = normed * self.weights["norm.weight"] + self.weights["norm.bias"]
         logits = self.weights["head.weight"] @ hidden + self.weights["head.bias"]
