@@ -190,7 +190,8 @@ TEST(ReadYaml, MistakesInSettingsNameTheSetting) {
       {"student.epochs=x", "--set student.epochs=x: expected a number, got 'x'"},
       {"student.epochs=", "--set student.epochs=: expected a number, got nothing"},
       {"baselines=[gold, x]",
-       "--set baselines=[gold, x]: baselines.1: unknown value 'x'; known: zero_shot, no_teacher, gold"},
+       "--set baselines=[gold, x]: baselines.1: unknown value 'x'; known: zero_shot, no_teacher, gold, pseudo_label, "
+       "gold_all"},
       {"student.losses.1.weight=2",
        "--set student.losses.1.weight=2: there is no entry 1 in a list of 1 (the first is 0)"},
       {"name.x=2", "--set name.x=2: there is no x in a single value"},
@@ -276,7 +277,7 @@ TEST(DescribeKeys, HasALineAKey) {
   EXPECT_THAT(keys, StartsWith("version: whole number (required)  # version of the run file's format; 1\n"));
   EXPECT_THAT(keys, HasSubstr("\nteachers.N.train.optimizer.kind: adamw|adam|sgd = adamw  # adamw, adam or sgd\n"));
   EXPECT_THAT(keys, HasSubstr("\nstudent.where: keys and values  # column: value of"));
-  EXPECT_THAT(keys, HasSubstr("\nbaselines: list of zero_shot|no_teacher|gold  #"));
+  EXPECT_THAT(keys, HasSubstr("\nbaselines: list of zero_shot|no_teacher|gold|pseudo_label|gold_all  #"));
 }
 
 TEST(NearestName, FindsWhatWasMeant) {
