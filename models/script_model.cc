@@ -2,7 +2,6 @@
 
 #include <torch/script.h>
 
-#include <algorithm>
 #include <filesystem>
 
 #include "runtime/status.h"
@@ -19,13 +18,8 @@ class ScriptModel : public Model {
   at::Tensor Forward(const TokenBatch& batch) const override {
     const at::NoGradGuard no_grad;
     const torch::jit::GraphOptimizerEnabledGuard as_written(false);
-    const at::Tensor lengths = batch.offsets.diff();
-    const int64_t longest = lengths.max().item<int64_t>();
-    TORCH_CHECK(longest <= max_length_, "a row has ", longest, " ids, max_length is ", max_length_);
-    const int64_t length = std::min(LengthBucket(longest), max_length_);
-    const at::Tensor mask = at::arange(length).unsqueeze(0).lt(lengths.unsqueeze(1));
-    const at::Tensor ids = at::zeros({lengths.size(0), length}, at::kLong).masked_scatter(mask, batch.ids);
-    return Run(ids, mask);
+    const PaddedBatch padded = PadToBucket(batch, max_length_);
+    return Run(padded.ids, padded.mask);
   }
 
   checkpoint::NamedTensors NamedParameters() const override { return parameters_; }
