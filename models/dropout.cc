@@ -3,6 +3,8 @@
 #include <ATen/ATen.h>
 #include <ATen/Dispatch.h>
 
+#include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "runtime/counter_rng.h"
@@ -15,17 +17,27 @@ constexpr int64_t kPerDraw = 4;
 constexpr int kBits = 16;
 constexpr uint32_t kRange = 1 << kBits;
 
-template <typename T>
-void Decide(uint64_t draw, uint32_t dropped, T kept, int64_t count, T* out) {
-  for (int64_t i = 0; i < count; ++i) out[i] = static_cast<uint16_t>(draw >> (kBits * i)) < dropped ? T{0} : kept;
-}
+// Draws of one block: few enough for the cache, and a count that the compiler knows and vectorises.
+constexpr int64_t kDraws = 64;
+constexpr int64_t kBlock = kDraws * kPerDraw;
 
 // Mixing the sum of a key and a counter is SplitMix64 with a stride of one.
 template <typename T>
+void FillBlock(uint64_t key, uint32_t dropped, T kept, T* out) {
+  std::array<uint16_t, kBlock> lots;
+  for (int64_t i = 0; i < kDraws; ++i) {
+    const uint64_t draw = Mix64(key + i);
+    for (int64_t j = 0; j < kPerDraw; ++j) lots[i * kPerDraw + j] = static_cast<uint16_t>(draw >> (kBits * j));
+  }
+  for (int64_t i = 0; i < kBlock; ++i) out[i] = kept * static_cast<T>(lots[i] >= dropped);
+}
+
+template <typename T>
 void FillRow(uint64_t key, uint32_t dropped, T kept, int64_t count, T* out) {
-  const int64_t whole = count / kPerDraw;
-  for (int64_t i = 0; i < whole; ++i) Decide(Mix64(key + i), dropped, kept, kPerDraw, out + i * kPerDraw);
-  Decide(Mix64(key + whole), dropped, kept, count % kPerDraw, out + whole * kPerDraw);
+  for (; count >= kBlock; count -= kBlock, out += kBlock, key += kDraws) FillBlock(key, dropped, kept, out);
+  std::array<T, kBlock> rest;
+  if (count > 0) FillBlock(key, dropped, kept, rest.data());
+  std::copy_n(rest.begin(), count, out);
 }
 
 }  // namespace

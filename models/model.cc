@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "models/init.h"
+#include "models/script_model.h"
 #include "models/subword_bag.h"
 #include "models/transformer.h"
 #include "runtime/sha256.h"
@@ -47,7 +48,7 @@ absl::StatusOr<ParameterSpecs> ParametersOf(const ModelShape& shape) {
     case v1::Model::KIND_TRANSFORMER:
       return Transformer::Parameters(shape);
     default:
-      return absl::InvalidArgumentError("model.kind: must be subword_bag or transformer");
+      return absl::InvalidArgumentError("model.kind: must be subword_bag, transformer or torchscript");
   }
 }
 
@@ -58,6 +59,7 @@ at::ScalarType ScalarTypeOf(v1::Student::Dtype dtype) {
 }
 
 absl::StatusOr<std::unique_ptr<Model>> MakeModel(const ModelShape& shape, uint64_t seed) {
+  if (shape.spec.kind() == v1::Model::KIND_TORCHSCRIPT) return LoadScriptStudent(shape);
   ASSIGN_OR_RETURN(const ParameterSpecs specs, ParametersOf(shape));
   ASSIGN_OR_RETURN(checkpoint::NamedTensors parameters, DrawParameters(specs, seed, ScalarTypeOf(shape.dtype)));
   if (shape.spec.kind() == v1::Model::KIND_TRANSFORMER) {

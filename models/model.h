@@ -51,8 +51,9 @@ struct ModelShape {
 
 at::ScalarType ScalarTypeOf(v1::Student::Dtype dtype);
 
-// A new native model, its initial weights a pure function of (shape, seed): the same on every rank, whatever the number
-// of threads. INVALID_ARGUMENT names the key that does not fit, RESOURCE_EXHAUSTED when memory does not hold it.
+// A new model for training. A native one's initial weights are a pure function of (shape, seed): the same on every
+// rank, whatever the number of threads; a TorchScript module has its own (LoadScriptStudent in models/script_model.h).
+// INVALID_ARGUMENT names the key that does not fit, RESOURCE_EXHAUSTED when memory does not hold it.
 absl::StatusOr<std::unique_ptr<Model>> MakeModel(const ModelShape& shape, uint64_t seed);
 
 // Number of trained numbers of a native model of this shape, which is checked like in MakeModel.

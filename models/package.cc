@@ -64,8 +64,10 @@ v1::PackageManifest ManifestOf(const std::string& name, const Model& model, cons
   v1::PackageManifest manifest;
   manifest.set_format(kPackageFormat);
   manifest.set_name(name);
-  manifest.set_backend(v1::PackageManifest::BACKEND_NATIVE);
   *manifest.mutable_signature() = signature;
+  const bool script = shape.spec.kind() == v1::Model::KIND_TORCHSCRIPT;
+  manifest.set_backend(script ? v1::PackageManifest::BACKEND_TORCHSCRIPT : v1::PackageManifest::BACKEND_NATIVE);
+  if (script) return manifest;  // its parameters that were not trained count when it is loaded
   v1::PackageManifest::Architecture& architecture = *manifest.mutable_model();
   architecture.set_kind(shape.spec.kind());
   architecture.set_width(shape.spec.width());
@@ -89,8 +91,13 @@ absl::Status WriteListed(const std::string& folder, const char* name, const std:
 
 absl::Status WritePackage(const std::string& folder, const Model& model, const std::string& tokenizer_file,
                           v1::PackageManifest manifest) {
-  ASSIGN_OR_RETURN(const std::string weights, checkpoint::FormatSafetensors(model.NamedParameters()));
-  RETURN_IF_ERROR(WriteListed(folder, kWeightsFile, weights, &manifest));
+  if (manifest.backend() == v1::PackageManifest::BACKEND_TORCHSCRIPT) {
+    ASSIGN_OR_RETURN(const std::string module, ScriptModelBytes(model));
+    RETURN_IF_ERROR(WriteListed(folder, kScriptFile, module, &manifest));
+  } else {
+    ASSIGN_OR_RETURN(const std::string weights, checkpoint::FormatSafetensors(model.NamedParameters()));
+    RETURN_IF_ERROR(WriteListed(folder, kWeightsFile, weights, &manifest));
+  }
   if (!tokenizer_file.empty()) {
     ASSIGN_OR_RETURN(const std::string tokenizer, ReadFile(tokenizer_file));
     RETURN_IF_ERROR(WriteListed(folder, kPackageTokenizerFile, tokenizer, &manifest));
