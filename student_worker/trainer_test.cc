@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <stdlib.h>
+#include <torch/script.h>
 
 #include <cstdio>
 #include <fstream>
@@ -185,6 +186,42 @@ TEST_F(TrainerTest, Bfloat16StaysNearFloat32) {
   EXPECT_GT(apart, 1e-6);  // else nothing was in bfloat16
   EXPECT_LT(apart, 0.02);
   for (int step = 0; step < 20; ++step) EXPECT_NEAR(losses[step], losses[20 + step], 0.02) << step;
+}
+
+TEST_F(TrainerTest, ATorchScriptModuleIsTrainedAndPackaged) {
+  WriteTinyCorpus(folder_, kRecords);
+  torch::jit::Module module("m");
+  module.register_parameter("embedding", (at::arange(kTinyVocabulary * 8) * 7.0).sin().reshape({-1, 8}), false);
+  module.register_parameter("head", (at::arange(16) * 3.0).cos().reshape({8, 2}), false);
+  for (const auto& parameter : module.parameters()) parameter.set_requires_grad(true);
+  module.register_attribute("training", c10::BoolType::get(), true);
+  module.define(R"(
+def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+    x = torch.dropout(self.embedding[ids], 0.1, self.training) * mask.unsqueeze(2).to(self.embedding.dtype)
+    return x.mean(1).matmul(self.head)
+)");
+  module.save(folder_ + "/module.pt");
+  auto assignment = TinyTraining(folder_, 100);
+  v1::Model& model = *assignment.mutable_job()->mutable_model();
+  model.Clear();
+  model.set_kind(v1::Model::KIND_TORCHSCRIPT);
+  model.set_path(folder_ + "/module.pt");
+  std::vector<double> losses;
+  link_.on_progress = [&](const auto& progress) { losses.push_back(progress.loss()); };
+  const auto done = Train(assignment, context_);
+  ASSERT_TRUE(done.ok()) << done.status();
+  EXPECT_LT(losses.back(), 0.5 * losses.front());
+  const auto package = models::LoadPackage(assignment.job().package());
+  ASSERT_TRUE(package.ok()) << package.status();
+  EXPECT_EQ(models::WeightsDigest(*package->model), done->weights_digest());
+  const auto latest = checkpoint::LatestCheckpoint(assignment.job().checkpoints());
+  ASSERT_TRUE(latest.state.has_value());
+  EXPECT_EQ(latest.state->model[0].first, "embedding");
+  // Its draws are repeatable, though its generator is the process's.
+  at::rand({3});
+  const auto again = Train(assignment, context_);
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_EQ(again->weights_digest(), done->weights_digest());
 }
 
 // A rank of a float64 training; `root` holds the corpus.
