@@ -65,6 +65,28 @@ int ReduceRank(const Group::Options& options, const std::string&) {
   return 0;
 }
 
+// Rank r takes its step in r + 1 pieces, more than one bucket each; then steps of one piece follow.
+int AccumulateRank(const Group::Options& options, const std::string&) {
+  auto group = Group::Create(options);
+  if (!group.ok()) return Exit(group.status());
+  const at::Tensor a = at::zeros({300, 1000}, at::kDouble).set_requires_grad(true);
+  const at::Tensor b = at::full({7}, 0.5, at::kDouble).set_requires_grad(true);
+  auto reducer = Reducer::Create({a, b}, group->get());
+  if (!reducer.ok()) return Exit(reducer.status());
+  const int n = options.world_size;
+  for (int step = 0; step < 5; ++step) {
+    const int pieces = step % 2 == 0 ? options.rank + 1 : 1;
+    for (int piece = 1; piece < pieces; ++piece) {
+      if (const auto status = (*reducer)->Accumulate(a.sum() + (b * b).sum()); !status.ok()) return Exit(status);
+    }
+    if (const auto status = (*reducer)->Backward(a.sum() + (b * b).sum()); !status.ok()) return Exit(status);
+    const double expected = step % 2 == 0 ? n * (n + 1) / 2.0 : n;
+    const bool right = a.grad().eq(expected).all().item<bool>() && b.grad().eq(expected).all().item<bool>();
+    if (const int failed = ExpectThat(right, "wrong gradient")) return failed;
+  }
+  return 0;
+}
+
 // An empty slice joins with a loss of zeros.
 int EmptySliceRank(const Group::Options& options, const std::string&) {
   auto group = Group::Create(options);
@@ -104,6 +126,7 @@ void ExpectAllPass(const std::string& function, int world_size) {
 class WorldSizes : public testing::TestWithParam<int> {};
 TEST_P(WorldSizes, SumsAreExactInFloat64) { ExpectAllPass("sum", GetParam()); }
 TEST_P(WorldSizes, GradientsAreSummedNotAveraged) { ExpectAllPass("reduce", GetParam()); }
+TEST_P(WorldSizes, PartsOfAStepAreAddedUp) { ExpectAllPass("accumulate", GetParam()); }
 TEST_P(WorldSizes, AnEmptySliceJoins) { ExpectAllPass("empty", GetParam()); }
 INSTANTIATE_TEST_SUITE_P(Ranks, WorldSizes, testing::Values(1, 2, 3));
 
@@ -208,5 +231,9 @@ TEST(StoreServer, SaysWhatIsWrongWithItsAddress) {
 int main(int argc, char** argv) {
   using namespace polystill::collectives;
   return RankTestMain(argc, argv,
-                      {{"sum", SumRank}, {"reduce", ReduceRank}, {"empty", EmptySliceRank}, {"endless", EndlessRank}});
+                      {{"sum", SumRank},
+                       {"reduce", ReduceRank},
+                       {"accumulate", AccumulateRank},
+                       {"empty", EmptySliceRank},
+                       {"endless", EndlessRank}});
 }

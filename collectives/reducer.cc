@@ -54,6 +54,8 @@ struct Reducer::State {
   const Group* group = nullptr;
   std::vector<at::Tensor> parameters;
   int buckets = 0;
+  // Whether the gradients in place are parts of the step under way.
+  bool accumulating = false;
   SumHook* hook = nullptr;  // owned by `reducer`
   std::unique_ptr<c10d::Reducer> reducer;
 };
@@ -86,10 +88,22 @@ absl::StatusOr<std::unique_ptr<Reducer>> Reducer::Create(const std::vector<at::T
   return std::unique_ptr<Reducer>(new Reducer(std::move(state)));
 }
 
-absl::Status Reducer::Backward(const at::Tensor& loss) {
-  // Without a gradient in place, backward hands over the new one, and the Reducer copies it into its bucket: one pass
-  // over the parameters instead of clearing and adding.
+// Without a gradient in place, backward hands over the new one, and the Reducer copies it into its bucket: one pass
+// over the parameters instead of clearing and adding.
+void Reducer::ClearGradients() {
   for (at::Tensor& parameter : state_->parameters) parameter.mutable_grad().reset();
+}
+
+absl::Status Reducer::Accumulate(const at::Tensor& loss) {
+  if (!state_->accumulating) ClearGradients();
+  state_->accumulating = true;
+  // Not prepared for a backward, the Reducer lets this one pass.
+  return CatchC10d(absl::StrCat(state_->group->name(), ": compute gradients"), [&] { loss.backward(); });
+}
+
+absl::Status Reducer::Backward(const at::Tensor& loss) {
+  if (!state_->accumulating) ClearGradients();
+  state_->accumulating = false;
   state_->hook->Begin();
   int completed = 0;
   const absl::Status status =

@@ -80,6 +80,8 @@ PlannedJob MakeTraining(const v1::RunSpec& spec, const std::string& name, const 
   *job.mutable_optimizer() = optimizer;
   job.set_checkpoint_every(spec.student().checkpoint_every());
   job.set_prefetch(spec.student().prefetch());
+  job.set_micro_batch(spec.student().micro_batch());
+  job.set_autocast(spec.student().autocast());
   job.set_package(PackageFolder(spec, folder));
   job.set_checkpoints(absl::StrCat(spec.output(), "/checkpoints/", folder));
   job.set_model_name(name.substr(name.find(':') + 1));

@@ -34,6 +34,8 @@ void DefaultSplit(const std::string& split, Where* where) {
   if (where->find("split") == where->end()) (*where)["split"] = split;
 }
 
+void ResolvePath(v1::Model* model) { model->set_path(Absolute(model->path())); }
+
 // Writes out what is meant by keys that were left out.
 void Resolve(v1::RunSpec* spec) {
   spec->set_output(Absolute(spec->output().empty() ? absl::StrCat("runs/", spec->name()) : spec->output()));
@@ -41,8 +43,11 @@ void Resolve(v1::RunSpec* spec) {
   spec->mutable_tokenizer()->set_path(Absolute(spec->tokenizer().path()));
   for (v1::Teacher& teacher : *spec->mutable_teachers()) {
     teacher.set_package(Absolute(teacher.package()));
-    if (teacher.has_train()) DefaultSplit("train", teacher.mutable_train()->mutable_where());
+    if (!teacher.has_train()) continue;
+    DefaultSplit("train", teacher.mutable_train()->mutable_where());
+    ResolvePath(teacher.mutable_train()->mutable_model());
   }
+  ResolvePath(spec->mutable_student()->mutable_model());
   for (v1::Loss& loss : *spec->mutable_student()->mutable_losses()) {
     if (loss.kind() != v1::LOSS_KIND_TASK && loss.teacher().empty()) loss.set_teacher(spec->teachers(0).name());
   }

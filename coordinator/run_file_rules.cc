@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "coordinator/jobs.h"
+#include "coordinator/kind_rules.h"
 #include "corpus/where_roles.h"
 #include "runtime/files.h"
 #include "runtime/nearest_name.h"
@@ -52,6 +53,10 @@ class Rules {
 
  private:
   void Add(const std::string& path, const std::string& what) { mistakes_.push_back({path, what}); }
+
+  void AddAll(std::vector<Mistake> mistakes) {
+    for (Mistake& mistake : mistakes) mistakes_.push_back(std::move(mistake));
+  }
 
   void CheckName(const std::string& path, const std::string& name) {
     if (IsName(name)) return;
@@ -106,6 +111,7 @@ class Rules {
       Add(absl::StrCat(path, ".replicas"), "goes with train or package; a teacher with an address is not started here");
     }
     if (!teacher.has_train()) return;
+    AddAll(CheckModelKeys(absl::StrCat(path, ".train.model"), teacher.train().model()));
     CheckWhere(absl::StrCat(path, ".train.where"), teacher.train().where());
     if (teacher.train().loss() != v1::LOSS_KIND_TASK) {
       Add(absl::StrCat(path, ".train.loss"), "a teacher is trained on gold labels: write task");
@@ -117,9 +123,12 @@ class Rules {
     CheckWhere("student.where", student.where());
     CheckEachOnce("student.languages.targets", student.languages().targets(),
                   [](const std::string& language) { return language; });
-    const v1::Mixture& mixture = student.languages().mixture();
-    if (mixture.kind() != v1::Mixture::KIND_TEMPERATURE && mixture.tau() != 1.0) {
-      Add("student.languages.mixture.tau", "goes with kind: temperature only");
+    AddAll(CheckModelKeys("student.model", student.model()));
+    const auto& targets = student.languages().targets();
+    AddAll(
+        CheckMixtureKeys("student.languages.mixture", student.languages().mixture(), {targets.begin(), targets.end()}));
+    if (student.autocast() == v1::Student::AUTOCAST_BFLOAT16 && student.dtype() != v1::Student::DTYPE_FLOAT32) {
+      Add("student.autocast", "bfloat16 goes with dtype: float32 only");
     }
     double weight = 0;
     for (int i = 0; i < student.losses_size(); ++i) {
@@ -189,8 +198,10 @@ std::vector<Mistake> CheckPaths(const v1::RunSpec& spec) {
     mistakes.push_back({"corpus.path", absl::StrCat("no such file or folder: ", spec.corpus().path())});
   }
   check("tokenizer.path", spec.tokenizer().path(), "file", false);
+  check("student.model.path", spec.student().model().path(), "file", false);
   for (int i = 0; i < spec.teachers_size(); ++i) {
     check(absl::StrCat("teachers.", i, ".package"), spec.teachers(i).package(), "folder", true);
+    check(absl::StrCat("teachers.", i, ".train.model.path"), spec.teachers(i).train().model().path(), "file", false);
   }
   return mistakes;
 }

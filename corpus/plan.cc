@@ -117,12 +117,10 @@ absl::StatusOr<Plan> Plan::Create(v1::PlanSegment segment, std::shared_ptr<const
   RETURN_IF_ERROR(CheckSegment(segment, *index));
   auto state = std::make_unique<State>();
   const int64_t window = segment.shuffle_window() > 0 ? segment.shuffle_window() : kDefaultShuffleWindow;
-  std::vector<int64_t> records;
   for (const v1::CorpusIndex::Language& language : index->languages()) {
-    records.push_back(language.records());
     state->languages.push_back(std::make_unique<LanguageOrders>(language, segment.seed(), window));
   }
-  ASSIGN_OR_RETURN(state->quotas, MakeQuotas(segment.mixture(), records, segment.batch_size()));
+  ASSIGN_OR_RETURN(state->quotas, MakeQuotas(segment, *index));
   state->segment = std::move(segment);
   state->index = std::move(index);
   return Plan(std::move(state));
@@ -160,7 +158,8 @@ Plan::Range Plan::SliceOf(int64_t batch_size, int rank, int world_size) {
 absl::StatusOr<int64_t> Plan::StepsForEpochs(double epochs) const {
   int64_t records = 0;
   for (const auto& language : state_->languages) records += language->records();
-  const double drawn = epochs * static_cast<double>(records);
+  const auto most = static_cast<double>(MostRecords(state_->segment.mixture(), *state_->index));
+  const double drawn = std::min(epochs * static_cast<double>(records), most);
   if (!(drawn < kMaxDrawn)) {
     return absl::InvalidArgumentError(absl::StrCat("epochs: ", epochs, " passes over ", records,
                                                    " records are more than can be counted; write less"));

@@ -299,6 +299,24 @@ TEST(PlanTest, StepsForEpochs) {
   }
 }
 
+TEST(PlanTest, UniMaxEndsWithItsCaps) {
+  const auto index = MakeIndex({{"de", {90}}, {"fr", {10}}});
+  v1::PlanSegment segment = Segment(*index, 8);
+  segment.mutable_mixture()->set_kind(v1::Mixture::KIND_UNIMAX);
+  segment.mutable_mixture()->set_max_epochs(2);
+  segment.set_budget(100);
+  const Plan plan = Plan::Create(segment, index).value();
+  EXPECT_EQ(plan.StepsForEpochs(1), 13);
+  EXPECT_EQ(plan.StepsForEpochs(5), 25);
+  // fr: 2 passes of 10, de: the other 80.
+  std::map<int, int> draws;
+  for (int64_t step = 0; step < 13; ++step) {
+    for (const RecordRef& ref : Step(plan, step)) ++draws[ref.language];
+  }
+  EXPECT_NEAR(draws[0], 104 * 0.8, 1.5);
+  EXPECT_NEAR(draws[1], 104 * 0.2, 1.5);
+}
+
 TEST(PlanTest, RefusesWhatDoesNotFit) {
   struct Refusal {
     const char* message;

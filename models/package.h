@@ -40,8 +40,8 @@ struct Package {
 // not fit the signature, numbers that are not finite).
 absl::StatusOr<Package> LoadPackage(const std::string& folder);
 
-// Writes a package of a native model; the folder appears whole or not at all (an older one of that name is replaced).
-// `tokenizer_file`: copied into the package; empty for ids.
+// Writes a package, of a native model or a TorchScript module that LoadScriptStudent loaded; the folder appears whole
+// or not at all (an older one of that name is replaced). `tokenizer_file`: copied into the package; empty for ids.
 absl::StatusOr<PackageInfo> SavePackage(const std::string& folder, const std::string& name, const Model& model,
                                         const ModelShape& shape, const v1::Signature& signature,
                                         const std::string& tokenizer_file);

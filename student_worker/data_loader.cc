@@ -95,6 +95,7 @@ absl::Status DataLoader::Fill(int64_t step, std::vector<corpus::Record>* records
   const std::vector<corpus::RecordRef> refs = plan_->Slice(step, range.first, range.last);
   ASSIGN_OR_RETURN(*records, reader_->Read(refs));
   batch->step = step;
+  batch->first_position = range.first;
   for (const LabelSource& source : options_.labels) batch->labels[source.kind];
   for (size_t i = 0; i < refs.size(); ++i) {
     const corpus::Record& record = (*records)[i];

@@ -113,6 +113,7 @@ absl::Status Trainer::MakeModel() {
   shape_.vocab_size = tokenizer_ == nullptr ? job_.tokenizer().vocab_size() : tokenizer_->vocab_size();
   shape_.classes = job_.labels_size();
   shape_.dtype = job_.dtype();
+  shape_.max_length = job_.tokenizer().max_length();
   ASSIGN_OR_RETURN(model_, models::MakeModel(shape_, job_.seed()));
   try {
     optimizer_ = std::make_unique<Optimizer>(job_.optimizer(), steps_, model_->NamedParameters());
