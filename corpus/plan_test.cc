@@ -306,8 +306,8 @@ TEST(PlanTest, UniMaxEndsWithItsCaps) {
   segment.mutable_mixture()->set_max_epochs(2);
   segment.set_budget(100);
   const Plan plan = Plan::Create(segment, index).value();
-  EXPECT_EQ(plan.StepsForEpochs(1), 13);
-  EXPECT_EQ(plan.StepsForEpochs(5), 25);
+  EXPECT_EQ(plan.StepsForEpochs(1).value(), 13);
+  EXPECT_EQ(plan.StepsForEpochs(5).value(), 25);
   // fr: 2 passes of 10, de: the other 80.
   std::map<int, int> draws;
   for (int64_t step = 0; step < 13; ++step) {
