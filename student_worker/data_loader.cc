@@ -65,7 +65,7 @@ DataLoader::~DataLoader() {
 }
 
 void DataLoader::Run() {
-  for (int64_t step = 0; step < options_.steps; ++step) {
+  for (int64_t step = options_.first_step; step < options_.steps; ++step) {
     auto pending = std::make_shared<Pending>();
     std::vector<corpus::Record> records;
     pending->status = Annotate(Fill(step, &records, &pending->batch), absl::StrCat("step ", step));
@@ -136,6 +136,8 @@ absl::StatusOr<Batch> DataLoader::Next(std::stop_token stop) {
   auto& queue = shared_->queue;
   const auto arrived = [&] { return !queue.empty() && (!queue[0]->status.ok() || queue[0]->missing_labels == 0); };
   while (!arrived() && !stop.stop_requested()) shared_->changed.Wait(&shared_->mutex);
+  const Clock::time_point give_up = Clock::now() + options_.stop_patience;
+  while (!arrived() && Clock::now() < give_up) shared_->changed.WaitFor(&shared_->mutex, give_up - Clock::now());
   wait_seconds_ += std::chrono::duration<double>(Clock::now() - start).count();
   if (!arrived()) return absl::CancelledError("stopped while waiting for data");
   const std::shared_ptr<Pending> pending = queue.front();

@@ -86,11 +86,16 @@ TEST_F(TrainerTest, StopsAtAStepBoundaryWithACheckpoint) {
   link_.on_progress = [&](const auto& progress) {
     if (progress.step() == 5) stop_.request_stop();
   };
-  const auto assignment = TinyTraining(folder_, 1000);
+  const auto assignment = TinyTraining(folder_, 100'000);
   EXPECT_EQ(Train(assignment, context_).status().code(), absl::StatusCode::kCancelled);
   const auto latest = checkpoint::LatestCheckpoint(assignment.job().checkpoints());
   ASSERT_TRUE(latest.state.has_value());
-  EXPECT_EQ(latest.state->step, 5);
+  // The ranks agree at their next roll call, half a second's steps later at most.
+  EXPECT_GE(latest.state->step, 5);
+  EXPECT_LT(latest.state->step, 100'000);
+  ASSERT_THAT(link_.checkpoints, testing::SizeIs(1));
+  EXPECT_EQ(link_.checkpoints[0].step(), latest.state->step);
+  EXPECT_EQ(link_.checkpoints[0].path(), latest.path);
 }
 
 TEST_F(TrainerTest, RefusesALossWithoutATeacher) {
@@ -116,8 +121,8 @@ TEST_F(TrainerTest, SaysWhenTheGradientsAreNotFinite) {
 }
 
 // A rank of a float64 training; `root` holds the corpus.
-int TrainRank(const collectives::Group::Options& options, const std::string& root) {
-  auto assignment = TinyTraining(root, kSteps);
+int TrainRankOf(v1::WorkerOrder::Assignment assignment, const collectives::Group::Options& options,
+                const std::string& root) {
   assignment.set_rank(options.rank);
   assignment.set_world_size(options.world_size);
   assignment.set_store_host(options.store_host);
@@ -135,14 +140,31 @@ int TrainRank(const collectives::Group::Options& options, const std::string& roo
   return done.ok() ? 0 : 1;
 }
 
+int TrainRank(const collectives::Group::Options& options, const std::string& root) {
+  return TrainRankOf(TinyTraining(root, kSteps), options, root);
+}
+
+// One that ends early, at a learning rate that makes it worse again.
+int TrainEarlyRank(const collectives::Group::Options& options, const std::string& root) {
+  auto assignment = TinyTraining(root, kSteps);
+  auto& job = *assignment.mutable_job();
+  job.mutable_early_stopping()->set_metric(v1::EarlyStopping::METRIC_LOSS);
+  job.mutable_early_stopping()->set_every(4);
+  job.mutable_early_stopping()->set_patience(2);
+  job.set_validation_index_digest(job.plan().index_digest());
+  job.mutable_optimizer()->set_lr(1.0);
+  job.mutable_optimizer()->set_schedule(v1::Optimizer::SCHEDULE_CONSTANT);
+  return TrainRankOf(std::move(assignment), options, root);
+}
+
 struct Trained {
   std::map<std::string, at::Tensor> parameters;
   // Step -> ids of the global batch, in rank order.
   std::map<int64_t, std::vector<std::string>> steps;
 };
 
-Trained TrainWithRanks(const std::string& root, int world_size) {
-  collectives::RankProcesses ranks("train", world_size, root);
+Trained TrainWithRanks(const std::string& root, int world_size, const std::string& function = "train") {
+  collectives::RankProcesses ranks(function, world_size, root);
   const std::string folder = root + "/ranks-" + std::to_string(world_size);
   std::set<std::string> digests;
   Trained trained;
@@ -183,9 +205,28 @@ TEST(Ranks, OneTwoAndThreeTakeTheSameRecordsAndAgreeInFloat64) {
   }
 }
 
+TEST(Ranks, OneTwoAndThreeStopAtTheSameStepWithTheSameWeights) {
+  const std::string root = NewFolder();
+  WriteTinyCorpus(root, kRecords);
+  const Trained alone = TrainWithRanks(root, 1, "early");
+  ASSERT_FALSE(alone.steps.empty());
+  EXPECT_LT(alone.steps.size(), kSteps);
+  for (const int world_size : {2, 3}) {
+    const Trained together = TrainWithRanks(root, world_size, "early");
+    EXPECT_EQ(together.steps, alone.steps);
+    ASSERT_EQ(together.parameters.size(), alone.parameters.size());
+    for (const auto& [name, parameter] : alone.parameters) {
+      const double difference = (together.parameters.at(name) - parameter).abs().max().item<double>();
+      EXPECT_LE(difference, 1e-9 * parameter.abs().max().item<double>()) << name << ", " << world_size << " ranks";
+    }
+  }
+}
+
 }  // namespace
 }  // namespace polystill::student_worker
 
 int main(int argc, char** argv) {
-  return polystill::collectives::RankTestMain(argc, argv, {{"train", polystill::student_worker::TrainRank}});
+  return polystill::collectives::RankTestMain(
+      argc, argv,
+      {{"train", polystill::student_worker::TrainRank}, {"early", polystill::student_worker::TrainEarlyRank}});
 }
