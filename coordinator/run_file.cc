@@ -41,12 +41,19 @@ void Resolve(v1::RunSpec* spec) {
   spec->mutable_tokenizer()->set_path(Absolute(spec->tokenizer().path()));
   for (v1::Teacher& teacher : *spec->mutable_teachers()) {
     teacher.set_package(Absolute(teacher.package()));
-    if (teacher.has_train()) DefaultSplit("train", teacher.mutable_train()->mutable_where());
+    if (!teacher.has_train()) continue;
+    DefaultSplit("train", teacher.mutable_train()->mutable_where());
+    if (teacher.train().has_early_stopping()) {
+      DefaultSplit("dev", teacher.mutable_train()->mutable_early_stopping()->mutable_where());
+    }
   }
   for (v1::Loss& loss : *spec->mutable_student()->mutable_losses()) {
     if (loss.kind() != v1::LOSS_KIND_TASK && loss.teacher().empty()) loss.set_teacher(spec->teachers(0).name());
   }
   DefaultSplit("train", spec->mutable_student()->mutable_where());
+  if (spec->student().has_early_stopping()) {
+    DefaultSplit("dev", spec->mutable_student()->mutable_early_stopping()->mutable_where());
+  }
   DefaultSplit("test", spec->mutable_evaluate()->mutable_where());
 }
 

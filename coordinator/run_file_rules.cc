@@ -111,6 +111,7 @@ class Rules {
     }
     if (!teacher.has_train()) return;
     CheckWhere(absl::StrCat(path, ".train.where"), teacher.train().where());
+    CheckWhere(absl::StrCat(path, ".train.early_stopping.where"), teacher.train().early_stopping().where());
     if (teacher.train().loss() != v1::LOSS_KIND_TASK) {
       Add(absl::StrCat(path, ".train.loss"), "a teacher is trained on gold labels: write task");
     }
@@ -119,6 +120,7 @@ class Rules {
   void CheckStudent() {
     const v1::Student& student = spec_.student();
     CheckWhere("student.where", student.where());
+    CheckWhere("student.early_stopping.where", student.early_stopping().where());
     CheckEachOnce("student.languages.targets", student.languages().targets(),
                   [](const std::string& language) { return language; });
     const v1::Mixture& mixture = student.languages().mixture();
