@@ -9,6 +9,7 @@
 #include "cli/exit_codes.h"
 #include "cli/run_command.h"
 #include "cli/siblings.h"
+#include "cli/status_command.h"
 
 namespace {
 
@@ -20,6 +21,10 @@ constexpr char kFooter[] =
     "  polystill check --keys                        all keys of a run file, with defaults\n"
     "  polystill run run.yaml                        runs it on this machine\n"
     "  polystill run run.yaml --set student.epochs=2 --set output=runs/short\n"
+    "  polystill run run.yaml --resume               goes on after a stop or a crash\n"
+    "  polystill run run.yaml --dry-run              reads the corpus and says what it would do and need\n"
+    "  polystill status runs/short                   where it stands\n"
+    "  polystill stop runs/short                     stops it at its next step, with a checkpoint\n"
     "  polystill coordinator --spec run.yaml --listen 0.0.0.0:7000 --insecure      on a cluster: one coordinator,\n"
     "  polystill teacher --coordinator HOST:7000 --teacher NAME                    teacher servers\n"
     "  polystill student --coordinator HOST:7000                                   and student workers\n"
@@ -60,6 +65,13 @@ int RunHere(RunOptions options) {
   return Run(options, std::cout, std::cerr);
 }
 
+// The coordinator has the means to read a corpus.
+int DryRun(const RunOptions& options) {
+  std::vector<std::string> arguments = {"--spec", options.run_file, "--dry-run"};
+  for (const std::string& setting : options.settings) arguments.insert(arguments.end(), {"--set", setting});
+  return Become("coordinator", arguments);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -74,7 +86,19 @@ int main(int argc, char** argv) {
   CLI::App* run = app.add_subcommand("run", "run a run file on this machine, with progress and a table at the end");
   AddRunFile(run, &options);
   run->get_option("FILE")->required();
-  run->add_flag("--overwrite", options.overwrite, "delete an earlier run in the same output folder");
+  CLI::Option* overwrite =
+      run->add_flag("--overwrite", options.overwrite, "delete an earlier run in the same output folder");
+  run->add_flag("--resume", options.resume, "go on with the run in the output folder, after a stop or a crash")
+      ->excludes(overwrite);
+  bool dry_run = false;
+  run->add_flag("--dry-run", dry_run, "read the corpus and say what the run would do and need; write nothing");
+  std::string run_folder;
+  bool json = false;
+  CLI::App* status = app.add_subcommand("status", "where a run stands, or how it ended");
+  status->add_option("RUN_FOLDER", run_folder, "output folder of the run")->required();
+  status->add_flag("--json", json, "as JSON");
+  CLI::App* stop = app.add_subcommand("stop", "stop a run at its next step, with a checkpoint, and wait for it");
+  stop->add_option("RUN_FOLDER", run_folder, "output folder of the run")->required();
   CLI::App* check = app.add_subcommand("check", "validate a run file and say what it would do, without running it");
   AddRunFile(check, &options);
   bool keys = false;
@@ -87,6 +111,9 @@ int main(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? kExitFine : kExitUsage;
   }
+  if (*run && dry_run) return DryRun(options);
   if (*run) return RunHere(options);
+  if (*status) return ShowStatus(run_folder, json, std::cout, std::cerr);
+  if (*stop) return StopRun(run_folder, std::cout, std::cerr);
   return keys ? PrintKeys(std::cout) : CheckRunFile(options.run_file, options.settings, std::cout, std::cerr);
 }
