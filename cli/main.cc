@@ -10,6 +10,7 @@
 #include "cli/run_command.h"
 #include "cli/siblings.h"
 #include "cli/status_command.h"
+#include "coordinator/run_file.h"
 
 namespace {
 
@@ -67,6 +68,10 @@ int RunHere(RunOptions options) {
 
 // The coordinator has the means to read a corpus.
 int DryRun(const RunOptions& options) {
+  if (const auto run = coordinator::ReadRunFile(options.run_file, options.settings); !run.ok()) {
+    std::cerr << run.status().message() << std::endl;
+    return kExitUsage;
+  }
   std::vector<std::string> arguments = {"--spec", options.run_file, "--dry-run"};
   for (const std::string& setting : options.settings) arguments.insert(arguments.end(), {"--set", setting});
   return Become("coordinator", arguments);
@@ -88,10 +93,13 @@ int main(int argc, char** argv) {
   run->get_option("FILE")->required();
   CLI::Option* overwrite =
       run->add_flag("--overwrite", options.overwrite, "delete an earlier run in the same output folder");
-  run->add_flag("--resume", options.resume, "go on with the run in the output folder, after a stop or a crash")
-      ->excludes(overwrite);
+  CLI::Option* resume =
+      run->add_flag("--resume", options.resume, "go on with the run in the output folder, after a stop or a crash")
+          ->excludes(overwrite);
   bool dry_run = false;
-  run->add_flag("--dry-run", dry_run, "read the corpus and say what the run would do and need; write nothing");
+  run->add_flag("--dry-run", dry_run, "read the corpus and say what the run would do and need; write nothing")
+      ->excludes(overwrite)
+      ->excludes(resume);
   std::string run_folder;
   bool json = false;
   CLI::App* status = app.add_subcommand("status", "where a run stands, or how it ended");

@@ -24,7 +24,7 @@ void Add(const std::string& tag, double value, v1::TensorBoardEvent* event) {
 
 void JobCurves::Observe(const v1::RunStatus& status, double wall_time) {
   for (const auto& stage : status.stages()) {
-    if (failed_ || !IsTraining(stage)) continue;
+    if (failed_ || !IsTraining(stage) || finished_.contains(stage.name())) continue;
     const absl::Status written = Write(stage, wall_time);
     if (written.ok()) continue;
     spdlog::warn("no more curves: {}", std::string(written.message()));
@@ -46,8 +46,6 @@ absl::Status JobCurves::Open(const v1::RunStatus::Stage& stage, double wall_time
 }
 
 absl::Status JobCurves::Write(const v1::RunStatus::Stage& stage, double wall_time) {
-  // One that an earlier process finished has its curve.
-  if (stage.finished() && !curves_.contains(stage.name())) return absl::OkStatus();
   Curve& curve = curves_[stage.name()];
   if (curve.file == nullptr) RETURN_IF_ERROR(Open(stage, wall_time, &curve));
   if (stage.done() == curve.stage.done()) return absl::OkStatus();

@@ -2,6 +2,7 @@
 
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 
 #include "coordinator/event_file.h"
@@ -15,8 +16,9 @@ namespace polystill::coordinator {
 // thread-safe.
 class JobCurves {
  public:
-  // `term` tells this process's files from those of earlier ones of the run.
-  JobCurves(std::string folder, int64_t term) : folder_(std::move(folder)), term_(term) {}
+  // `term` tells this process's files from those of earlier ones of the run, `finished` the jobs that they finished.
+  JobCurves(std::string folder, int64_t term, std::set<std::string> finished)
+      : folder_(std::move(folder)), term_(term), finished_(std::move(finished)) {}
 
   // `wall_time`: seconds since 1970.
   void Observe(const v1::RunStatus& status, double wall_time);
@@ -33,6 +35,7 @@ class JobCurves {
 
   const std::string folder_;
   const int64_t term_;
+  const std::set<std::string> finished_;
   std::map<std::string, Curve> curves_;
   bool failed_ = false;
 };

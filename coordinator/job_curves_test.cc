@@ -53,6 +53,7 @@ class JobCurvesTest : public testing::Test {
     for (const auto& entry : fs::recursive_directory_iterator(folder_)) {
       if (!entry.is_regular_file()) continue;
       const std::string bytes = ReadFile(entry.path().string()).value();
+      EXPECT_NE(bytes.find("data_wait_seconds\x15"), std::string::npos) << "a zero is left out";
       for (size_t at = 0; at < bytes.size();) {
         const auto size = static_cast<uint8_t>(bytes[at]);
         v1::TensorBoardEvent event;
@@ -73,7 +74,7 @@ class JobCurvesTest : public testing::Test {
 };
 
 TEST_F(JobCurvesTest, OnePointForEachStepThatIsSeen) {
-  JobCurves curves(folder_, 1);
+  JobCurves curves(folder_, 1, {});
   curves.Observe(status_, 1000);
   EXPECT_FALSE(fs::exists(folder_));
   Set(2, 1.5, 1);
@@ -94,13 +95,13 @@ TEST_F(JobCurvesTest, OnePointForEachStepThatIsSeen) {
 TEST_F(JobCurvesTest, WhatAnEarlierProcessFinishedIsLeftAlone) {
   Set(10, 1.0, 5);
   stage_->set_finished(true);
-  JobCurves(folder_, 2).Observe(status_, 1000);
+  JobCurves(folder_, 2, {"teacher:english"}).Observe(status_, 1000);
   EXPECT_FALSE(fs::exists(folder_));
 }
 
 TEST_F(JobCurvesTest, AFolderThatCannotBeWrittenHarmsNothing) {
   ASSERT_TRUE(WriteFileAtomically(folder_, "a file").ok());
-  JobCurves curves(folder_, 1);
+  JobCurves curves(folder_, 1, {});
   Set(2, 1.5, 1);
   curves.Observe(status_, 1000);
   curves.Observe(status_, 1001);

@@ -11,6 +11,7 @@
 #include <future>
 #include <iostream>
 #include <memory>
+#include <set>
 #include <thread>
 #include <utility>
 
@@ -228,7 +229,9 @@ int Coordinator::Run() {
   config.teachers.assign(spec_.teachers().begin(), spec_.teachers().end());
   config.labels.assign(spec_.corpus().labels().begin(), spec_.corpus().labels().end());
   RunLoop::Options options;
-  JobCurves curves(folder_->PathOf(kEventsFolder), store_->term());
+  std::set<std::string> finished;
+  for (const auto& [job, digest] : resumption_.finished) finished.insert(job);
+  JobCurves curves(folder_->PathOf(kEventsFolder), store_->term(), finished);
   options.observe = [&](const v1::RunStatus& status) {
     status_file_->Observe(status);
     const auto now = std::chrono::system_clock::now().time_since_epoch();

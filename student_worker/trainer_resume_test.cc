@@ -104,6 +104,15 @@ TEST_F(TrainerResumeTest, RefusesATornCheckpointByName) {
   EXPECT_THAT(std::string(status.message()), HasSubstr(file));
 }
 
+TEST_F(TrainerResumeTest, ACheckpointThatCannotBeWrittenEndsTheTraining) {
+  auto assignment = Training("full");
+  assignment.mutable_job()->set_checkpoints(corpus_ + "/corpus.parquet");
+  const absl::Status status = Train(assignment).status();
+  EXPECT_FALSE(status.ok());
+  EXPECT_THAT(std::string(status.message()), HasSubstr(corpus_ + "/corpus.parquet"));
+  EXPECT_THAT(link_->checkpoints, testing::IsEmpty());
+}
+
 TEST_F(TrainerResumeTest, RefusesACheckpointOfAnotherJob) {
   auto assignment = Training("other");
   ASSERT_TRUE(Train(assignment).ok());

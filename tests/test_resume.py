@@ -252,8 +252,8 @@ def test_status_stop_and_ctrl_c(unbroken: Path, tmp_path: Path) -> None:
     # Its newest checkpoint is torn now: the one before is taken, aloud.
     model = last / "model.safetensors"
     model.write_bytes(model.read_bytes()[:-1])
-    process = running_command(spec, "--resume")
-    wait_for_step(process, output, first)
+    process = running_command(spec, "--resume", "--set", "student.workers=2")
+    wait_for_step(process, output, first + 1)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
     log = (output / "logs" / "coordinator.log").read_text()
@@ -276,6 +276,25 @@ def test_a_done_run_shows_its_table(unbroken: Path) -> None:
         timeout=60,
     )
     assert coordinator.returncode == 0, coordinator.stderr
+
+
+def test_dry_run_says_what_the_run_did_and_writes_nothing(unbroken: Path, tmp_path: Path) -> None:
+    spec = write_spec(tmp_path / "run.yaml", tmp_path / "run")
+    result = polystill("run", str(spec), "--dry-run")
+    assert result.returncode == 0, said(result)
+    report = json.loads((unbroken / "run" / "report.json").read_text())
+    steps = {job: int(count) for job, count in re.findall(r"^(\S+): (\d+) steps of", result.stdout, re.MULTILINE)}
+    assert steps == {job: taken["planned"] for job, taken in report["steps"].items()}
+    for language in ("de", "fr", "es", "ja"):
+        assert re.search(rf"^  {language} +24 records +{EPOCHS}\.00 passes$", result.stdout, re.MULTILINE), (
+            result.stdout
+        )
+    # Dense fp16 of four classes, without the envelope that the report counts.
+    assert f"soft labels: {RECORDS * EPOCHS * 4 * 2 / 1000:.1f} KB" in result.stdout
+    assert f"1 coordinator, 1 teacher servers, {WORKERS} student workers" in result.stdout
+    assert not (tmp_path / "run").exists()
+    wrong = polystill("run", str(spec), "--dry-run", "--set", "student.epoch=1")
+    assert wrong.returncode == USAGE
 
 
 def test_nothing_to_resume(tmp_path: Path) -> None:
