@@ -162,5 +162,13 @@ TEST_F(CheckpointTest, AFailedPublicationLeavesTheOldFolder) {
   EXPECT_EQ(std::distance(fs::directory_iterator(folder_), fs::directory_iterator{}), 1);
 }
 
+TEST_F(CheckpointTest, ALoopOfLinksIsNamed) {
+  fs::create_directories(folder_);
+  fs::create_symlink("loop", folder_ + "/loop");
+  const absl::Status status = PublishFolder(folder_ + "/loop", [](const std::string&) { return absl::OkStatus(); });
+  EXPECT_FALSE(status.ok());
+  EXPECT_THAT(status.ToString(), HasSubstr(folder_ + "/loop"));
+}
+
 }  // namespace
 }  // namespace polystill::checkpoint

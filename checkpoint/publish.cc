@@ -31,7 +31,12 @@ absl::Status Exchange(const std::string& temporary, const std::string& folder) {
   // A file system without exchange: for a moment neither is there.
   const std::string old = temporary + ".old";
   RETURN_IF_ERROR(RenameDurably(folder, old));
-  RETURN_IF_ERROR(RenameDurably(temporary, folder));
+  const absl::Status placed = RenameDurably(temporary, folder);
+  if (!placed.ok()) {
+    std::error_code ignored;
+    fs::rename(old, folder, ignored);
+    return placed;
+  }
   return RenameDurably(old, temporary);
 }
 
@@ -40,13 +45,18 @@ absl::Status FillAndPlace(const std::string& temporary, const std::string& folde
   RETURN_IF_ERROR(MakeFolder(temporary));
   RETURN_IF_ERROR(fill(temporary));
   RETURN_IF_ERROR(SyncPath(temporary));
-  return fs::exists(folder) ? Exchange(temporary, folder) : RenameDurably(temporary, folder);
+  std::error_code error;
+  const bool exists = fs::exists(folder, error);
+  if (error) return FileError(error.value(), folder, "look at");
+  return exists ? Exchange(temporary, folder) : RenameDurably(temporary, folder);
 }
 
 }  // namespace
 
 absl::Status PublishFolder(const std::string& folder, const std::function<absl::Status(const std::string&)>& fill) {
-  const fs::path target = fs::absolute(Normal(folder));
+  std::error_code error;
+  const fs::path target = fs::absolute(Normal(folder), error);
+  if (error) return FileError(error.value(), folder, "resolve");
   const std::string temporary =
       (target.parent_path() / absl::StrCat(".", target.filename().string(), ".tmp-", ::getpid())).string();
   std::error_code ignored;

@@ -41,16 +41,28 @@ bool Children::HasEnded(const std::string& name) const {
 }
 
 bool Children::WaitForAll(std::chrono::milliseconds limit) {
+  return WaitUntil([this] { return all_ended(); }, limit);
+}
+
+bool Children::WaitFor(const std::string& name, std::chrono::milliseconds limit) {
+  return WaitUntil([&] { return HasEnded(name); }, limit);
+}
+
+bool Children::WaitUntil(const std::function<bool()>& reached, std::chrono::milliseconds limit) {
   const Clock::time_point deadline = Clock::now() + limit;
-  for (Poll(); !all_ended(); Poll()) {
-    if (Clock::now() >= deadline || AsksToEnd(signals_->Wait(kPoll))) return false;
+  for (Poll(); !reached(); Poll()) {
+    if (Clock::now() >= deadline) return false;
+    if (AsksToEnd(signals_->Wait(kPoll))) {
+      hurried_ = true;
+      return false;
+    }
   }
   return true;
 }
 
 void Children::EndAll(std::chrono::milliseconds patience) {
-  SignalAll(SIGTERM);
-  if (!WaitForAll(patience)) SignalAll(SIGKILL);
+  if (!hurried_) SignalAll(SIGTERM);
+  if (hurried_ || !WaitForAll(patience)) SignalAll(SIGKILL);
 }
 
 void Children::SignalAll(int signal) {

@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <deque>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -31,14 +32,18 @@ class Children {
   bool all_ended() const { return ended_.size() == children_.size(); }
   bool HasEnded(const std::string& name) const;
 
-  // Waits until all have ended; false when `limit` passed first, or a signal asks to end at once.
+  // Waits until all, or the one called `name`, have ended; false when `limit` passed first, or a signal asks to end at
+  // once.
   bool WaitForAll(std::chrono::milliseconds limit);
-  // Ends all that still run: SIGTERM, then, after `patience` or at a signal, SIGKILL.
+  bool WaitFor(const std::string& name, std::chrono::milliseconds limit);
+  // Ends all that still run: SIGTERM, then, after `patience` or at a signal, SIGKILL. SIGKILL at once when a signal has
+  // cut an earlier wait short.
   void EndAll(std::chrono::milliseconds patience);
 
   const std::string& log_folder() const { return log_folder_; }
 
  private:
+  bool WaitUntil(const std::function<bool()>& reached, std::chrono::milliseconds limit);
   void SignalAll(int signal);
 
   const std::string log_folder_;
@@ -46,6 +51,8 @@ class Children {
   // A deque: pointers into it stay valid.
   std::deque<ChildProcess> children_;
   std::vector<ChildProcess*> ended_;
+  // A signal has cut a wait short.
+  bool hurried_ = false;
 };
 
 // "student-1 was killed by signal 9 (Killed); end of .../student-1.log:" and the last lines of its log.

@@ -104,10 +104,15 @@ TEST_F(ChildrenTest, EndsThePoliteByTermAndTheStubbornByKill) {
 
 TEST_F(ChildrenTest, ASignalCutsTheWaitShort) {
   Children children(folder_, &signals_);
-  ASSERT_TRUE(children.Start(Shell("a", "sleep 1000"), false).ok());
+  ASSERT_TRUE(children.Start(Shell("a", "trap 'echo asked' TERM; echo up; while :; do sleep 0.01; done"), false).ok());
+  AwaitLog("a", "up");
   ::kill(::getpid(), SIGINT);
   EXPECT_FALSE(children.WaitForAll(kPatience));
-  EXPECT_EQ(signals_.Wait(milliseconds(0)), 0);
+  // Whoever is in a hurry is not asked to be patient once more.
+  children.EndAll(kPatience);
+  ASSERT_TRUE(children.WaitFor("a", kPatience));
+  EXPECT_EQ(children.ended()[0]->Poll(), "was killed by signal 9 (Killed)");
+  EXPECT_EQ(Log("a"), "up\n");
 }
 
 TEST_F(ChildrenTest, NoneOutlivesTheObject) {

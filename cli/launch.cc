@@ -2,11 +2,14 @@
 
 #include <algorithm>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "coordinator/jobs.h"
 
 namespace polystill::cli {
 namespace {
+
+constexpr char kTeacherPrefix[] = "teacher-";
 
 bool IsAsked(const std::vector<coordinator::PlannedJob>& jobs, const std::string& teacher) {
   return std::any_of(jobs.begin(), jobs.end(), [&](const coordinator::PlannedJob& planned) {
@@ -31,7 +34,7 @@ std::vector<Launch> LaunchMembers(const std::string& folder, const v1::RunSpec& 
   for (const v1::Teacher& teacher : spec.teachers()) {
     if (!teacher.address().empty() || !IsAsked(jobs, teacher.name())) continue;
     for (int i = 0; i < teacher.replicas(); ++i) {
-      launches.push_back({absl::StrCat("teacher-", teacher.name(), "-", i),
+      launches.push_back({absl::StrCat(kTeacherPrefix, teacher.name(), "-", i),
                           {absl::StrCat(folder, "/polystill-teacher"), "--coordinator", address, "--teacher",
                            teacher.name(), "--threads", std::to_string(spec.student().threads())}});
     }
@@ -41,6 +44,19 @@ std::vector<Launch> LaunchMembers(const std::string& folder, const v1::RunSpec& 
         {absl::StrCat("student-", i), {absl::StrCat(folder, "/polystill-student"), "--coordinator", address}});
   }
   return launches;
+}
+
+bool CanSpare(const std::string& child, const v1::RunSpec& spec, const v1::RunStatus& status) {
+  const auto has_begun = [&](const coordinator::PlannedJob& planned) {
+    return std::any_of(status.stages().begin(), status.stages().end(), [&](const v1::RunStatus::Stage& stage) {
+      return stage.name() == planned.job.name() && (stage.finished() || stage.seconds() > 0);
+    });
+  };
+  const std::vector<coordinator::PlannedJob> jobs = coordinator::PlanJobs(spec);
+  return absl::StartsWith(child, kTeacherPrefix) &&
+         std::all_of(jobs.begin(), jobs.end(), [&](const coordinator::PlannedJob& planned) {
+           return planned.teachers.empty() || has_begun(planned);
+         });
 }
 
 }  // namespace polystill::cli

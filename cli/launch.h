@@ -3,6 +3,7 @@
 #include <string>
 #include <vector>
 
+#include "polystill/v1/coordinator.pb.h"
 #include "polystill/v1/run.pb.h"
 
 namespace polystill::cli {
@@ -21,5 +22,9 @@ Launch LaunchCoordinator(const std::string& folder, const std::string& run_file,
 // The teacher servers that the student's losses ask (those with an address run elsewhere) and the student workers,
 // which join the coordinator at `address`.
 std::vector<Launch> LaunchMembers(const std::string& folder, const v1::RunSpec& spec, const std::string& address);
+
+// Whether a run at `status` can do without a child that has ended: a teacher server, once every job that asks teachers
+// has begun. A job waits for all replicas before it begins; after that the coordinator judges whether enough are left.
+bool CanSpare(const std::string& child, const v1::RunSpec& spec, const v1::RunStatus& status);
 
 }  // namespace polystill::cli

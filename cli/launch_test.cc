@@ -50,5 +50,31 @@ student:
                           "student-1: /bin/polystill-student --coordinator 127.0.0.1:7"));
 }
 
+TEST(CanSpare, TeachersOnceNoJobIsToComeThatWaitsForThem) {
+  v1::RunSpec spec;
+  ASSERT_TRUE(ReadYaml(R"(version: 1
+name: x
+corpus: {path: c, labels: [a, b]}
+tokenizer: {}
+teachers: [{name: english, package: p, replicas: 2}]
+student: {losses: [{kind: soft_label, teacher: english}]}
+baselines: [gold]
+)",
+                       "run.yaml", {}, &spec)
+                  .ok());
+  v1::RunStatus status;
+  EXPECT_FALSE(CanSpare("teacher-english-1", spec, status));
+  for (const char* name : {"index", "tokenizer", "distilled", "gold", "evaluate"}) status.add_stages()->set_name(name);
+  status.mutable_stages(0)->set_finished(true);
+  status.mutable_stages(2)->set_waiting_for("teacher english (1 of 2 servers)");
+  EXPECT_FALSE(CanSpare("teacher-english-1", spec, status));
+  status.mutable_stages(2)->clear_waiting_for();
+  status.mutable_stages(2)->set_seconds(0.1);
+  EXPECT_TRUE(CanSpare("teacher-english-1", spec, status));
+  EXPECT_FALSE(CanSpare("student-1", spec, status));
+  status.mutable_stages(2)->set_finished(true);
+  EXPECT_TRUE(CanSpare("teacher-english-1", spec, status));
+}
+
 }  // namespace
 }  // namespace polystill::cli

@@ -1,16 +1,20 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <iostream>
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
 #include "cli/check_command.h"
 #include "cli/exit_codes.h"
 #include "cli/run_command.h"
 #include "cli/siblings.h"
 #include "cli/status_command.h"
 #include "coordinator/run_file.h"
+#include "runtime/nearest_name.h"
 
 namespace {
 
@@ -26,23 +30,44 @@ constexpr char kFooter[] =
     "  polystill run run.yaml --dry-run              reads the corpus and says what it would do and need\n"
     "  polystill status runs/short                   where it stands\n"
     "  polystill stop runs/short                     stops it at its next step, with a checkpoint\n"
-    "  polystill coordinator --spec run.yaml --listen 0.0.0.0:7000 --insecure      on a cluster: one coordinator,\n"
-    "  polystill teacher --coordinator HOST:7000 --teacher NAME                    teacher servers\n"
-    "  polystill student --coordinator HOST:7000                                   and student workers\n"
+    "  polystill predict --student runs/short --text 'a text'                      asks what came out of it\n"
+    "On a cluster: one coordinator, teacher servers and student workers\n"
+    "  polystill coordinator --spec run.yaml --listen 0.0.0.0:7000 --advertise HEAD-NODE --insecure\n"
+    "  polystill teacher --coordinator HEAD-NODE:7000 --teacher NAME --listen 0.0.0.0:0 --advertise $(hostname) \\\n"
+    "      --insecure\n"
+    "  polystill student --coordinator HEAD-NODE:7000\n"
     "\n"
     "Exit codes: 0 fine, 1 the run failed, 2 wrong usage or run file, 130 interrupted.";
+
+// The commands of this program itself.
+constexpr char kRun[] = "run";
+constexpr char kCheck[] = "check";
+constexpr char kStatus[] = "status";
+constexpr char kStop[] = "stop";
 
 // The programs that `polystill ROLE ...` becomes, and what the help says of them.
 constexpr std::pair<const char*, const char*> kRoles[] = {
     {"coordinator", "the process that leads a run (see its own --help)"},
     {"teacher", "a teacher server, of a run or on its own"},
-    {"student", "a student worker of a run"}};
+    {"student", "a student worker of a run"},
+    {"predict", "ask a trained student about texts"}};
 
 int Become(const std::string& role, const std::vector<std::string>& arguments) {
   const auto folder = ProgramFolder();
   const absl::Status status = folder.ok() ? BecomeSibling(*folder, role, arguments) : folder.status();
   std::cerr << "polystill: " << status.message() << std::endl;
   return kExitFailed;
+}
+
+// CLI11 alone would say no more of a wrong command than that one is required.
+absl::Status CheckCommand(const std::string& command) {
+  std::vector<std::string> known = {kRun, kCheck, kStatus, kStop};
+  for (const auto& [role, help] : kRoles) known.push_back(role);
+  if (command.rfind('-', 0) == 0 || std::find(known.begin(), known.end(), command) != known.end()) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("unknown command '", command, "'", polystill::Suggestion(command, known)));
 }
 
 void AddRunFile(CLI::App* command, RunOptions* options) {
@@ -68,7 +93,7 @@ int RunHere(RunOptions options) {
 
 // The coordinator has the means to read a corpus.
 int DryRun(const RunOptions& options) {
-  if (const auto run = coordinator::ReadRunFile(options.run_file, options.settings); !run.ok()) {
+  if (const auto run = polystill::coordinator::ReadRunFile(options.run_file, options.settings); !run.ok()) {
     std::cerr << run.status().message() << std::endl;
     return kExitUsage;
   }
@@ -83,12 +108,16 @@ int main(int argc, char** argv) {
   for (const auto& [role, help] : kRoles) {
     if (argc > 1 && argv[1] == std::string(role)) return Become(role, {argv + 2, argv + argc});
   }
+  if (const absl::Status status = argc > 1 ? CheckCommand(argv[1]) : absl::OkStatus(); !status.ok()) {
+    std::cerr << "polystill: " << status.message() << " (see polystill --help)" << std::endl;
+    return kExitUsage;
+  }
   CLI::App app("Distils large teacher models into small multilingual students.", "polystill");
   app.footer(kFooter);
   app.set_version_flag("--version", "polystill " POLYSTILL_VERSION);
   app.require_subcommand(1);
   RunOptions options;
-  CLI::App* run = app.add_subcommand("run", "run a run file on this machine, with progress and a table at the end");
+  CLI::App* run = app.add_subcommand(kRun, "run a run file on this machine, with progress and a table at the end");
   AddRunFile(run, &options);
   run->get_option("FILE")->required();
   CLI::Option* overwrite =
@@ -102,12 +131,12 @@ int main(int argc, char** argv) {
       ->excludes(resume);
   std::string run_folder;
   bool json = false;
-  CLI::App* status = app.add_subcommand("status", "where a run stands, or how it ended");
+  CLI::App* status = app.add_subcommand(kStatus, "where a run stands, or how it ended");
   status->add_option("RUN_FOLDER", run_folder, "output folder of the run")->required();
   status->add_flag("--json", json, "as JSON");
-  CLI::App* stop = app.add_subcommand("stop", "stop a run at its next step, with a checkpoint, and wait for it");
+  CLI::App* stop = app.add_subcommand(kStop, "stop a run at its next step, with a checkpoint, and wait for it");
   stop->add_option("RUN_FOLDER", run_folder, "output folder of the run")->required();
-  CLI::App* check = app.add_subcommand("check", "validate a run file and say what it would do, without running it");
+  CLI::App* check = app.add_subcommand(kCheck, "validate a run file and say what it would do, without running it");
   AddRunFile(check, &options);
   bool keys = false;
   CLI::Option* keys_flag = check->add_flag("--keys", keys, "print the reference of all keys instead");

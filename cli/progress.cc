@@ -53,7 +53,8 @@ std::vector<std::string> Facts(const Stage& stage, double seconds) {
   std::vector<std::string> facts;
   AddRate(stage, seconds, &facts);
   AddLoss(stage, &facts);
-  if (stage.total() > 0 && stage.done() > 0 && seconds >= kMeaningful) {
+  // The tokeniser's second half, training, does not tell how far it is.
+  if (stage.total() > 0 && stage.done() > 0 && seconds >= kMeaningful && stage.name() != "tokenizer") {
     const double left = seconds * static_cast<double>(stage.total() - stage.done()) / static_cast<double>(stage.done());
     facts.push_back(absl::StrCat(Duration(left), " left"));
   }

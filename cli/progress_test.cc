@@ -93,6 +93,15 @@ TEST(FinishedLine, Sums) {
   EXPECT_EQ(FinishedLine(index), "tokenizer         100 bytes  0 s");
 }
 
+// Its second half is told only at its end.
+TEST(RunningLine, TellsNoTimeLeftForTheTokenizer) {
+  v1::RunStatus::Stage stage;
+  stage.set_name("tokenizer");
+  stage.set_done(50);
+  stage.set_total(100);
+  EXPECT_EQ(RunningLine(stage, 30, 79), "tokenizer         [############------------]  50%  50/100 bytes");
+}
+
 v1::RunStatus Status(int finished) {
   v1::RunStatus status;
   status.set_state(v1::RunStatus::STATE_RUNNING);

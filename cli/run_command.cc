@@ -32,10 +32,11 @@ using std::chrono::milliseconds;
 
 constexpr milliseconds kRedraw{100};
 constexpr milliseconds kAddressWithin{60'000};
-// After a process died: for the coordinator to notice, find the cause and end the run.
+// After a process that the run needs died: for the coordinator to notice, find the cause and end the run.
 constexpr milliseconds kNoticeWithin{10'000};
-// After the run has ended: for everybody to leave by themselves; then after SIGTERM.
+// After the run has ended: for everybody to leave by themselves; once the coordinator has left; after SIGTERM.
 constexpr milliseconds kLeaveWithin{20'000};
+constexpr milliseconds kStraggle{1'000};
 constexpr milliseconds kTermPatience{5'000};
 // A stopped training writes a checkpoint first (coordinator::RunMachine::kSaveWithin, and some).
 constexpr milliseconds kSaveWithin{150'000};
@@ -94,6 +95,8 @@ class Session {
   absl::StatusOr<std::string> AwaitAddress(const std::string& file);
   void Follow();
   void Draw();
+  // Whether the run can do without those that have ended; says so once of each.
+  bool CanSpareTheEnded();
   void EndAll();
   bool Succeeded();
   int Finish();
@@ -111,6 +114,8 @@ class Session {
   ProgressView view_;
   v1::RunStatus status_;
   bool interrupted_ = false;
+  // Of children_.ended(), those that the run was said to do without.
+  size_t spared_ = 0;
   // The coordinator was told to end the run.
   bool leaving_ = false;
 };
@@ -169,7 +174,7 @@ void Session::Follow() {
       leaving_ = watcher_->Stop("stopped by the user").ok();
       return;
     }
-    if (!children_.ended().empty() && !give_up.has_value()) give_up = Clock::now() + kNoticeWithin;
+    if (!CanSpareTheEnded() && !give_up.has_value()) give_up = Clock::now() + kNoticeWithin;
     if (give_up.has_value() && Clock::now() >= *give_up) break;
   }
   // The last word may still be on its way.
@@ -178,6 +183,16 @@ void Session::Follow() {
     signals_.Wait(kRedraw);
     Draw();
   }
+}
+
+bool Session::CanSpareTheEnded() {
+  for (; spared_ < children_.ended().size(); ++spared_) {
+    ChildProcess* const child = children_.ended()[spared_];
+    if (!CanSpare(child->name(), spec_, status_)) return false;
+    out_ << view_.Close() << child->name() << " " << child->Poll().value_or("ended") << "; the run goes on without it"
+         << std::endl;
+  }
+  return true;
 }
 
 void Session::Draw() {
@@ -189,9 +204,12 @@ void Session::Draw() {
 
 void Session::EndAll() {
   out_ << view_.Close() << std::flush;
+  // Whoever has not heard the coordinator's order when it leaves (it was still starting, say) never will.
+  const bool ordered = leaving_ || HasEnded(status_);
   const bool saving = leaving_ || status_.state() == v1::RunStatus::STATE_STOPPED;
   const milliseconds limit = saving ? kSaveWithin : kLeaveWithin;
-  if (!(leaving_ || HasEnded(status_)) || !children_.WaitForAll(limit)) children_.EndAll(kTermPatience);
+  if (ordered && children_.WaitFor("coordinator", limit) && children_.WaitForAll(kStraggle)) return;
+  children_.EndAll(kTermPatience);
 }
 
 // The coordinator's word, or, when that was lost, its exit status.

@@ -14,6 +14,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "collectives/c10d_status.h"
+#include "runtime/address.h"
 #include "runtime/status.h"
 
 namespace polystill::collectives {
@@ -25,8 +26,8 @@ c10::intrusive_ptr<c10d::Store> ConnectStore(const Group::Options& options) {
   store_options.port = static_cast<uint16_t>(options.store_port);
   store_options.waitWorkers = false;
   store_options.timeout = options.timeout;
-  return c10::make_intrusive<c10d::PrefixStore>(options.store_prefix,
-                                                c10::make_intrusive<c10d::TCPStore>(options.store_host, store_options));
+  return c10::make_intrusive<c10d::PrefixStore>(
+      options.store_prefix, c10::make_intrusive<c10d::TCPStore>(WithoutBrackets(options.store_host), store_options));
 }
 
 }  // namespace
@@ -44,8 +45,9 @@ absl::StatusOr<std::unique_ptr<Group>> Group::Create(const Options& options) {
   auto group = std::unique_ptr<Group>(new Group(std::make_unique<State>()));
   group->state_->options = options;
   auto gloo = c10d::ProcessGroupGloo::Options::create(options.timeout);
-  const absl::Status device = CatchC10d(
-      "listen", [&] { gloo->devices.push_back(c10d::ProcessGroupGloo::createDeviceForHostname(options.host)); });
+  const absl::Status device = CatchC10d("listen", [&] {
+    gloo->devices.push_back(c10d::ProcessGroupGloo::createDeviceForHostname(WithoutBrackets(options.host)));
+  });
   if (!device.ok()) {
     return absl::InvalidArgumentError(
         absl::StrCat("--host ", options.host, " is not a name or address of this machine: ", device.message()));
@@ -74,11 +76,6 @@ absl::Status Group::AllReduceSum(at::Tensor tensor) {
     std::vector<at::Tensor> tensors = {std::move(tensor)};
     state_->group->allreduce(tensors)->wait();
   });
-}
-
-absl::Status Group::Barrier() {
-  if (world_size() == 1) return absl::OkStatus();
-  return CatchC10d(absl::StrCat(name(), ": wait for the other ranks"), [&] { state_->group->barrier()->wait(); });
 }
 
 // Sums of arrays in which every rank has filled its own row: no second collective is needed for these few bytes.

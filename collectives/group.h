@@ -18,8 +18,8 @@ class ProcessGroup;
 namespace polystill::collectives {
 
 // The ranks of one generation, connected by Gloo. Every call is a collective: all ranks make the same calls in the same
-// order, else they fail. Each fails with UNAVAILABLE, naming this rank and the peer's address where Gloo knows it, when
-// a peer has died or does not answer within the timeout; then the group is of no use any more. Not thread-safe.
+// order, else they fail. Each fails with ABORTED, naming this rank and the peer's address where Gloo knows it, when a
+// peer has died or does not answer within the timeout; then the group is of no use any more. Not thread-safe.
 class Group {
  public:
   struct Options {
@@ -44,9 +44,6 @@ class Group {
 
   // Adds up `tensor` (contiguous, of the same shape everywhere) over the ranks, in place.
   absl::Status AllReduceSum(at::Tensor tensor);
-
-  // Returns once every rank has called it.
-  absl::Status Barrier();
 
   // What each rank gave, by rank. Short strings of any length.
   absl::StatusOr<std::vector<std::string>> AllGather(std::string_view bytes);

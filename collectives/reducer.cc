@@ -32,6 +32,11 @@ class SumHook : public c10d::CommHookInterface {
 
   void Begin() { works_.clear(); }
 
+  // Whether a bucket could not be reduced since Begin. (A work's future knows before the work says so.)
+  bool Failed() const {
+    return std::any_of(works_.begin(), works_.end(), [](const auto& work) { return work->getFuture()->hasError(); });
+  }
+
   // Buckets that were reduced whole since Begin. Throws when one was not.
   int Completed() {
     for (const auto& work : works_) work->wait();  // a work's future is ready a moment before the work says so
@@ -49,6 +54,8 @@ struct Reducer::State {
   const Group* group = nullptr;
   std::vector<at::Tensor> parameters;
   int buckets = 0;
+  // Whether the gradients in place are parts of the step under way.
+  bool accumulating = false;
   SumHook* hook = nullptr;  // owned by `reducer`
   std::unique_ptr<c10d::Reducer> reducer;
 };
@@ -81,17 +88,33 @@ absl::StatusOr<std::unique_ptr<Reducer>> Reducer::Create(const std::vector<at::T
   return std::unique_ptr<Reducer>(new Reducer(std::move(state)));
 }
 
-absl::Status Reducer::Backward(const at::Tensor& loss) {
-  // Without a gradient in place, backward hands over the new one, and the Reducer copies it into its bucket: one pass
-  // over the parameters instead of clearing and adding.
+// Without a gradient in place, backward hands over the new one, and the Reducer copies it into its bucket: one pass
+// over the parameters instead of clearing and adding.
+void Reducer::ClearGradients() {
   for (at::Tensor& parameter : state_->parameters) parameter.mutable_grad().reset();
+}
+
+absl::Status Reducer::Accumulate(const at::Tensor& loss) {
+  if (!state_->accumulating) ClearGradients();
+  state_->accumulating = true;
+  // Not prepared for a backward, the Reducer lets this one pass.
+  return CatchC10d(absl::StrCat(state_->group->name(), ": compute gradients"), [&] { loss.backward(); });
+}
+
+absl::Status Reducer::Backward(const at::Tensor& loss) {
+  if (!state_->accumulating) ClearGradients();
+  state_->accumulating = false;
   state_->hook->Begin();
   int completed = 0;
-  RETURN_IF_ERROR(CatchC10d(absl::StrCat(state_->group->name(), ": add up the gradients over the ranks"), [&] {
-    state_->reducer->prepare_for_backward({});
-    loss.backward();
-    completed = state_->hook->Completed();
-  }));
+  const absl::Status status =
+      CatchC10d(absl::StrCat(state_->group->name(), ": add up the gradients over the ranks"), [&] {
+        state_->reducer->prepare_for_backward({});
+        loss.backward();
+        completed = state_->hook->Completed();
+      });
+  // Nobody else is to blame for what goes wrong in this rank's own backward pass.
+  if (absl::IsAborted(status) && !state_->hook->Failed()) return absl::InternalError(status.message());
+  RETURN_IF_ERROR(status);
   if (completed == state_->buckets) return absl::OkStatus();
   return absl::InternalError(absl::StrCat(state_->group->name(), ": ", completed, " of ", state_->buckets,
                                           " buckets of gradients were reduced: the loss does not depend on every "

@@ -11,6 +11,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "collectives/c10d_status.h"
+#include "runtime/address.h"
 #include "runtime/status.h"
 
 namespace polystill::collectives {
@@ -67,8 +68,7 @@ StoreServer::StoreServer(std::unique_ptr<State> state) : state_(std::move(state)
 StoreServer::~StoreServer() = default;
 
 absl::StatusOr<std::unique_ptr<StoreServer>> StoreServer::Start(const std::string& host, int port) {
-  const bool bracketed = host.size() > 2 && host.front() == '[' && host.back() == ']';
-  const std::string bare = bracketed ? host.substr(1, host.size() - 2) : host;
+  const std::string bare = WithoutBrackets(host);
   ASSIGN_OR_RETURN(const int socket, ListenOn(bare, port));
   ASSIGN_OR_RETURN(port, PortOf(socket));
   c10d::TCPStoreOptions options;

@@ -4,6 +4,7 @@
 #include <grpcpp/support/server_callback.h>
 
 #include <algorithm>
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -16,9 +17,13 @@ namespace polystill::coordinator {
 // Deletes itself.
 class IndexStream final : public grpc::ServerWriteReactor<v1::IndexChunk> {
  public:
-  static constexpr size_t kChunkBytes = 1 << 20;
+  static constexpr size_t kChunkBytes = 64 << 10;
 
-  explicit IndexStream(std::shared_ptr<const std::string> bytes) : bytes_(std::move(bytes)) { WriteNext(); }
+  // `on_done` is called at the end.
+  IndexStream(std::shared_ptr<const std::string> bytes, std::function<void()> on_done)
+      : bytes_(std::move(bytes)), on_done_(std::move(on_done)) {
+    WriteNext();
+  }
 
  private:
   void WriteNext() {
@@ -31,9 +36,13 @@ class IndexStream final : public grpc::ServerWriteReactor<v1::IndexChunk> {
 
   void OnWriteDone(bool ok) override { return ok ? WriteNext() : Finish(grpc::Status::CANCELLED); }
 
-  void OnDone() override { delete this; }
+  void OnDone() override {
+    on_done_();
+    delete this;
+  }
 
   const std::shared_ptr<const std::string> bytes_;
+  const std::function<void()> on_done_;
   size_t sent_ = 0;
   v1::IndexChunk chunk_;
 };

@@ -81,6 +81,8 @@ PlannedJob MakeTraining(const v1::RunSpec& spec, const std::string& name, const 
   job.set_checkpoint_every(spec.student().checkpoint_every());
   job.set_keep_checkpoints(spec.student().keep_checkpoints());
   job.set_prefetch(spec.student().prefetch());
+  job.set_micro_batch(spec.student().micro_batch());
+  job.set_autocast(spec.student().autocast());
   job.set_package(PackageFolder(spec, folder));
   job.set_checkpoints(absl::StrCat(spec.output(), "/checkpoints/", folder));
   job.set_model_name(name.substr(name.find(':') + 1));
@@ -152,7 +154,6 @@ PlannedJob EvaluateJob(const v1::RunSpec& spec) {
   planned.job = MakeJob(spec, "evaluate", v1::Job::KIND_EVALUATE);
   planned.selection = MakeSelection(spec, spec.evaluate().where(), spec.student().reads(), true);
   *planned.selection.mutable_languages() = spec.student().languages().targets();
-  *planned.job.mutable_selection() = planned.selection;
   planned.job.set_predictions(absl::StrCat(spec.output(), "/predictions.parquet"));
   const auto add = [&](const std::string& name, const std::string& package) {
     v1::EvaluatedModel* model = planned.job.add_models();

@@ -15,12 +15,11 @@ namespace polystill::coordinator {
 
 // The coordinator's end of a Work or Teach stream.
 //
-//   1. Start reads the first message. Each one read goes to on_message; no other is read until ReadNext, so that a
+//   1. ReadNext reads one message, which goes to on_message; no other is read until it is called again, so that a
 //      process that talks too much waits, rather than filling the coordinator's memory.
 //   2. Send queues an order; one is written at a time. The machine sends a few for each job, which bounds the queue.
-//   3. When the process closes its stream, or is gone, on_closed is called and the stream ends. Close ends it from
-//   here,
-//      after the write under way; orders that are still queued are dropped.
+//   3. When the process closes its stream, or is gone, on_closed is called and the stream ends. Close ends it from this
+//      side, after the write under way; orders that are still queued are dropped.
 //   4. on_done is called last of all; then the owner may delete the object.
 //
 // Thread-safe; callbacks come from gRPC's threads and must not block.

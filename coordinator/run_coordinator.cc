@@ -34,6 +34,7 @@
 #include "coordinator/status_file.h"
 #include "models/package.h"
 #include "models/package_manifest.h"
+#include "runtime/address.h"
 #include "runtime/files.h"
 #include "runtime/rpc.h"
 #include "runtime/status.h"
@@ -53,8 +54,6 @@ sigset_t StopSignals() {
   sigaddset(&signals, SIGTERM);
   return signals;
 }
-
-std::string HostOf(const std::string& address) { return address.substr(0, address.rfind(':')); }
 
 // What a run reads, and must not delete.
 std::vector<RunFolder::Input> InputsOf(const v1::RunSpec& spec) {
@@ -281,7 +280,12 @@ int DryRun(const CoordinatorOptions& options) {
   const auto plan = [&]() -> absl::StatusOr<std::string> {
     RETURN_IF_ERROR(file.status());
     const auto parameters = [](const v1::Job& job) -> absl::StatusOr<int64_t> {
-      const models::ModelShape shape{job.model(), job.tokenizer().vocab_size(), job.labels_size(), job.dtype()};
+      models::ModelShape shape;
+      shape.spec = job.model();
+      shape.vocab_size = job.tokenizer().vocab_size();
+      shape.classes = job.labels_size();
+      shape.dtype = job.dtype();
+      shape.max_length = job.tokenizer().max_length();
       ASSIGN_OR_RETURN(const auto model, models::MakeModel(shape, job.seed()));
       return models::ParameterCount(model->NamedParameters());
     };

@@ -24,7 +24,7 @@ absl::Status Report(std::vector<Mistake> mistakes, const YamlLines& lines) {
 }
 
 std::string Absolute(const std::string& path) {
-  if (path.empty()) return path;
+  if (path.empty() || IsUri(path)) return path;
   const std::string absolute = std::filesystem::absolute(path).lexically_normal().string();
   return absolute.size() > 1 && absolute.back() == '/' ? absolute.substr(0, absolute.size() - 1) : absolute;
 }
@@ -33,6 +33,8 @@ template <typename Where>
 void DefaultSplit(const std::string& split, Where* where) {
   if (where->find("split") == where->end()) (*where)["split"] = split;
 }
+
+void ResolvePath(v1::Model* model) { model->set_path(Absolute(model->path())); }
 
 // Writes out what is meant by keys that were left out.
 void Resolve(v1::RunSpec* spec) {
@@ -43,10 +45,12 @@ void Resolve(v1::RunSpec* spec) {
     teacher.set_package(Absolute(teacher.package()));
     if (!teacher.has_train()) continue;
     DefaultSplit("train", teacher.mutable_train()->mutable_where());
+    ResolvePath(teacher.mutable_train()->mutable_model());
     if (teacher.train().has_early_stopping()) {
       DefaultSplit("dev", teacher.mutable_train()->mutable_early_stopping()->mutable_where());
     }
   }
+  ResolvePath(spec->mutable_student()->mutable_model());
   for (v1::Loss& loss : *spec->mutable_student()->mutable_losses()) {
     if (loss.kind() != v1::LOSS_KIND_TASK && loss.teacher().empty()) loss.set_teacher(spec->teachers(0).name());
   }

@@ -9,17 +9,14 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "coordinator/jobs.h"
+#include "coordinator/kind_rules.h"
+#include "corpus/where_roles.h"
+#include "runtime/files.h"
 #include "runtime/nearest_name.h"
 #include "runtime/yaml_proto.h"
 
 namespace polystill::coordinator {
 namespace {
-
-// Column roles that `where` may name.
-const std::vector<std::string>& WhereRoles() {
-  static const auto* const kRoles = new std::vector<std::string>{"language", "split", "pool", "group", "id"};
-  return *kRoles;
-}
 
 // A name that is safe as a folder's name.
 bool IsName(const std::string& name) {
@@ -57,6 +54,10 @@ class Rules {
  private:
   void Add(const std::string& path, const std::string& what) { mistakes_.push_back({path, what}); }
 
+  void AddAll(std::vector<Mistake> mistakes) {
+    for (Mistake& mistake : mistakes) mistakes_.push_back(std::move(mistake));
+  }
+
   void CheckName(const std::string& path, const std::string& name) {
     if (IsName(name)) return;
     Add(path, absl::StrCat("'", name,
@@ -76,11 +77,11 @@ class Rules {
 
   template <typename Where>
   void CheckWhere(const std::string& path, const Where& where) {
-    const std::set<std::string> roles(WhereRoles().begin(), WhereRoles().end());
+    const std::vector<std::string> roles(corpus::kWhereRoles.begin(), corpus::kWhereRoles.end());
     for (const auto& [role, value] : where) {
-      if (roles.count(role) > 0) continue;
+      if (std::find(roles.begin(), roles.end(), role) != roles.end()) continue;
       Add(absl::StrCat(path, ".", role),
-          absl::StrCat("no column role that records can be chosen by", Suggestion(role, WhereRoles())));
+          absl::StrCat("no column role that records can be chosen by", Suggestion(role, roles)));
     }
   }
 
@@ -110,6 +111,7 @@ class Rules {
       Add(absl::StrCat(path, ".replicas"), "goes with train or package; a teacher with an address is not started here");
     }
     if (!teacher.has_train()) return;
+    AddAll(CheckModelKeys(absl::StrCat(path, ".train.model"), teacher.train().model()));
     CheckWhere(absl::StrCat(path, ".train.where"), teacher.train().where());
     CheckWhere(absl::StrCat(path, ".train.early_stopping.where"), teacher.train().early_stopping().where());
     if (teacher.train().loss() != v1::LOSS_KIND_TASK) {
@@ -123,9 +125,12 @@ class Rules {
     CheckWhere("student.early_stopping.where", student.early_stopping().where());
     CheckEachOnce("student.languages.targets", student.languages().targets(),
                   [](const std::string& language) { return language; });
-    const v1::Mixture& mixture = student.languages().mixture();
-    if (mixture.kind() != v1::Mixture::KIND_TEMPERATURE && mixture.tau() != 1.0) {
-      Add("student.languages.mixture.tau", "goes with kind: temperature only");
+    AddAll(CheckModelKeys("student.model", student.model()));
+    const auto& targets = student.languages().targets();
+    AddAll(
+        CheckMixtureKeys("student.languages.mixture", student.languages().mixture(), {targets.begin(), targets.end()}));
+    if (student.autocast() == v1::Student::AUTOCAST_BFLOAT16 && student.dtype() != v1::Student::DTYPE_FLOAT32) {
+      Add("student.autocast", "bfloat16 goes with dtype: float32 only");
     }
     double weight = 0;
     for (int i = 0; i < student.losses_size(); ++i) {
@@ -190,12 +195,15 @@ std::vector<Mistake> CheckPaths(const v1::RunSpec& spec) {
       mistakes.push_back({key, absl::StrCat(path, " is not a ", kind)});
     }
   };
-  if (!std::filesystem::exists(spec.corpus().path(), error)) {
+  // What a URI names is for the index to find out.
+  if (!IsUri(spec.corpus().path()) && !std::filesystem::exists(spec.corpus().path(), error)) {
     mistakes.push_back({"corpus.path", absl::StrCat("no such file or folder: ", spec.corpus().path())});
   }
   check("tokenizer.path", spec.tokenizer().path(), "file", false);
+  check("student.model.path", spec.student().model().path(), "file", false);
   for (int i = 0; i < spec.teachers_size(); ++i) {
     check(absl::StrCat("teachers.", i, ".package"), spec.teachers(i).package(), "folder", true);
+    check(absl::StrCat("teachers.", i, ".train.model.path"), spec.teachers(i).train().model().path(), "file", false);
   }
   return mistakes;
 }

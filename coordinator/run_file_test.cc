@@ -96,6 +96,36 @@ TEST_F(RunFileTest, WrittenSplitAndOutputStay) {
   EXPECT_EQ(run->spec.output(), folder_ + "/out");
 }
 
+TEST_F(RunFileTest, ModelsAndMixturesOfEveryKind) {
+  const struct {
+    std::string written;
+    std::string setting;
+  } cases[] = {
+      {"model: {kind: transformer, width: 96, layers: 2, heads: 3, feed_forward: 10, dropout: 0}", "name=x"},
+      {"model: {kind: torchscript, path: FOLDER/file}", "name=x"},
+      {"languages: {mixture: {kind: unimax, max_epochs: 1.5}}", "name=x"},
+      {"languages: {targets: [de, fr], mixture: {kind: weights, weights: {fr: 1, de: 0.5}}}", "name=x"},
+      {"languages: {mixture: {kind: weights, weights: {fr: 1}}}", "teachers.0.train.model.kind=transformer"},
+      {"autocast: bfloat16\n  micro_batch: 8", "student.dtype=float32"},
+  };
+  for (const auto& test : cases) {
+    const auto run = Read(absl::StrReplaceAll(kGood, {{"where: {pool: B}", test.written}}), {test.setting});
+    ASSERT_TRUE(run.ok()) << run.status();
+    const auto again = Read(WriteYaml(run->spec));
+    ASSERT_TRUE(again.ok()) << again.status();
+    EXPECT_TRUE(google::protobuf::util::MessageDifferencer::Equals(run->spec, again->spec)) << test.written;
+  }
+}
+
+TEST_F(RunFileTest, AModulesPathBecomesAbsolute) {
+  const std::string relative = fs::relative(folder_ + "/file", fs::current_path());
+  const auto run = Read(kGood, {"student.model.kind=torchscript", "student.model.path=" + relative,
+                                "teachers.0.train.model.kind=torchscript", "teachers.0.train.model.path=" + relative});
+  ASSERT_TRUE(run.ok()) << run.status();
+  EXPECT_EQ(run->spec.student().model().path(), folder_ + "/file");
+  EXPECT_EQ(run->spec.teachers(0).train().model().path(), folder_ + "/file");
+}
+
 TEST_F(RunFileTest, EachRuleHasItsLineAndMessage) {
   const struct {
     std::string from, to;  // what is exchanged in the good file
@@ -152,6 +182,34 @@ TEST_F(RunFileTest, EachRuleHasItsLineAndMessage) {
        "run.yaml:9: student.languages.targets.2: 'de' is listed twice"},
       {"where: {pool: B}", "languages: {mixture: {tau: 2}}",
        "run.yaml:9: student.languages.mixture.tau: goes with kind: temperature only"},
+      {"where: {pool: B}", "languages: {mixture: {kind: temperature, max_epochs: 2}}",
+       "run.yaml:9: student.languages.mixture.max_epochs: goes with kind: unimax only"},
+      {"where: {pool: B}", "languages: {mixture: {kind: unimax, weights: {de: 1}}}",
+       "run.yaml:9: student.languages.mixture.weights: goes with kind: weights only"},
+      {"where: {pool: B}", "languages: {mixture: {kind: weights}}",
+       "run.yaml:9: student.languages.mixture.weights: kind: weights needs weights; write a share for each language"},
+      {"where: {pool: B}", "languages: {targets: [de, fr], mixture: {kind: weights, weights: {de: 1, frr: 2}}}",
+       "run.yaml:9: student.languages.mixture.weights: has no share for 'fr' of languages.targets\n"
+       "run.yaml:9: student.languages.mixture.weights.frr: is none of languages.targets; did you mean fr?"},
+      {"where: {pool: B}", "model: {layers: 2, heads: 2, feed_forward: 8, dropout: 0}",
+       "run.yaml:9: student.model.dropout: goes with kind: transformer only\n"
+       "run.yaml:9: student.model.feed_forward: goes with kind: transformer only\n"
+       "run.yaml:9: student.model.heads: goes with kind: transformer only\n"
+       "run.yaml:9: student.model.layers: goes with kind: transformer only"},
+      {"where: {pool: B}", "model: {kind: transformer, hidden_layers: 1, path: FOLDER/file}",
+       "run.yaml:9: student.model.hidden_layers: goes with kind: subword_bag only\n"
+       "run.yaml:9: student.model.path: goes with kind: torchscript only"},
+      {"where: {pool: B}", "model: {kind: transformer, width: 100, heads: 8}",
+       "run.yaml:9: student.model.width: must be a multiple of heads, which is 8; got 100"},
+      {"where: {pool: B}", "model: {kind: torchscript, width: 64}",
+       "run.yaml:9: student.model.width: goes with kind: subword_bag or transformer only\n"
+       "run.yaml:9: student.model.path: missing; write the file of the TorchScript module"},
+      {"where: {pool: B}", "model: {kind: torchscript, path: FOLDER/none.pt}",
+       "run.yaml:9: student.model.path: no such file: FOLDER/none.pt"},
+      {"pool: A}}", "pool: A}, model: {heads: 3}}",
+       "run.yaml:7: teachers.0.train.model.heads: goes with kind: transformer only"},
+      {"where: {pool: B}", "dtype: float64\n  autocast: bfloat16",
+       "run.yaml:10: student.autocast: bfloat16 goes with dtype: float32 only"},
       {"kind: soft_label", "kind: logit_mse",
        "run.yaml:11: student.losses.0.temperature: goes with soft_label only, not with logit_mse"},
       {"temperature: 2", "teacher: englsh",
@@ -192,6 +250,14 @@ TEST_F(RunFileTest, RulesNameTheSettingThatBreaksThem) {
               ElementsAre("--set student.epoch=2: unknown key; did you mean epochs?"));
 }
 
+TEST_F(RunFileTest, ACorpusMayBeAUri) {
+  for (const char* uri : {"s3://bucket/corpus", "file:///none/corpus"}) {
+    const auto run = Read(absl::StrReplaceAll(kGood, {{"FOLDER/corpus", uri}}));
+    ASSERT_TRUE(run.ok()) << run.status();
+    EXPECT_EQ(run->spec.corpus().path(), uri);
+  }
+}
+
 TEST_F(RunFileTest, NoFileIsNamed) {
   const absl::Status status = ReadRunFile(folder_ + "/none.yaml", {}).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
@@ -210,7 +276,7 @@ corpus:
 tokenizer: {kind: sentencepiece, vocab_size: 24000}
 teachers:
   - name: english
-    train: {model: {kind: transformer, layers: 4, width: 256}, where: {language: en, pool: A}, loss: task, epochs: 6}
+    train: {model: {kind: transformor, layer: 4, width: 256}, where: {language: en, pool: A}, loss: task, epochs: 6}
     reads: source_text
     replicas: 2
 student:
@@ -225,14 +291,14 @@ student:
   epochs: 8
   workers: 2
   device: cpu
-baselines: [zero_shot, no_teacher, pseudo_label, gold, gold_all]
+baselines: [zero_shot, no_teacher, pseudo_label, gold, silver]
 evaluate: {where: {split: test}, metrics: [accuracy, macro_f1]}
 output: runs/package-topics
 )"),
-              ElementsAre("run.yaml:11: teachers.0.train.model.kind: unknown value 'transformer'; known: subword_bag",
-                          "run.yaml:11: teachers.0.train.model.layers: unknown key; known: kind, width, hidden_layers",
-                          "run.yaml:26: baselines.2: unknown value 'pseudo_label'; known: zero_shot, no_teacher, gold",
-                          "run.yaml:26: baselines.4: unknown value 'gold_all'; known: zero_shot, no_teacher, gold"));
+              ElementsAre("run.yaml:11: teachers.0.train.model.kind: unknown value 'transformor'; known: subword_bag, "
+                          "transformer, torchscript; did you mean transformer?",
+                          HasSubstr("run.yaml:11: teachers.0.train.model.layer: unknown key"),
+                          HasSubstr("run.yaml:26: baselines.4: unknown value 'silver'")));
 }
 
 }  // namespace

@@ -19,39 +19,70 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr char kFileScheme[] = "file://";
+
 bool IsModelName(const std::string& name) {
   return name == "distilled" || name == "no_teacher" || name == "gold" || absl::StartsWith(name, "teacher-");
 }
 
+absl::StatusOr<bool> Exists(const fs::path& path) {
+  std::error_code error;
+  const bool exists = fs::exists(path, error);
+  if (error) return FileError(error.value(), path.string(), "look at");
+  return exists;
+}
+
+absl::Status AddOwnFolders(const fs::path& folder, std::vector<fs::path>* own) {
+  std::error_code error;
+  fs::directory_iterator entry(folder, error);
+  if (error == std::errc::no_such_file_or_directory) return absl::OkStatus();
+  while (!error && entry != fs::directory_iterator()) {
+    if (IsModelName(entry->path().filename().string())) own->push_back(entry->path());
+    entry.increment(error);
+  }
+  return error ? FileError(error.value(), folder.string(), "list") : absl::OkStatus();
+}
+
 // What a run writes, as far as it is there. Logs belong to whoever started the processes.
-std::vector<fs::path> OwnFiles(const fs::path& folder) {
+absl::StatusOr<std::vector<fs::path>> OwnFiles(const fs::path& folder) {
   std::vector<fs::path> own;
   const std::string state = kStateFile;
   for (const std::string& name :
        {state, state + "-wal", state + "-shm", std::string(kSpecFile), std::string(kReportFile),
         std::string(kAddressFile), std::string(kStatusFile), std::string(kEventsFolder),
         std::string("predictions.parquet"), std::string("tokenizer/tokenizer.model")}) {
-    if (fs::exists(folder / name)) own.push_back(folder / name);
+    ASSIGN_OR_RETURN(const bool exists, Exists(folder / name));
+    if (exists) own.push_back(folder / name);
   }
-  for (const char* kind : {"models", "checkpoints"}) {
-    std::error_code missing;
-    for (const auto& entry : fs::directory_iterator(folder / kind, missing)) {
-      if (IsModelName(entry.path().filename().string())) own.push_back(entry.path());
-    }
-  }
+  for (const char* kind : {"models", "checkpoints"}) RETURN_IF_ERROR(AddOwnFolders(folder / kind, &own));
   return own;
 }
 
-bool Contains(const fs::path& outer, const fs::path& inner) {
-  const fs::path a = fs::weakly_canonical(outer), b = fs::weakly_canonical(inner);
+absl::StatusOr<fs::path> Canonical(const fs::path& path) {
+  std::error_code error;
+  fs::path canonical = fs::weakly_canonical(path, error);
+  if (error) return FileError(error.value(), path.string(), "resolve");
+  return canonical;
+}
+
+// The local path that an input names, be it as file:///a/b; what is elsewhere comes back as it is.
+std::string LocalPath(const std::string& path) {
+  return absl::StartsWith(path, kFileScheme) ? path.substr(sizeof(kFileScheme) - 1) : path;
+}
+
+absl::StatusOr<bool> Contains(const fs::path& outer, const fs::path& inner) {
+  ASSIGN_OR_RETURN(const fs::path a, Canonical(outer));
+  ASSIGN_OR_RETURN(const fs::path b, Canonical(inner));
   return std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first == a.end();
 }
 
 absl::Status DeleteOwnFiles(const std::string& folder, const std::vector<RunFolder::Input>& inputs) {
-  const std::vector<fs::path> own = OwnFiles(folder);
+  ASSIGN_OR_RETURN(const std::vector<fs::path> own, OwnFiles(folder));
   for (const fs::path& file : own) {
     for (const RunFolder::Input& input : inputs) {
-      if (input.path.empty() || !Contains(file, input.path)) continue;
+      if (input.path.empty()) continue;
+      ASSIGN_OR_RETURN(const bool contains, Contains(file, LocalPath(input.path)));
+      if (!contains) continue;
       return absl::InvalidArgumentError(absl::StrCat("--overwrite would delete ", file.string(), ", which ", input.key,
                                                      " reads (", input.path, "); choose another output"));
     }
@@ -81,7 +112,8 @@ absl::StatusOr<RunFolder> RunFolder::Lock(const std::string& path) {
 }
 
 absl::StatusOr<RunFolder> RunFolder::Reopen(const std::string& path) {
-  if (!fs::exists(absl::StrCat(path, "/", kStateFile))) {
+  ASSIGN_OR_RETURN(const bool holds_run, Exists(absl::StrCat(path, "/", kStateFile)));
+  if (!holds_run) {
     return absl::NotFoundError(absl::StrCat(path, ": holds no run to resume; leave --resume out to start one"));
   }
   return Lock(path);
@@ -90,7 +122,8 @@ absl::StatusOr<RunFolder> RunFolder::Reopen(const std::string& path) {
 absl::StatusOr<RunFolder> RunFolder::Open(const std::string& path, bool overwrite, const std::vector<Input>& inputs) {
   RETURN_IF_ERROR(MakeFolder(path));
   ASSIGN_OR_RETURN(RunFolder folder, Lock(path));
-  if (!fs::exists(folder.PathOf(kStateFile))) return folder;
+  ASSIGN_OR_RETURN(const bool holds_run, Exists(folder.PathOf(kStateFile)));
+  if (!holds_run) return folder;
   if (!overwrite) {
     return absl::AlreadyExistsError(absl::StrCat(path,
                                                  ": holds an earlier run; choose another output, go on with that run "

@@ -92,10 +92,35 @@ TEST_F(RunFolderTest, OverwriteDoesNotDeleteWhatTheRunReads) {
   Touch("coordinator.sqlite");
   Touch("models/teacher-english/teacher.yaml");
   const std::string package = (folder_ / "models" / "teacher-english").string();
-  const absl::Status status = Open(/*overwrite=*/true, {{"teachers.0.package", package}}).status();
-  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_THAT(std::string(status.message()), HasSubstr("teachers.0.package"));
+  for (const std::string& named : {package, "file://" + package}) {
+    const absl::Status status = Open(/*overwrite=*/true, {{"teachers.0.package", named}}).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << named;
+    EXPECT_THAT(std::string(status.message()), HasSubstr("teachers.0.package"));
+  }
   EXPECT_TRUE(fs::exists(package));
+  EXPECT_TRUE(fs::exists(folder_ / "coordinator.sqlite"));
+}
+
+TEST_F(RunFolderTest, ALoopOfLinksIsNamed) {
+  Touch("coordinator.sqlite");
+  fs::create_symlink("run.yaml", folder_ / "run.yaml");
+  const absl::Status run_file = Open(/*overwrite=*/true).status();
+  EXPECT_FALSE(run_file.ok());
+  EXPECT_THAT(std::string(run_file.message()), HasSubstr("run.yaml"));
+  fs::remove(folder_ / "run.yaml");
+
+  Touch("models/gold/teacher.yaml");
+  fs::create_symlink("input", folder_ / "input");
+  const absl::Status input =
+      Open(/*overwrite=*/true, {{"corpus.path", (folder_ / "input" / "a.jsonl").string()}}).status();
+  EXPECT_FALSE(input.ok());
+  EXPECT_THAT(std::string(input.message()), HasSubstr("input"));
+  EXPECT_TRUE(fs::exists(folder_ / "models/gold/teacher.yaml"));
+  fs::remove(folder_ / "input");
+
+  fs::remove_all(folder_ / "models");
+  fs::create_symlink("models", folder_ / "models");
+  EXPECT_THAT(std::string(Open(/*overwrite=*/true).status().message()), HasSubstr("models"));
   EXPECT_TRUE(fs::exists(folder_ / "coordinator.sqlite"));
 }
 

@@ -2,9 +2,12 @@
 
 #include <algorithm>
 #include <limits>
+#include <optional>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "runtime/rpc.h"
+#include "runtime/utf8.h"
 
 namespace polystill::coordinator {
 
@@ -12,8 +15,9 @@ RunMachine::RunMachine(RunConfig config, Instant now)
     : config_(std::move(config)),
       generation_(config_.generation),
       checkpoints_(config_.resumed.checkpoints),
+      last_tick_(now),
       now_(now) {
-  for (const v1::Teacher& spec : config_.teachers) teachers_.push_back({spec, spec.package(), ""});
+  for (const v1::Teacher& spec : config_.teachers) teachers_.push_back({spec, spec.package(), "", std::nullopt});
   for (const std::string& name : config_.stages) {
     StageState stage;
     stage.status.set_name(name);
@@ -184,7 +188,20 @@ void RunMachine::On(const StopAsked& event) {
   End(v1::RunStatus::STATE_STOPPED, event.reason.empty() ? "stopped on request" : event.reason);
 }
 
+void RunMachine::ForgiveStandstill() {
+  const auto pause = now_ - std::exchange(last_tick_, now_);
+  if (pause <= kStoodStill) return;
+  Say(absl::StrCat("this process stood still for ", std::chrono::round<std::chrono::seconds>(pause).count(), " s"));
+  const auto move = [&](Instant* since) { *since = std::min(now_, *since + pause); };
+  for (auto& [stream, opened] : strangers_) move(&opened);
+  for (Worker& worker : workers_) move(&worker.heard);
+  for (TeacherServer& server : servers_) move(&server.heard);
+  if (cause_.has_value()) move(&cause_->since);
+}
+
 void RunMachine::On(const Tick&) {
+  ForgiveStandstill();
+  DescribeAgain();
   std::vector<StreamId> silent;
   for (const auto& [stream, opened] : strangers_) {
     if (now_ - opened >= kDeadAfter) silent.push_back(stream);
@@ -220,10 +237,10 @@ void RunMachine::NoteCause(bool consequence, const std::string& reason) {
 void RunMachine::End(v1::RunStatus::State state, const std::string& reason) {
   if (!running()) return;
   state_ = state;
-  reason_ = reason;
+  reason_ = EscapeUnlessUtf8(reason);
   ended_ = now_;
   ++revision_;
-  const std::string told = reason.empty() ? "the run is done" : reason;
+  const std::string told = reason_.empty() ? "the run is done" : reason_;
   v1::WorkerOrder stop_worker;
   stop_worker.mutable_stop()->set_reason(told);
   for (const Worker& worker : workers_) actions_.push_back(SendToWorker{worker.stream, stop_worker});

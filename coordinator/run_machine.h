@@ -35,9 +35,8 @@ struct RunConfig {
 // Decides what a run does next, as a pure function of what has happened: no network, no file, no clock of its own.
 //
 //   1. The stages before the jobs run elsewhere; their progress and their end come as events.
-//   2. A job starts when enough workers are there (ranks in order of arrival) and every replica of the teachers it
-//   needs
-//      is ready; each start is a new generation.
+//   2. A job starts when enough workers are there (ranks in order of arrival) and every replica of its teachers is
+//      ready; each start is a new generation.
 //   3. It is done when every rank said so with the same digest of its weights. A teacher trained by it is then loaded.
 //   4. After the last job the report is written; then everybody is told to stop.
 //
@@ -53,6 +52,12 @@ class RunMachine {
   // A process that is silent for this long is gone.
   static constexpr std::chrono::milliseconds kDeadAfter{5000};
   static constexpr std::chrono::milliseconds kCauseWindow{1000};
+  // Ticks come ten times a second; after a longer pause between two, this process stood still itself, and the time is
+  // not counted against the others, whose messages wait to be read.
+  static constexpr std::chrono::milliseconds kStoodStill{1000};
+  // How often a teacher given by its address is asked while it is still loading, and for how long.
+  static constexpr std::chrono::milliseconds kAskEvery{1000};
+  static constexpr std::chrono::milliseconds kLoadWithin{300'000};
   // Time that processes have to leave once the run has ended.
   static constexpr std::chrono::milliseconds kLeaveWithin{10000};
   // The same for workers of a stopped training, which write a checkpoint first.
@@ -92,6 +97,8 @@ class RunMachine {
     std::string package;
     // Digest of the package; empty until a server has told it.
     std::string digest;
+    // Of a teacher by address that is still loading: when it is asked again.
+    std::optional<Instant> ask_at;
   };
   struct Rank {
     StreamId stream = 0;
@@ -140,6 +147,8 @@ class RunMachine {
   void Forget(StreamId stream, const std::string& why);
   void End(v1::RunStatus::State state, const std::string& reason);
   void NoteCause(bool consequence, const std::string& reason);
+  // Moves every wait of this machine on by the time for which this process stood still.
+  void ForgiveStandstill();
   void Say(std::string text) { actions_.push_back(Log{std::move(text)}); }
   bool running() const { return state_ == v1::RunStatus::STATE_RUNNING; }
 
@@ -176,6 +185,7 @@ class RunMachine {
   // Orders `load` to every server whose package is there by now.
   void LoadTeachers();
   void DescribeTeachers();
+  void DescribeAgain();
   TeacherServer* FindServer(StreamId stream);
   Teacher* FindTeacher(const std::string& name);
   std::vector<const TeacherServer*> ReadyServers(const std::string& teacher) const;
@@ -213,6 +223,8 @@ class RunMachine {
   std::optional<Cause> cause_;
   std::optional<Instant> ended_;
   bool left_ = false;
+  std::optional<Instant> described_;
+  Instant last_tick_;
 
   // Of the event being handled.
   Instant now_;

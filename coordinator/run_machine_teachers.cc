@@ -130,8 +130,17 @@ std::vector<v1::TeacherEndpoint> RunMachine::EndpointsOf(const PlannedJob& plann
 }
 
 void RunMachine::DescribeTeachers() {
+  described_ = now_;
   for (const Teacher& teacher : teachers_) {
     if (teacher.spec.address().empty()) continue;
+    actions_.push_back(DescribeTeacher{teacher.spec.name(), teacher.spec.address()});
+  }
+}
+
+void RunMachine::DescribeAgain() {
+  for (Teacher& teacher : teachers_) {
+    if (!running() || !teacher.ask_at.has_value() || now_ < *teacher.ask_at) continue;
+    teacher.ask_at.reset();
     actions_.push_back(DescribeTeacher{teacher.spec.name(), teacher.spec.address()});
   }
 }
@@ -140,6 +149,10 @@ void RunMachine::On(const TeacherDescribed& event) {
   Teacher* teacher = FindTeacher(event.teacher);
   if (teacher == nullptr || !running()) return;
   const std::string who = absl::StrCat("teacher ", event.teacher, " at ", teacher->spec.address());
+  if (absl::IsUnavailable(event.reply.status()) && now_ - *described_ < kLoadWithin) {
+    teacher->ask_at = now_ + kAskEvery;
+    return;
+  }
   if (!event.reply.ok()) {
     return End(v1::RunStatus::STATE_FAILED, absl::StrCat(who, ": ", event.reply.status().message()));
   }
@@ -147,6 +160,9 @@ void RunMachine::On(const TeacherDescribed& event) {
   if (!std::equal(labels.begin(), labels.end(), config_.labels.begin(), config_.labels.end())) {
     return End(v1::RunStatus::STATE_FAILED, absl::StrCat(who, " answers for the classes ", absl::StrJoin(labels, ", "),
                                                          "; corpus.labels are ", absl::StrJoin(config_.labels, ", ")));
+  }
+  if (event.reply->digest().empty()) {
+    return End(v1::RunStatus::STATE_FAILED, absl::StrCat(who, " tells no digest of its package; use another server"));
   }
   teacher->digest = event.reply->digest();
   ++revision_;

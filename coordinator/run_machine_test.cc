@@ -118,9 +118,15 @@ class RunMachineTest : public testing::Test {
     return lines;
   }
 
+  // Ticks as often as the loop does.
   std::vector<std::string> After(milliseconds time) {
-    now_ += time;
-    return Do(Tick{});
+    std::vector<std::string> lines;
+    for (milliseconds step{}; time > step.zero(); time -= step) {
+      step = std::min(time, milliseconds(100));
+      now_ += step;
+      for (std::string& line : Do(Tick{})) lines.push_back(std::move(line));
+    }
+    return lines;
   }
 
   std::vector<std::string> Prepared() {
@@ -279,6 +285,41 @@ TEST_F(RunMachineTest, AddressTeachersAreAskedAndUsedAsTheyAre) {
   EXPECT_THAT(TeacherJoins(9), ElementsAre("close 9 FAILED_PRECONDITION"));
 }
 
+TEST_F(RunMachineTest, AnAddressTeacherThatIsStillLoadingIsAskedAgain) {
+  v1::Teacher teacher;
+  teacher.set_name("english");
+  teacher.set_address("far:50051");
+  const absl::Status loading = absl::UnavailableError("the teacher is not loaded yet");
+  v1::DescribeReply reply;
+  reply.mutable_signature()->add_labels("net");
+  reply.mutable_signature()->add_labels("devel");
+
+  Start({Train("distilled", 1, {"english"})}, {teacher});
+  Prepared();
+  EXPECT_THAT(Do(TeacherDescribed{"english", loading}), IsEmpty());
+  EXPECT_THAT(After(milliseconds(999)), IsEmpty());
+  EXPECT_THAT(After(milliseconds(1)), ElementsAre("describe english far:50051"));
+  EXPECT_THAT(After(milliseconds(5000)), IsEmpty()) << "one question at a time";
+  reply.set_digest("abc");
+  Do(TeacherDescribed{"english", reply});
+  EXPECT_THAT(WorkerJoins(1),
+              ElementsAre("welcome 1", "record generation 1", "assign 1 distilled 1 rank 0/1 teachers far:50051=abc"));
+
+  Start({Train("distilled", 1, {"english"})}, {teacher});
+  Prepared();
+  After(RunMachine::kLoadWithin);
+  Do(TeacherDescribed{"english", loading});
+  EXPECT_EQ(Status().state(), v1::RunStatus::STATE_FAILED);
+  EXPECT_THAT(Status().reason(), HasSubstr("not loaded yet"));
+
+  Start({Train("distilled", 1, {"english"})}, {teacher});
+  Prepared();
+  reply.clear_digest();
+  Do(TeacherDescribed{"english", reply});
+  EXPECT_EQ(Status().state(), v1::RunStatus::STATE_FAILED);
+  EXPECT_THAT(Status().reason(), HasSubstr("no digest"));
+}
+
 TEST_F(RunMachineTest, AnAddressTeacherWithOtherClassesFailsTheRun) {
   v1::Teacher teacher;
   teacher.set_name("english");
@@ -354,7 +395,7 @@ struct Loss {
   StreamId stream;
   // "gone", or a message of Failed.
   std::string what;
-  absl::StatusCode code = absl::StatusCode::kUnavailable;
+  absl::StatusCode code = absl::StatusCode::kAborted;
 };
 struct CauseCase {
   std::string name;
@@ -407,18 +448,39 @@ INSTANTIATE_TEST_SUITE_P(
                               {{0, 3, "record r7: label is NaN", absl::StatusCode::kDataLoss}, {5, 3, "gone"}},
                               "record r7",
                               true},
-                    CauseCase{"OnlyConsequences", {{0, 1, "teacher at host:9 is out of reach"}}, "host:9", true}),
+                    CauseCase{"NoTeacherAnswers",
+                              {{0, 1, "connection closed"},
+                               {5, 3, "teacher at host:9 does not answer", absl::StatusCode::kUnavailable}},
+                              "host:9",
+                              true},
+                    CauseCase{"OnlyConsequences", {{0, 1, "connection closed by host:5"}}, "host:5", true}),
     [](const auto& info) { return info.param.name; });
+
+TEST_F(RunMachineTest, ACoordinatorThatStoodStillForgetsNobody) {
+  Start({Train("distilled", 2)}, {PackagedTeacher(1)});
+  Prepared();
+  WorkerJoins(1);
+  WorkerJoins(2);
+  TeacherJoins(9);
+  Do(StreamOpened{7});
+  After(milliseconds(3000));
+  now_ += milliseconds(60'000);
+  WorkerBeats(1);
+  EXPECT_THAT(Do(Tick{}), IsEmpty());
+  // The others have what was left to them before; nobody more than the whole time.
+  EXPECT_THAT(After(milliseconds(1999)), IsEmpty());
+  EXPECT_THAT(After(milliseconds(1)),
+              ElementsAre("close 7 DEADLINE_EXCEEDED", "close 2 DEADLINE_EXCEEDED", "close 9 DEADLINE_EXCEEDED"));
+}
 
 TEST_F(RunMachineTest, ASilentWorkerIsGoneAfterFiveSeconds) {
   Start({Train("distilled", 2)});
   Prepared();
   WorkerJoins(1);
   WorkerJoins(2);
-  now_ += milliseconds(3000);
+  After(milliseconds(3000));
   WorkerBeats(1);
-  now_ += milliseconds(1999);
-  EXPECT_THAT(Do(Tick{}), IsEmpty());
+  EXPECT_THAT(After(milliseconds(1999)), IsEmpty());
   EXPECT_THAT(After(milliseconds(1)), ElementsAre("close 2 DEADLINE_EXCEEDED"));
   WorkerBeats(1);
   EXPECT_THAT(After(milliseconds(1000)), ElementsAre("stop 1"));
@@ -494,6 +556,12 @@ TEST_F(RunMachineTest, StopTellsEverybodyAndLeavesAfterTenSecondsAtMost) {
   WorkerBeats(1);
   EXPECT_THAT(After(milliseconds(199)), IsEmpty());
   EXPECT_THAT(After(milliseconds(1)), ElementsAre("end"));
+}
+
+TEST_F(RunMachineTest, AReasonIsTextWhateverAFileIsCalled) {
+  Start({Train("distilled", 1)});
+  Do(StagesFinished{absl::NotFoundError("caf\xe9.jsonl: no such file")});
+  EXPECT_EQ(Status().reason(), "caf\\xe9.jsonl: no such file");
 }
 
 TEST_F(RunMachineTest, AFailedStageFailsTheRun) {

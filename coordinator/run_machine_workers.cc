@@ -14,11 +14,10 @@ namespace {
 constexpr char kTeacherJob[] = "teacher:";
 constexpr size_t kMaxNameBytes = 256;
 
-// Codes of a worker that lost its peers or a server, rather than failing by itself.
+// Codes of a worker that lost its peers, or was stopped, rather than failing by itself.
 bool IsConsequence(int code) {
   const auto status_code = static_cast<absl::StatusCode>(code);
-  return status_code == absl::StatusCode::kUnavailable || status_code == absl::StatusCode::kAborted ||
-         status_code == absl::StatusCode::kCancelled;
+  return status_code == absl::StatusCode::kAborted || status_code == absl::StatusCode::kCancelled;
 }
 
 }  // namespace

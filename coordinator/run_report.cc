@@ -47,6 +47,17 @@ absl::StatusOr<evaluation::ReportedModel> TeacherOf(const FinishedRun& run, cons
   return model;
 }
 
+// The teacher whose labels the student learned from; without such a loss the first. Null without any.
+const v1::Teacher* LabellingTeacher(const v1::RunSpec& spec) {
+  for (const v1::Loss& loss : spec.student().losses()) {
+    if (loss.kind() == v1::LOSS_KIND_TASK) continue;
+    for (const v1::Teacher& teacher : spec.teachers()) {
+      if (teacher.name() == loss.teacher()) return &teacher;
+    }
+  }
+  return spec.teachers().empty() ? nullptr : &spec.teachers(0);
+}
+
 // Every file that some job read, once.
 std::vector<evaluation::RunFacts::File> FilesOf(const FinishedRun& run) {
   std::set<std::string> seen;
@@ -99,8 +110,8 @@ absl::StatusOr<evaluation::RunFacts> FactsOf(const FinishedRun& run) {
     facts.label_bytes = stage.label_bytes();
   }
   facts.codec = CodecsOf(run.spec);
-  if (run.spec.teachers_size() > 0) {
-    ASSIGN_OR_RETURN(facts.teacher, TeacherOf(run, run.spec.teachers(0)));
+  if (const v1::Teacher* teacher = LabellingTeacher(run.spec)) {
+    ASSIGN_OR_RETURN(facts.teacher, TeacherOf(run, *teacher));
   }
   facts.student.name = kStudentJob;
   facts.student.package = PackageFolder(run.spec, kStudentJob);

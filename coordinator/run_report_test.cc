@@ -92,6 +92,21 @@ TEST_F(RunReportTest, SaysWhatTheRunWas) {
   EXPECT_EQ(report["mean"]["distilled"]["accuracy"], 1.0);
 }
 
+TEST_F(RunReportTest, TheTeacherIsTheOneThatTheLabelsCameFrom) {
+  WritePackage(folder_ / "english", "model: {parameters: 1}\n");
+  WritePackage(folder_ / "german", "model: {parameters: 2}\n");
+  WritePackage(PackageFolder(run_.spec, "distilled"), "model: {parameters: 77}\n");
+  v1::Teacher& second = *run_.spec.add_teachers();
+  second.set_name("german");
+  second.set_package((folder_ / "german").string());
+  for (v1::Loss& loss : *run_.spec.mutable_student()->mutable_losses()) {
+    if (loss.kind() != v1::LOSS_KIND_TASK) loss.set_teacher("german");
+  }
+  const auto facts = FactsOf(run_);
+  ASSERT_TRUE(facts.ok()) << facts.status();
+  EXPECT_EQ(facts->teacher->name, "german");
+}
+
 TEST_F(RunReportTest, ParametersOfAPackage) {
   EXPECT_EQ(ReadParameters(folder_.string()).status().code(), absl::StatusCode::kNotFound);
   WritePackage(folder_, "backend: torchscript\n");

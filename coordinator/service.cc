@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "coordinator/index_stream.h"
 #include "runtime/rpc.h"
+#include "runtime/utf8.h"
 
 namespace polystill::coordinator {
 namespace {
@@ -102,15 +103,22 @@ void Service::PutIndex(const std::string& digest, std::shared_ptr<const std::str
 
 grpc::ServerWriteReactor<v1::IndexChunk>* Service::GetIndex(grpc::CallbackServerContext*,
                                                             const v1::GetIndexRequest* request) {
-  std::shared_ptr<const std::string> bytes;
-  {
-    MutexLock lock(&mutex_);
-    const auto found = indexes_.find(request->digest());
-    if (found != indexes_.end()) bytes = found->second;
+  using Refusal = Refused<grpc::ServerWriteReactor<v1::IndexChunk>>;
+  MutexLock lock(&mutex_);
+  const auto found = indexes_.find(request->digest());
+  if (found == indexes_.end()) {
+    return new Refusal(
+        absl::NotFoundError(absl::StrCat("this run has no index with digest '", Excerpt(request->digest()), "'")));
   }
-  if (bytes != nullptr) return new IndexStream(std::move(bytes));
-  return new Refused<grpc::ServerWriteReactor<v1::IndexChunk>>(
-      absl::NotFoundError(absl::StrCat("this run has no index with digest '", request->digest(), "'")));
+  if (index_calls_ >= options_.max_index_calls) {
+    return new Refusal(absl::ResourceExhaustedError(
+        absl::StrCat("the coordinator sends ", index_calls_, " indexes, its most; try again later")));
+  }
+  ++index_calls_;
+  return new IndexStream(found->second, [this] {
+    MutexLock lock(&mutex_);
+    --index_calls_;
+  });
 }
 
 grpc::ServerWriteReactor<v1::RunStatus>* Service::Watch(grpc::CallbackServerContext*, const v1::WatchRequest* request) {
@@ -132,7 +140,12 @@ grpc::ServerWriteReactor<v1::RunStatus>* Service::Watch(grpc::CallbackServerCont
 
 grpc::ServerUnaryReactor* Service::Stop(grpc::CallbackServerContext* context, const v1::StopRequest* request,
                                         v1::StopReply*) {
-  events_->Post(StopAsked{request->reason().substr(0, kMaxReasonBytes)});
+  {
+    MutexLock lock(&mutex_);
+    if (!std::exchange(stop_asked_, true)) {
+      events_->Post(StopAsked{std::string(Utf8Prefix(request->reason(), kMaxReasonBytes))});
+    }
+  }
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   reactor->Finish(grpc::Status::OK);
   return reactor;

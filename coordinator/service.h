@@ -25,6 +25,8 @@ class Service final : public v1::CoordinatorService::CallbackService {
     // Streams of workers and teachers, and Watch calls, at a time; more are refused with RESOURCE_EXHAUSTED.
     size_t max_members = 8192;
     size_t max_watchers = 256;
+    // GetIndex calls at a time: each worker makes one.
+    size_t max_index_calls = 8192;
   };
   Service(EventQueue* events, Options options) : events_(events), options_(options) {}
   explicit Service(EventQueue* events) : Service(events, Options()) {}
@@ -75,6 +77,9 @@ class Service final : public v1::CoordinatorService::CallbackService {
   v1::RunStatus status_ ABSL_GUARDED_BY(mutex_);
   bool status_is_last_ ABSL_GUARDED_BY(mutex_) = false;
   std::map<std::string, std::shared_ptr<const std::string>> indexes_ ABSL_GUARDED_BY(mutex_);
+  size_t index_calls_ ABSL_GUARDED_BY(mutex_) = 0;
+  // One Stop is enough: more would only fill the queue.
+  bool stop_asked_ ABSL_GUARDED_BY(mutex_) = false;
 };
 
 }  // namespace polystill::coordinator

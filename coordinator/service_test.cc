@@ -262,13 +262,15 @@ TEST_F(ServiceTest, StopEndsTheRun) {
   EXPECT_TRUE(worker.Hear().has_welcome());
   grpc::ClientContext context;
   v1::StopRequest request;
-  request.set_reason("enough");
+  // Cut to 1 KiB, and between two characters.
+  const std::string kept = "enough" + std::string(1017, '.');
+  request.set_reason(kept + "ü");
   v1::StopReply reply;
   EXPECT_TRUE(stub_->Stop(&context, request, &reply).ok());
-  EXPECT_EQ(worker.Hear().stop().reason(), "enough");
+  EXPECT_EQ(worker.Hear().stop().reason(), kept);
   EXPECT_EQ(Final().state(), v1::RunStatus::STATE_STOPPED);
   worker.Leave();
-  EXPECT_EQ(ended_.get().reason(), "enough");
+  EXPECT_EQ(ended_.get().reason(), kept);
 }
 
 TEST_F(ServiceTest, WatchersSeeTheRunAtOnceAndItsEnd) {
@@ -356,7 +358,7 @@ TEST_F(ServiceTest, AnotherProtocolVersionCannotWatch) {
 }
 
 TEST_F(ServiceTest, StreamsBeyondTheCapAreRefused) {
-  Start({.max_members = 1, .max_watchers = 0});
+  Start({.max_members = 1, .max_watchers = 0, .max_index_calls = 1});
   FakeWorker first(stub_.get());
   first.Hello("first");
   EXPECT_TRUE(first.Hear().has_welcome());
@@ -366,6 +368,21 @@ TEST_F(ServiceTest, StreamsBeyondTheCapAreRefused) {
   v1::WatchRequest request;
   request.set_protocol_version(kProtocolVersion);
   EXPECT_EQ(stub_->Watch(&context, request)->Finish().error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  // More than fits gRPC's buffers, so that a call that is not read goes on.
+  service_->PutIndex("abc", std::make_shared<const std::string>(size_t{64} << 20, 'x'));
+  const auto get = [this](grpc::ClientContext* of_call) {
+    v1::GetIndexRequest index;
+    index.set_digest("abc");
+    return stub_->GetIndex(of_call, index);
+  };
+  v1::IndexChunk chunk;
+  grpc::ClientContext slow, more;
+  const auto unread = get(&slow);
+  ASSERT_TRUE(unread->Read(&chunk));
+  EXPECT_EQ(get(&more)->Finish().error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  while (unread->Read(&chunk)) {
+  }
+  EXPECT_TRUE(unread->Finish().ok());
 }
 
 }  // namespace

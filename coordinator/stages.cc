@@ -2,11 +2,15 @@
 
 #include <google/protobuf/io/coded_stream.h>
 #include <google/protobuf/io/zero_copy_stream_impl_lite.h>
+#include <spdlog/spdlog.h>
 
+#include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "corpus/index.h"
+#include "corpus/mixture.h"
 #include "corpus/plan.h"
 #include "corpus/tokenizer.h"
 #include "runtime/files.h"
@@ -75,8 +79,18 @@ class Indexer {
 absl::Status PlanTraining(const Index& index, double epochs, v1::Job* job) {
   v1::PlanSegment& segment = *job->mutable_plan();
   segment.set_index_digest(corpus::IndexDigest(*index));
+  const double wanted = std::ceil(epochs * static_cast<double>(RecordsOf(*index)));
+  const int64_t most = corpus::MostRecords(segment.mixture(), *index);
+  segment.set_budget(static_cast<int64_t>(std::min(wanted, static_cast<double>(most))));
+  if (wanted > static_cast<double>(most)) {
+    spdlog::warn(
+        "{}: shortened from {:.0f} records to {}, which are all that max_epochs: {} passes over each language "
+        "give; raise student.languages.mixture.max_epochs, or lower student.epochs",
+        job->name(), wanted, most, segment.mixture().max_epochs());
+  }
   ASSIGN_OR_RETURN(const corpus::Plan plan, corpus::Plan::Create(segment, index));
-  job->set_steps(plan.StepsForEpochs(epochs));
+  ASSIGN_OR_RETURN(const int64_t steps, plan.StepsForEpochs(epochs));
+  job->set_steps(steps);
   return absl::OkStatus();
 }
 

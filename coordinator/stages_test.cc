@@ -2,8 +2,11 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <spdlog/sinks/ostream_sink.h>
+#include <spdlog/spdlog.h>
 
 #include <filesystem>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -132,6 +135,30 @@ TEST_F(StagesTest, JobsGetTheirStepsAndPlan) {
   const auto index = stages->indexes.at(distilled->job.plan().index_digest());
   EXPECT_EQ(index->languages_size(), 2);
   EXPECT_FALSE(index->selection().reads_labels());
+}
+
+TEST_F(StagesTest, UniMaxSharesOutWhatItsCapsGiveAndSaysSo) {
+  v1::RunSpec spec = Spec();
+  v1::Mixture& mixture = *spec.mutable_student()->mutable_languages()->mutable_mixture();
+  mixture.set_kind(v1::Mixture::KIND_UNIMAX);
+  mixture.set_max_epochs(6);
+  std::ostringstream log;
+  const auto before = spdlog::default_logger();
+  spdlog::set_default_logger(
+      std::make_shared<spdlog::logger>("test", std::make_shared<spdlog::sinks::ostream_sink_st>(log)));
+  const auto enough = Run(spec);
+  EXPECT_EQ(log.str(), "");
+  mixture.set_max_epochs(2);
+  const auto shortened = Run(spec);
+  spdlog::set_default_logger(before);
+  ASSERT_TRUE(enough.ok()) << enough.status();
+  EXPECT_EQ(Find(*enough, "distilled")->job.plan().budget(), 120);  // 3 epochs of 40 records
+  EXPECT_EQ(Find(*enough, "distilled")->job.steps(), 15);
+  ASSERT_TRUE(shortened.ok()) << shortened.status();
+  EXPECT_EQ(Find(*shortened, "distilled")->job.plan().budget(), 80);
+  EXPECT_EQ(Find(*shortened, "distilled")->job.steps(), 10);
+  EXPECT_THAT(log.str(), HasSubstr("distilled: shortened from 120 records to 80"));
+  EXPECT_THAT(log.str(), HasSubstr("gold: shortened"));
 }
 
 TEST_F(StagesTest, TheEvaluationCoversTheStudentsLanguages) {

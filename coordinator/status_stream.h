@@ -29,11 +29,6 @@ class StatusStream final : public grpc::ServerWriteReactor<v1::RunStatus> {
     if (!writing_) WriteNext();
   }
 
-  void Close(grpc::Status status) ABSL_LOCKS_EXCLUDED(mutex_) {
-    MutexLock lock(&mutex_);
-    End(std::move(status));
-  }
-
  private:
   void WriteNext() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     if (finished_) return;
@@ -56,7 +51,10 @@ class StatusStream final : public grpc::ServerWriteReactor<v1::RunStatus> {
     if (last_) End(grpc::Status::OK);
   }
 
-  void OnCancel() override { Close(grpc::Status::CANCELLED); }
+  void OnCancel() override ABSL_LOCKS_EXCLUDED(mutex_) {
+    MutexLock lock(&mutex_);
+    End(grpc::Status::CANCELLED);
+  }
 
   void OnDone() override {
     // The owner may delete this object, and with it on_done_, while it runs.

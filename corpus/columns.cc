@@ -1,19 +1,16 @@
 #include "corpus/columns.h"
 
 #include <algorithm>
-#include <array>
 #include <set>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "arrow/type.h"
+#include "corpus/where_roles.h"
 #include "runtime/status.h"
 
 namespace polystill::corpus {
 namespace {
-
-// Columns that a `where` may name. Not the label: a selection must not depend on it.
-constexpr std::array kSelectable = {"id", "language", "split", "group", "pool"};
 
 void AddOnce(const Column& column, std::vector<Column>* columns) {
   const bool there =
@@ -39,9 +36,9 @@ bool IsIdList(const arrow::DataType& type) {
 
 absl::Status CheckSelection(const v1::Selection& selection) {
   for (const auto& [role, value] : selection.where()) {
-    if (std::find(kSelectable.begin(), kSelectable.end(), role) == kSelectable.end()) {
+    if (std::find(kWhereRoles.begin(), kWhereRoles.end(), role) == kWhereRoles.end()) {
       return absl::InvalidArgumentError(
-          absl::StrCat("where: ", role, ": records are selected by ", absl::StrJoin(kSelectable, ", ")));
+          absl::StrCat("where: ", role, ": records are selected by ", absl::StrJoin(kWhereRoles, ", ")));
     }
   }
   if (!selection.reads_labels()) return absl::OkStatus();

@@ -5,8 +5,8 @@
 #include "absl/strings/str_cat.h"
 #include "arrow/array.h"
 #include "corpus/row_filter.h"
-#include "corpus/utf8.h"
 #include "runtime/status.h"
+#include "runtime/utf8.h"
 
 namespace polystill::corpus {
 namespace {

@@ -8,9 +8,11 @@
 #include "absl/strings/str_cat.h"
 #include "arrow/buffer.h"
 #include "arrow/io/interfaces.h"
-#include "corpus/arrow_status.h"
+#include "runtime/arrow_status.h"
+#include "runtime/files.h"
 #include "runtime/sha256.h"
 #include "runtime/status.h"
+#include "runtime/utf8.h"
 
 namespace polystill::corpus {
 namespace {
@@ -27,7 +29,7 @@ std::optional<Format> FormatOf(const std::string& name) {
 
 // Arrow takes URIs and absolute paths.
 std::string AbsolutePath(const std::string& path) {
-  if (absl::StrContains(path, "://")) return path;
+  if (IsUri(path)) return path;
   std::string absolute = std::filesystem::absolute(path).lexically_normal().string();
   while (absolute.size() > 1 && absolute.back() == '/') absolute.pop_back();
   return absolute;
@@ -77,6 +79,11 @@ absl::StatusOr<std::vector<SourceFile>> ListFiles(const std::string& path) {
   std::vector<SourceFile> files;
   for (const FileInfo& found : infos) {
     ASSIGN_OR_RETURN(const std::string name, NameOf(*file_system, found.path()));
+    // The index, a protobuf message, holds the names.
+    if (!IsUtf8(name)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(EscapeUnlessUtf8(name), ": the name of this file is not UTF-8; rename it"));
+    }
     files.push_back({name, found.size(), *FormatOf(found.base_name()), file_system, found.path()});
   }
   return files;

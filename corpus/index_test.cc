@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_join.h"
 #include "arrow/type.h"
+#include "corpus/reader.h"
 #include "corpus/test_corpus.h"
 #include "runtime/sha256.h"
 
@@ -87,6 +88,9 @@ TEST(IndexTest, TakesOneFileRelativePathsAndUris) {
     ASSERT_TRUE(index.ok()) << index.status();
     EXPECT_EQ(Summary(*index), whole) << path;
     EXPECT_EQ(index->files(0).path(), corpus.PathOf("a.parquet"));
+    const auto reader = Reader::Open(std::make_shared<v1::CorpusIndex>(*index));
+    ASSERT_TRUE(reader.ok()) << reader.status();
+    EXPECT_EQ((*reader)->ReadBlock(0, 1).value()[0].text, "text of 2") << path;
   }
   selection.mutable_corpus()->set_path(corpus.PathOf("b.parquet"));
   EXPECT_EQ(Summary(BuildIndex(selection).value()), "de:1");
@@ -218,7 +222,7 @@ TEST(IndexTest, ErrorsNameFileColumnRowAndRemedy) {
        [](v1::Selection* s) { (*s->mutable_where())["pool"] = "B"; }},
       {"selection by label",
        [](const TestCorpus& c) { c.WriteFile("a.jsonl", RowJson("1", "de")); },
-       {"where: label: records are selected by id, language, split, group, pool"},
+       {"where: label: records are selected by language, split, pool, group, id"},
        [](v1::Selection* s) { (*s->mutable_where())["label"] = "net"; }},
       {"no labels",
        [](const TestCorpus& c) { c.WriteFile("a.jsonl", RowJson("1", "de")); },

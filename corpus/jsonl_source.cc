@@ -10,9 +10,9 @@
 #include "arrow/json/reader.h"
 #include "arrow/table.h"
 #include "arrow/type.h"
-#include "corpus/arrow_status.h"
 #include "corpus/line_ranges.h"
 #include "corpus/source.h"
+#include "runtime/arrow_status.h"
 #include "runtime/status.h"
 
 namespace polystill::corpus {

@@ -4,7 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "arrow/buffer.h"
-#include "corpus/arrow_status.h"
+#include "runtime/arrow_status.h"
 #include "runtime/status.h"
 
 namespace polystill::corpus {

@@ -4,12 +4,12 @@
 #include "absl/strings/str_join.h"
 #include "arrow/table.h"
 #include "arrow/type.h"
-#include "corpus/arrow_status.h"
 #include "corpus/source.h"
 #include "parquet/arrow/reader.h"
 #include "parquet/file_reader.h"
 #include "parquet/metadata.h"
 #include "parquet/schema.h"
+#include "runtime/arrow_status.h"
 #include "runtime/status.h"
 
 namespace polystill::corpus {

@@ -21,6 +21,8 @@ namespace {
 
 constexpr int kAlgorithm = 1;
 constexpr int64_t kDefaultShuffleWindow = 65'536;
+// Records that a plan may draw in all: positions are int64, with room for a last batch.
+constexpr double kMaxDrawn = 0x1p62;
 // Orders held for each language: the current pass's, and the next's while steps are fetched ahead.
 constexpr size_t kHeldOrders = 2;
 
@@ -115,12 +117,10 @@ absl::StatusOr<Plan> Plan::Create(v1::PlanSegment segment, std::shared_ptr<const
   RETURN_IF_ERROR(CheckSegment(segment, *index));
   auto state = std::make_unique<State>();
   const int64_t window = segment.shuffle_window() > 0 ? segment.shuffle_window() : kDefaultShuffleWindow;
-  std::vector<int64_t> records;
   for (const v1::CorpusIndex::Language& language : index->languages()) {
-    records.push_back(language.records());
     state->languages.push_back(std::make_unique<LanguageOrders>(language, segment.seed(), window));
   }
-  ASSIGN_OR_RETURN(state->quotas, MakeQuotas(segment.mixture(), records, segment.batch_size()));
+  ASSIGN_OR_RETURN(state->quotas, MakeQuotas(segment, *index));
   state->segment = std::move(segment);
   state->index = std::move(index);
   return Plan(std::move(state));
@@ -155,10 +155,16 @@ Plan::Range Plan::SliceOf(int64_t batch_size, int rank, int world_size) {
   return {batch_size * rank / world_size, batch_size * (rank + 1) / world_size};
 }
 
-int64_t Plan::StepsForEpochs(double epochs) const {
+absl::StatusOr<int64_t> Plan::StepsForEpochs(double epochs) const {
   int64_t records = 0;
   for (const auto& language : state_->languages) records += language->records();
-  const double steps = epochs * static_cast<double>(records) / state_->segment.batch_size();
+  const auto most = static_cast<double>(MostRecords(state_->segment.mixture(), *state_->index));
+  const double drawn = std::min(epochs * static_cast<double>(records), most);
+  if (!(drawn < kMaxDrawn)) {
+    return absl::InvalidArgumentError(absl::StrCat("epochs: ", epochs, " passes over ", records,
+                                                   " records are more than can be counted; write less"));
+  }
+  const double steps = drawn / state_->segment.batch_size();
   // A product that is whole but for rounding counts as whole.
   return std::max<int64_t>(1, static_cast<int64_t>(std::ceil(steps * (1 - 1e-12))));
 }

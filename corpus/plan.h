@@ -54,8 +54,9 @@ class Plan {
   };
   static Range SliceOf(int64_t batch_size, int rank, int world_size);
 
-  // Steps after which `epochs` times the number of records of all languages have been drawn; at least 1.
-  int64_t StepsForEpochs(double epochs) const;
+  // Steps after which `epochs` times the number of records of all languages have been drawn, or as many as the mixture
+  // can give (MostRecords); at least 1. INVALID_ARGUMENT when they cannot be counted.
+  absl::StatusOr<int64_t> StepsForEpochs(double epochs) const;
 
   // Steps of a cycle, and how many positions each language has in it.
   int64_t cycle_steps() const;

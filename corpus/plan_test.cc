@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <map>
 #include <numeric>
 #include <set>
@@ -285,12 +286,35 @@ TEST(PlanTest, SlicesAreContiguousAndEven) {
 
 TEST(PlanTest, StepsForEpochs) {
   const Plan plan = MakePlan({{"de", {90}}, {"fr", {10}}}, 8);
-  EXPECT_EQ(plan.StepsForEpochs(1), 13);
-  EXPECT_EQ(plan.StepsForEpochs(2), 25);
-  EXPECT_EQ(plan.StepsForEpochs(0.08), 1);
-  EXPECT_EQ(plan.StepsForEpochs(1e-9), 1);
+  EXPECT_EQ(plan.StepsForEpochs(1).value(), 13);
+  EXPECT_EQ(plan.StepsForEpochs(2).value(), 25);
+  EXPECT_EQ(plan.StepsForEpochs(0.08).value(), 1);
+  EXPECT_EQ(plan.StepsForEpochs(1e-9).value(), 1);
   // 0.72 * 100 / 8 is 9 but for rounding.
-  EXPECT_EQ(plan.StepsForEpochs(0.72), 9);
+  EXPECT_EQ(plan.StepsForEpochs(0.72).value(), 9);
+  for (const double endless : {1e300, 1e17, std::numeric_limits<double>::infinity()}) {
+    const absl::Status status = plan.StepsForEpochs(endless).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << endless;
+    EXPECT_THAT(std::string(status.message()), testing::HasSubstr("epochs"));
+  }
+}
+
+TEST(PlanTest, UniMaxEndsWithItsCaps) {
+  const auto index = MakeIndex({{"de", {90}}, {"fr", {10}}});
+  v1::PlanSegment segment = Segment(*index, 8);
+  segment.mutable_mixture()->set_kind(v1::Mixture::KIND_UNIMAX);
+  segment.mutable_mixture()->set_max_epochs(2);
+  segment.set_budget(100);
+  const Plan plan = Plan::Create(segment, index).value();
+  EXPECT_EQ(plan.StepsForEpochs(1), 13);
+  EXPECT_EQ(plan.StepsForEpochs(5), 25);
+  // fr: 2 passes of 10, de: the other 80.
+  std::map<int, int> draws;
+  for (int64_t step = 0; step < 13; ++step) {
+    for (const RecordRef& ref : Step(plan, step)) ++draws[ref.language];
+  }
+  EXPECT_NEAR(draws[0], 104 * 0.8, 1.5);
+  EXPECT_NEAR(draws[1], 104 * 0.2, 1.5);
 }
 
 TEST(PlanTest, RefusesWhatDoesNotFit) {

@@ -116,7 +116,7 @@ TEST_P(ReaderFormatTest, ReadsWhatAPlanNames) {
   const Plan plan = Plan::Create(segment, index).value();
   const auto reader = Reader::Open(index).value();
   std::set<std::string> ids;
-  for (int64_t step = 0; step < plan.StepsForEpochs(1); ++step) {
+  for (int64_t step = 0; step < plan.StepsForEpochs(1).value(); ++step) {
     const std::vector<RecordRef> refs = plan.Slice(step, 0, 12);
     const std::vector<Record> records = reader->Read(refs).value();
     ASSERT_EQ(records.size(), refs.size());

@@ -2,8 +2,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "corpus/utf8.h"
 #include "runtime/status.h"
+#include "runtime/utf8.h"
 
 namespace polystill::corpus {
 namespace {

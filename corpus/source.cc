@@ -4,7 +4,7 @@
 #include "arrow/compute/cast.h"
 #include "arrow/table.h"
 #include "arrow/type.h"
-#include "corpus/arrow_status.h"
+#include "runtime/arrow_status.h"
 #include "runtime/status.h"
 
 namespace polystill::corpus {

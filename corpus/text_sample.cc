@@ -3,21 +3,11 @@
 #include <utility>
 
 #include "runtime/counter_rng.h"
+#include "runtime/utf8.h"
 
 namespace polystill::corpus {
-namespace {
-
-// The longest prefix of at most `max_bytes` that ends with a whole character.
-std::string_view Prefix(std::string_view text, size_t max_bytes) {
-  if (text.size() <= max_bytes) return text;
-  while (max_bytes > 0 && (static_cast<unsigned char>(text[max_bytes]) & 0xc0) == 0x80) --max_bytes;
-  return text.substr(0, max_bytes);
-}
-
-}  // namespace
-
 void TextSample::Add(std::string_view text) {
-  text = Prefix(text, max_bytes_);
+  text = Utf8Prefix(text, max_bytes_);
   if (text.find_first_not_of(" \t\r\n") == std::string_view::npos) return;
   const uint64_t hash = CombineKey(seed_, NameWord(text));
   if (size() == size_ && hash > std::prev(texts_.end())->first) return;

@@ -14,7 +14,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "evaluation/arrow_status.h"
+#include "runtime/arrow_status.h"
 #include "runtime/files.h"
 #include "runtime/status.h"
 
@@ -33,7 +33,7 @@ std::shared_ptr<arrow::Schema> SchemaOf(const std::vector<std::string>& labels,
 }
 
 absl::Status CheckRow(const Prediction& row, size_t labels, size_t models) {
-  if (row.gold < -1 || row.gold >= static_cast<int>(labels)) {
+  if (row.gold < 0 || row.gold >= static_cast<int>(labels)) {
     return absl::InvalidArgumentError(absl::StrCat("record ", row.id, ": gold class ", row.gold, " of ", labels));
   }
   if (row.probabilities.size() != models) {
@@ -48,13 +48,11 @@ absl::Status CheckRow(const Prediction& row, size_t labels, size_t models) {
   return absl::OkStatus();
 }
 
-// A string column; a null where `value` gives none.
 template <typename Value>
 arrow::Result<std::shared_ptr<arrow::Array>> StringColumn(const std::vector<Prediction>& rows, const Value& value) {
   arrow::StringBuilder builder;
   for (const Prediction& row : rows) {
-    const std::string* text = value(row);
-    ARROW_RETURN_NOT_OK(text == nullptr ? builder.AppendNull() : builder.Append(*text));
+    ARROW_RETURN_NOT_OK(builder.Append(value(row)));
   }
   return builder.Finish();
 }
@@ -82,12 +80,10 @@ struct PredictionsWriter::State {
 
   arrow::Result<std::shared_ptr<arrow::RecordBatch>> BatchOf(const std::vector<Prediction>& rows) const {
     arrow::ArrayVector columns(4);
-    ARROW_ASSIGN_OR_RAISE(columns[0], StringColumn(rows, [](const Prediction& row) { return &row.id; }));
-    ARROW_ASSIGN_OR_RAISE(columns[1], StringColumn(rows, [](const Prediction& row) { return &row.language; }));
-    ARROW_ASSIGN_OR_RAISE(columns[2], StringColumn(rows, [](const Prediction& row) { return &row.group; }));
-    ARROW_ASSIGN_OR_RAISE(columns[3], StringColumn(rows, [&](const Prediction& row) {
-                            return row.gold < 0 ? nullptr : &labels[row.gold];
-                          }));
+    ARROW_ASSIGN_OR_RAISE(columns[0], StringColumn(rows, [](const Prediction& row) { return row.id; }));
+    ARROW_ASSIGN_OR_RAISE(columns[1], StringColumn(rows, [](const Prediction& row) { return row.language; }));
+    ARROW_ASSIGN_OR_RAISE(columns[2], StringColumn(rows, [](const Prediction& row) { return row.group; }));
+    ARROW_ASSIGN_OR_RAISE(columns[3], StringColumn(rows, [&](const Prediction& row) { return labels[row.gold]; }));
     for (size_t model = 0; model < models; ++model) {
       ARROW_ASSIGN_OR_RAISE(columns.emplace_back(), ProbabilityColumn(rows, model));
     }
@@ -124,21 +120,21 @@ absl::StatusOr<std::unique_ptr<PredictionsWriter>> PredictionsWriter::Create(con
   state->labels = labels;
   state->models = models.size();
   state->schema = SchemaOf(labels, models);
-  RETURN_IF_ARROW_ERROR(state->Open(), path);
+  RETURN_IF_ERROR(FromArrow(state->Open(), absl::StatusCode::kDataLoss, path));
   return std::unique_ptr<PredictionsWriter>(new PredictionsWriter(std::move(state)));
 }
 
 absl::Status PredictionsWriter::Append(const std::vector<Prediction>& rows) {
   for (const Prediction& row : rows) RETURN_IF_ERROR(CheckRow(row, state_->labels.size(), state_->models));
   const auto batch = state_->BatchOf(rows);
-  RETURN_IF_ARROW_ERROR(batch.status(), state_->path);
-  RETURN_IF_ARROW_ERROR(state_->writer->WriteRecordBatch(**batch), state_->path);
+  RETURN_IF_ERROR(FromArrow(batch.status(), absl::StatusCode::kDataLoss, state_->path));
+  RETURN_IF_ERROR(FromArrow(state_->writer->WriteRecordBatch(**batch), absl::StatusCode::kDataLoss, state_->path));
   return absl::OkStatus();
 }
 
 absl::Status PredictionsWriter::Finish() {
-  RETURN_IF_ARROW_ERROR(state_->writer->Close(), state_->path);
-  RETURN_IF_ARROW_ERROR(state_->file->Close(), state_->path);
+  RETURN_IF_ERROR(FromArrow(state_->writer->Close(), absl::StatusCode::kDataLoss, state_->path));
+  RETURN_IF_ERROR(FromArrow(state_->file->Close(), absl::StatusCode::kDataLoss, state_->path));
   RETURN_IF_ERROR(SyncPath(state_->temporary));
   RETURN_IF_ERROR(RenameDurably(state_->temporary, state_->path));
   state_->file.reset();

@@ -13,7 +13,7 @@ namespace polystill::evaluation {
 // The Parquet file of all models' predictions, one row a record:
 //
 //   id, language, group   string
-//   gold                  string: the label's name, null for a record without one
+//   gold                  string: the label's name
 //   NAME_probabilities    list<float>, one column a model: softmax of its logits at temperature 1, in the order of
 //   labels
 //
@@ -27,8 +27,8 @@ struct Prediction {
   std::string id;
   std::string language;
   std::string group;
-  // Index into the labels; -1 without one.
-  int gold = -1;
+  // Index into the labels.
+  int gold = 0;
   // [models][labels].
   std::vector<std::vector<float>> probabilities;
 };

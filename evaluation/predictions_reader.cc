@@ -11,8 +11,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "evaluation/arrow_status.h"
 #include "evaluation/predictions.h"
+#include "runtime/arrow_status.h"
 #include "runtime/status.h"
 
 namespace polystill::evaluation {
@@ -85,12 +85,11 @@ struct PredictionsReader::State {
     const auto *id = strings("id"), *language = strings("language"), *group = strings("group"), *gold = strings("gold");
     std::vector<Prediction> rows(batch.num_rows());
     for (size_t i = 0; i < rows.size(); ++i) {
-      rows[i] = {id->GetString(i), language->GetString(i), group->GetString(i), -1, {}};
+      rows[i] = {id->GetString(i), language->GetString(i), group->GetString(i), 0, {}};
       rows[i].probabilities.resize(models.size());
-      if (gold->IsNull(i)) continue;
-      const auto found = label_index.find(gold->GetString(i));
+      const auto found = label_index.find(gold->IsNull(i) ? "" : gold->GetString(i));
       if (found == label_index.end()) {
-        return absl::DataLossError(absl::StrCat("record ", rows[i].id, ": unknown label ", gold->GetString(i)));
+        return absl::DataLossError(absl::StrCat("record ", rows[i].id, ": unknown label '", gold->GetString(i), "'"));
       }
       rows[i].gold = found->second;
     }
@@ -110,10 +109,10 @@ absl::StatusOr<std::unique_ptr<PredictionsReader>> PredictionsReader::Open(const
   auto state = std::make_unique<State>();
   state->path = path;
   parquet::arrow::FileReaderBuilder builder;
-  RETURN_IF_ARROW_ERROR(builder.OpenFile(path), path);
-  RETURN_IF_ARROW_ERROR(builder.Build(&state->file), path);
+  RETURN_IF_ERROR(FromArrow(builder.OpenFile(path), absl::StatusCode::kDataLoss, path));
+  RETURN_IF_ERROR(FromArrow(builder.Build(&state->file), absl::StatusCode::kDataLoss, path));
   auto batches = state->file->GetRecordBatchReader();
-  RETURN_IF_ARROW_ERROR(batches.status(), path);
+  RETURN_IF_ERROR(FromArrow(batches.status(), absl::StatusCode::kDataLoss, path));
   state->batches = std::move(*batches);
   RETURN_IF_ERROR(Annotate(state->Describe(), path));
   return std::unique_ptr<PredictionsReader>(new PredictionsReader(std::move(state)));
@@ -122,7 +121,7 @@ absl::StatusOr<std::unique_ptr<PredictionsReader>> PredictionsReader::Open(const
 absl::StatusOr<std::vector<Prediction>> PredictionsReader::Next() {
   std::shared_ptr<arrow::RecordBatch> batch;
   do {
-    RETURN_IF_ARROW_ERROR(state_->batches->ReadNext(&batch), state_->path);
+    RETURN_IF_ERROR(FromArrow(state_->batches->ReadNext(&batch), absl::StatusCode::kDataLoss, state_->path));
     if (batch == nullptr) return std::vector<Prediction>();
   } while (batch->num_rows() == 0);
   auto rows = state_->RowsOf(*batch);

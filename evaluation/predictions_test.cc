@@ -41,7 +41,7 @@ Prediction Row(const std::string& id, int gold) {
 
 TEST_F(PredictionsTest, ReadsBackWhatWasWritten) {
   auto writer = Writer();
-  ASSERT_TRUE(writer->Append({Row("a", 0), Row("b", -1)}).ok());
+  ASSERT_TRUE(writer->Append({Row("a", 0), Row("b", 1)}).ok());
   ASSERT_TRUE(writer->Append({Row("c", 1)}).ok());
   ASSERT_TRUE(writer->Finish().ok());
 
@@ -59,7 +59,7 @@ TEST_F(PredictionsTest, ReadsBackWhatWasWritten) {
   ASSERT_EQ(all.size(), 3u);
   EXPECT_EQ(all[0].id, "a");
   EXPECT_EQ(all[0].gold, 0);
-  EXPECT_EQ(all[1].gold, -1);
+  EXPECT_EQ(all[1].gold, 1);
   EXPECT_EQ(all[2].gold, 1);
   EXPECT_EQ(all[2].language, "de");
   EXPECT_EQ(all[2].group, "group of c");
@@ -80,6 +80,7 @@ TEST_F(PredictionsTest, RefusesRowsThatDoNotFit) {
   row.probabilities[1].pop_back();
   EXPECT_THAT(std::string(writer->Append({row}).message()), HasSubstr("record short"));
   EXPECT_THAT(std::string(writer->Append({Row("bad", 2)}).message()), HasSubstr("record bad: gold class 2"));
+  EXPECT_THAT(std::string(writer->Append({Row("none", -1)}).message()), HasSubstr("record none: gold class -1"));
   row = Row("few", 0);
   row.probabilities.pop_back();
   EXPECT_THAT(std::string(writer->Append({row}).message()), HasSubstr("predictions of 1 models, not 2"));

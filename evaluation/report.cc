@@ -22,7 +22,6 @@ constexpr char kMacroF1[] = "macro_f1";
 struct LanguageCounts {
   std::vector<Confusion> models;
   int64_t records = 0;
-  int64_t without_gold = 0;
 };
 
 struct Table {
@@ -33,10 +32,6 @@ struct Table {
 };
 
 void Count(const Prediction& row, LanguageCounts* counts) {
-  if (row.gold < 0) {
-    ++counts->without_gold;
-    return;
-  }
   ++counts->records;
   for (size_t m = 0; m < counts->models.size(); ++m) counts->models[m].Add(row.gold, ArgMax(row.probabilities[m]));
 }
@@ -50,13 +45,11 @@ absl::StatusOr<Table> CountAll(const std::string& predictions) {
     ASSIGN_OR_RETURN(const auto rows, reader->Next());
     if (rows.empty()) break;
     for (const Prediction& row : rows) {
-      Count(row, &table.languages.try_emplace(row.language, LanguageCounts{nothing, 0, 0}).first->second);
+      Count(row, &table.languages.try_emplace(row.language, LanguageCounts{nothing, 0}).first->second);
     }
   }
-  const auto scored = [](const auto& language) { return language.second.records > 0; };
-  if (std::none_of(table.languages.begin(), table.languages.end(), scored)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(predictions, ": no record has a gold label; let evaluate.where name records that have one"));
+  if (table.languages.empty()) {
+    return absl::InvalidArgumentError(absl::StrCat(predictions, ": holds no record; let evaluate.where name some"));
   }
   return table;
 }
@@ -78,8 +71,6 @@ Json LanguagesOf(const RunFacts& facts, const Table& table) {
   for (const auto& [name, counts] : table.languages) {
     Json& language = json[name];
     language["records"] = counts.records;
-    if (counts.without_gold > 0) language["without_gold"] = counts.without_gold;
-    if (counts.records == 0) continue;
     for (size_t m = 0; m < table.models.size(); ++m) {
       language[table.models[m]] = Metrics(facts, counts.models[m].Accuracy(), counts.models[m].MacroF1());
     }
@@ -89,16 +80,12 @@ Json LanguagesOf(const RunFacts& facts, const Table& table) {
 
 Json MeanOf(const RunFacts& facts, const Table& table) {
   int64_t records = 0;
-  int languages = 0;
-  for (const auto& [name, counts] : table.languages) {
-    records += counts.records;
-    languages += counts.records > 0 ? 1 : 0;
-  }
+  for (const auto& [name, counts] : table.languages) records += counts.records;
+  const auto languages = static_cast<double>(table.languages.size());
   Json json = {{"records", records}};
   for (size_t m = 0; m < table.models.size(); ++m) {
     double accuracy = 0, macro_f1 = 0;
     for (const auto& [name, counts] : table.languages) {
-      if (counts.records == 0) continue;
       accuracy += counts.models[m].Accuracy();
       macro_f1 += counts.models[m].MacroF1();
     }

@@ -54,9 +54,7 @@ struct RunFacts {
 // Computes the table from the file of predictions and writes report.json, atomically:
 //
 //   run          name of the run
-//   languages    LANGUAGE -> {records, MODEL: {accuracy, macro_f1}, ...}; {without_gold: n} where n records have no
-//   gold
-//                label: they are predicted, but not counted in `records` and in no metric
+//   languages    LANGUAGE -> {records, MODEL: {accuracy, macro_f1}, ...}
 //   mean         {records: sum, MODEL: {accuracy, macro_f1}}: unweighted over the languages
 //   labels       {classes, count, bytes, codec}
 //   teacher      {name, package, digest, parameters, reads}; null without one
@@ -66,7 +64,7 @@ struct RunFacts {
 //   seconds      {STAGE: seconds}
 //   predictions  path of the file of predictions
 //
-// INVALID_ARGUMENT when no record has a gold label; otherwise the errors of PredictionsReader and WriteFileAtomically.
+// INVALID_ARGUMENT when there is no record; otherwise the errors of PredictionsReader and WriteFileAtomically.
 absl::Status WriteReport(const RunFacts& facts, const std::string& predictions, const std::string& report);
 
 }  // namespace polystill::evaluation

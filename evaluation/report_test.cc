@@ -94,18 +94,8 @@ TEST_F(ReportTest, FactsOfTheRun) {
   EXPECT_EQ(report["seconds"], nlohmann::json::parse(R"({"index": 0.5, "distilled": 3.25})"));
 }
 
-TEST_F(ReportTest, RecordsWithoutGoldAreToldAndNotScored) {
-  Write({Row("de", 0, 0), Row("de", -1, 1), Row("ja", -1, 1)});
-  const nlohmann::json report = Report({});
-  EXPECT_EQ(report["languages"]["de"]["records"], 1);
-  EXPECT_EQ(report["languages"]["de"]["without_gold"], 1);
-  EXPECT_DOUBLE_EQ(report["languages"]["de"]["distilled"]["accuracy"], 1.0);
-  EXPECT_FALSE(report["languages"]["ja"].contains("distilled"));
-  EXPECT_DOUBLE_EQ(report["mean"]["distilled"]["accuracy"], 1.0);
-}
-
-TEST_F(ReportTest, NoGoldLabelAtAllIsAnError) {
-  Write({Row("de", -1, 1)});
+TEST_F(ReportTest, NoRecordIsAnError) {
+  Write({});
   const absl::Status status = WriteReport({}, predictions_, report_);
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(status.message()), HasSubstr("evaluate.where"));

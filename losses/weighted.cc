@@ -97,22 +97,21 @@ absl::StatusOr<at::Tensor> Evaluate(const v1::Loss& loss, const Batch& batch) {
 
 }  // namespace
 
-absl::StatusOr<LossSums> EvaluateLosses(const google::protobuf::RepeatedPtrField<v1::Loss>& losses,
-                                        const Batch& batch) {
+absl::StatusOr<at::Tensor> EvaluateLosses(const google::protobuf::RepeatedPtrField<v1::Loss>& losses,
+                                          const Batch& batch) {
   if (losses.empty()) return absl::InvalidArgumentError("the list of losses is empty");
   RETURN_IF_ERROR(CheckStudent(batch));
-  LossSums sums;
+  at::Tensor sum;
   for (int i = 0; i < losses.size(); ++i) {
     const v1::Loss& loss = losses[i];
     absl::StatusOr<at::Tensor> value = Evaluate(loss, batch);
     if (!value.ok()) {
       return Annotate(value.status(), absl::StrCat("losses[", i, "] ", v1::LossKind_Name(loss.kind())));
     }
-    sums.values.push_back(value->item<double>());
     const at::Tensor weighted = *value * loss.weight();
-    sums.total = sums.total.defined() ? sums.total + weighted : weighted;
+    sum = sum.defined() ? sum + weighted : weighted;
   }
-  return sums;
+  return sum;
 }
 
 }  // namespace polystill::losses

@@ -28,19 +28,14 @@ struct Batch {
   std::vector<std::string> record_ids;
 };
 
-struct LossSums {
-  // Sum over losses of weight * (sum over rows), scalar, with the gradient's graph.
-  at::Tensor total;
-  // Each loss's own sum over rows, without its weight, in the order of the list.
-  std::vector<double> values;
-};
-
-// Evaluates a weighted list of losses. A loss takes its teacher's labels under (loss.teacher, loss.codec); with an
-// empty loss.teacher, the labels of the only teacher that came by that codec.
+// Sum over a list of losses of weight * (sum over rows), scalar, with the gradient's graph. A loss takes its teacher's
+// labels under (loss.teacher, loss.codec); with an empty loss.teacher, the labels of the only teacher that came by that
+// codec.
 //
 // INVALID_ARGUMENT, naming the loss and the record: an empty list or an unknown kind, missing labels, a wrong shape or
 // type, a gold label outside the classes, a teacher's logit that is not finite. FAILED_PRECONDITION: the student's own
 // logits are not finite (it has diverged).
-absl::StatusOr<LossSums> EvaluateLosses(const google::protobuf::RepeatedPtrField<v1::Loss>& losses, const Batch& batch);
+absl::StatusOr<at::Tensor> EvaluateLosses(const google::protobuf::RepeatedPtrField<v1::Loss>& losses,
+                                          const Batch& batch);
 
 }  // namespace polystill::losses

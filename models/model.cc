@@ -4,8 +4,12 @@
 
 #include <map>
 #include <sstream>
+#include <utility>
 
+#include "models/init.h"
+#include "models/script_model.h"
 #include "models/subword_bag.h"
+#include "models/transformer.h"
 #include "runtime/sha256.h"
 #include "runtime/status.h"
 
@@ -30,18 +34,43 @@ absl::Status CheckValue(const std::string& name, const at::Tensor& value, const 
   return absl::OkStatus();
 }
 
-}  // namespace
-
-absl::StatusOr<std::unique_ptr<Model>> MakeModel(const ModelShape& shape, uint64_t seed) {
+// What a native model of this shape is made from.
+absl::StatusOr<ParameterSpecs> ParametersOf(const ModelShape& shape) {
   if (shape.dtype != v1::Student::DTYPE_FLOAT32 && shape.dtype != v1::Student::DTYPE_FLOAT64) {
     return absl::InvalidArgumentError("dtype: must be float32 or float64");
   }
+  RETURN_IF_ERROR(CheckRange("model.width", shape.spec.width(), 1, 65536));
+  RETURN_IF_ERROR(CheckRange("vocab_size", shape.vocab_size, 1, INT32_MAX));
+  RETURN_IF_ERROR(CheckRange("labels", shape.classes, 1, INT32_MAX));
   switch (shape.spec.kind()) {
     case v1::Model::KIND_SUBWORD_BAG:
-      return SubwordBag::Create(shape, seed);
+      return SubwordBag::Parameters(shape);
+    case v1::Model::KIND_TRANSFORMER:
+      return Transformer::Parameters(shape);
     default:
-      return absl::InvalidArgumentError("model.kind: must be subword_bag");
+      return absl::InvalidArgumentError("model.kind: must be subword_bag, transformer or torchscript");
   }
+}
+
+}  // namespace
+
+at::ScalarType ScalarTypeOf(v1::Student::Dtype dtype) {
+  return dtype == v1::Student::DTYPE_FLOAT64 ? at::kDouble : at::kFloat;
+}
+
+absl::StatusOr<std::unique_ptr<Model>> MakeModel(const ModelShape& shape, uint64_t seed) {
+  if (shape.spec.kind() == v1::Model::KIND_TORCHSCRIPT) return LoadScriptStudent(shape);
+  ASSIGN_OR_RETURN(const ParameterSpecs specs, ParametersOf(shape));
+  ASSIGN_OR_RETURN(checkpoint::NamedTensors parameters, DrawParameters(specs, seed, ScalarTypeOf(shape.dtype)));
+  if (shape.spec.kind() == v1::Model::KIND_TRANSFORMER) {
+    return std::make_unique<Transformer>(shape, std::move(parameters));
+  }
+  return std::make_unique<SubwordBag>(std::move(parameters));
+}
+
+absl::StatusOr<int64_t> CountParameters(const ModelShape& shape) {
+  ASSIGN_OR_RETURN(const ParameterSpecs specs, ParametersOf(shape));
+  return CountNumbers(specs);
 }
 
 absl::Status SetParameters(const checkpoint::NamedTensors& values, Model* model) {

@@ -18,6 +18,8 @@ namespace polystill::models {
 struct TokenBatch {
   at::Tensor ids;      // [tokens] int64
   at::Tensor offsets;  // [rows + 1] int64, first 0, last = tokens
+  // In training: for each row the key that its random draws follow from. Empty at inference, which draws nothing.
+  std::vector<uint64_t> row_keys = {};
 };
 
 // Makes a batch of rows [first, last) of `rows`; filled up with rows of the one id 0 to `fill_to` rows.
@@ -43,11 +45,19 @@ struct ModelShape {
   int64_t vocab_size = 0;
   int64_t classes = 0;
   v1::Student::Dtype dtype = v1::Student::DTYPE_FLOAT32;
+  // Tokens of the longest row; subword_bag takes any.
+  int64_t max_length = 0;
 };
 
-// A new model, its initial weights a pure function of (shape, seed): the same on every rank, whatever the number of
-// threads. INVALID_ARGUMENT names the key that does not fit.
+at::ScalarType ScalarTypeOf(v1::Student::Dtype dtype);
+
+// A new model for training. A native one's initial weights are a pure function of (shape, seed): the same on every
+// rank, whatever the number of threads; a TorchScript module has its own (LoadScriptStudent in models/script_model.h).
+// INVALID_ARGUMENT names the key that does not fit, RESOURCE_EXHAUSTED when memory does not hold it.
 absl::StatusOr<std::unique_ptr<Model>> MakeModel(const ModelShape& shape, uint64_t seed);
+
+// Number of trained numbers of a native model of this shape, which is checked like in MakeModel.
+absl::StatusOr<int64_t> CountParameters(const ModelShape& shape);
 
 // Gives the model's parameters the values of `values`. INVALID_ARGUMENT names a tensor that is missing, surplus, of
 // another shape or dtype, or holds a number that is not finite; nothing is changed then.
@@ -59,6 +69,16 @@ int64_t ParameterCount(const checkpoint::NamedTensors& parameters);
 // The length that rows of `length` tokens are padded to by a model that pads: the next power of two, at least 16.
 int64_t LengthBucket(int64_t length);
 
+// A batch as models take it that pad: `length` is the bucket of the longest row, at most max_length.
+struct PaddedBatch {
+  at::Tensor ids;      // [rows, length] int64, 0 after a row's end
+  at::Tensor mask;     // [rows, length] bool, true where a token is
+  at::Tensor lengths;  // [rows] int64
+};
+
+// Throws c10::Error when a row is longer than max_length.
+PaddedBatch PadToBucket(const TokenBatch& batch, int64_t max_length);
+
 // Rows of one forward in repeatable mode.
 inline constexpr int64_t kRowsPerForward = 32;
 
@@ -67,6 +87,13 @@ inline constexpr int64_t kRowsPerForward = 32;
 // not on the other rows: so a row's logits have the same bits whatever rows came with it, in whatever process on the
 // same kind of CPU with the same number of threads. Keeps the autograd graph unless the caller has a NoGradGuard.
 at::Tensor FixedShapeForward(const Model& model, const std::vector<std::vector<int32_t>>& rows);
+
+// Logits [rows, classes] of all rows in training, each with its key (TokenBatch::row_keys): one forward, or one for
+// each length bucket when the model pads, none of them filled up; an empty slice is a forward all the same, so that
+// every parameter gets a gradient. Equal to FixedShapeForward but for rounding, which here depends on the rows, and
+// what a model does in training alone.
+at::Tensor TrainingForward(const Model& model, const std::vector<std::vector<int32_t>>& rows,
+                           const std::vector<uint64_t>& row_keys);
 
 // Lower-case hex SHA-256 over the bytes of all parameters, in order.
 std::string WeightsDigest(const Model& model);

@@ -137,6 +137,17 @@ TEST(ModelTest, GradientsPassThroughAndAnEmptySliceGivesZeros) {
     EXPECT_GT(tensor.grad().abs().sum().item<double>(), 0) << name;
 }
 
+TEST(ModelTest, TrainingIsOneForwardOfAllRows) {
+  const auto model = MakeModel(ShapeOf(32, 1, v1::Student::DTYPE_FLOAT64), 1).value();
+  const Rows rows = SomeRows(40);
+  EXPECT_TRUE(at::allclose(TrainingForward(*model, rows, std::vector<uint64_t>(40)), FixedShapeForward(*model, rows), 0,
+                           1e-12));
+  const at::Tensor none = TrainingForward(*model, {}, {});
+  EXPECT_EQ(none.sizes(), at::IntArrayRef({0, 10}));
+  none.sum().backward();
+  for (const auto& [name, tensor] : model->NamedParameters()) EXPECT_TRUE(tensor.grad().defined()) << name;
+}
+
 TEST(ModelTest, AnIdOutsideTheVocabularyIsAnErrorNotMemory) {
   for (const auto dtype : {v1::Student::DTYPE_FLOAT32, v1::Student::DTYPE_FLOAT64}) {
     const auto model = MakeModel(ShapeOf(32, 0, dtype), 1).value();
@@ -158,7 +169,7 @@ TEST(ModelTest, ShapesThatDoNotFitNameTheKey) {
   EXPECT_THAT(message([](ModelShape* s) { s->vocab_size = 0; }), HasSubstr("vocab_size"));
   EXPECT_THAT(message([](ModelShape* s) { s->classes = 0; }), HasSubstr("labels"));
   EXPECT_THAT(message([](ModelShape* s) { s->dtype = v1::Student::DTYPE_UNSPECIFIED; }), HasSubstr("dtype"));
-  EXPECT_EQ(MakeModel({ShapeOf(65536, 0).spec, INT32_MAX, 2, v1::Student::DTYPE_FLOAT64}, 0).status().code(),
+  EXPECT_EQ(MakeModel({ShapeOf(65536, 0).spec, INT32_MAX, 2, v1::Student::DTYPE_FLOAT64, 0}, 0).status().code(),
             absl::StatusCode::kResourceExhausted);
 }
 

@@ -7,7 +7,7 @@
 #include "checkpoint/safetensors.h"
 #include "models/package_manifest.h"
 #include "models/script_model.h"
-#include "models/subword_bag.h"
+#include "models/transformer.h"
 #include "runtime/files.h"
 #include "runtime/status.h"
 #include "runtime/yaml_proto.h"
@@ -24,9 +24,13 @@ ModelShape ShapeOf(const v1::PackageManifest& manifest) {
   shape.spec.set_kind(manifest.model().kind());
   shape.spec.set_width(manifest.model().width());
   shape.spec.set_hidden_layers(manifest.model().hidden_layers());
+  shape.spec.set_layers(manifest.model().layers());
+  shape.spec.set_heads(manifest.model().heads());
+  shape.spec.set_feed_forward(manifest.model().feed_forward());
   shape.vocab_size = manifest.signature().vocab_size();
   shape.classes = manifest.signature().labels_size();
   shape.dtype = manifest.model().dtype();
+  shape.max_length = manifest.signature().max_length();
   return shape;
 }
 
@@ -35,12 +39,12 @@ absl::StatusOr<std::unique_ptr<Model>> LoadNative(const std::string& folder, con
   ASSIGN_OR_RETURN(const checkpoint::NamedTensors weights, checkpoint::ReadSafetensors(path));
   const ModelShape shape = ShapeOf(manifest);
   // Compared before a model is made, so that a wrong number in teacher.yaml cannot ask for memory without end.
-  ASSIGN_OR_RETURN(const int64_t needed, SubwordBag::CountParameters(shape));
+  ASSIGN_OR_RETURN(const int64_t needed, CountParameters(shape));
   const int64_t held = ParameterCount(weights);
   if (held != needed) {
     return absl::DataLossError(absl::StrCat(path, ": holds ", held,
                                             " numbers; signature.vocab_size, signature.labels, "
-                                            "model.width and model.hidden_layers in ",
+                                            "signature.max_length and model in ",
                                             kManifestFile, " need ", needed));
   }
   ASSIGN_OR_RETURN(std::unique_ptr<Model> model, MakeModel(shape, 0));
@@ -60,13 +64,22 @@ v1::PackageManifest ManifestOf(const std::string& name, const Model& model, cons
   v1::PackageManifest manifest;
   manifest.set_format(kPackageFormat);
   manifest.set_name(name);
-  manifest.set_backend(v1::PackageManifest::BACKEND_NATIVE);
   *manifest.mutable_signature() = signature;
-  manifest.mutable_model()->set_kind(shape.spec.kind());
-  manifest.mutable_model()->set_width(shape.spec.width());
-  manifest.mutable_model()->set_hidden_layers(shape.spec.hidden_layers());
-  manifest.mutable_model()->set_dtype(shape.dtype);
-  manifest.mutable_model()->set_parameters(ParameterCount(model.NamedParameters()));
+  const bool script = shape.spec.kind() == v1::Model::KIND_TORCHSCRIPT;
+  manifest.set_backend(script ? v1::PackageManifest::BACKEND_TORCHSCRIPT : v1::PackageManifest::BACKEND_NATIVE);
+  if (script) return manifest;  // its parameters that were not trained count when it is loaded
+  v1::PackageManifest::Architecture& architecture = *manifest.mutable_model();
+  architecture.set_kind(shape.spec.kind());
+  architecture.set_width(shape.spec.width());
+  if (shape.spec.kind() == v1::Model::KIND_TRANSFORMER) {
+    architecture.set_layers(shape.spec.layers());
+    architecture.set_heads(shape.spec.heads());
+    architecture.set_feed_forward(static_cast<int32_t>(FeedForwardWidth(shape.spec)));
+  } else {
+    architecture.set_hidden_layers(shape.spec.hidden_layers());
+  }
+  architecture.set_dtype(shape.dtype);
+  architecture.set_parameters(ParameterCount(model.NamedParameters()));
   return manifest;
 }
 
@@ -78,8 +91,13 @@ absl::Status WriteListed(const std::string& folder, const char* name, const std:
 
 absl::Status WritePackage(const std::string& folder, const Model& model, const std::string& tokenizer_file,
                           v1::PackageManifest manifest) {
-  ASSIGN_OR_RETURN(const std::string weights, checkpoint::FormatSafetensors(model.NamedParameters()));
-  RETURN_IF_ERROR(WriteListed(folder, kWeightsFile, weights, &manifest));
+  if (manifest.backend() == v1::PackageManifest::BACKEND_TORCHSCRIPT) {
+    ASSIGN_OR_RETURN(const std::string module, ScriptModelBytes(model));
+    RETURN_IF_ERROR(WriteListed(folder, kScriptFile, module, &manifest));
+  } else {
+    ASSIGN_OR_RETURN(const std::string weights, checkpoint::FormatSafetensors(model.NamedParameters()));
+    RETURN_IF_ERROR(WriteListed(folder, kWeightsFile, weights, &manifest));
+  }
   if (!tokenizer_file.empty()) {
     ASSIGN_OR_RETURN(const std::string tokenizer, ReadFile(tokenizer_file));
     RETURN_IF_ERROR(WriteListed(folder, kPackageTokenizerFile, tokenizer, &manifest));

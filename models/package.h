@@ -10,12 +10,13 @@
 
 namespace polystill::models {
 
-// A model package: a folder from which any Polystill process can serve, evaluate or go on training a model.
+// A model package: a folder from which any Polystill process can serve or evaluate a model.
 //
 //   teacher.yaml        name, signature, model (see docs/formats.md)
 //   model.safetensors   weights of a native model, or
-//   model.pt            a TorchScript module: forward(ids [rows, length] int64, mask [rows, length] bool) -> [rows,
-//   classes] tokenizer.model     SentencePiece model, when the signature's input is text
+//   model.pt            a TorchScript module: forward(ids, mask) -> [rows, classes], of ids int64 and mask bool, both
+//                       [rows, length]
+//   tokenizer.model     SentencePiece model, when the signature's input is text
 struct PackageInfo {
   std::string name;
   // Lower-case hex SHA-256 over name and content of every file of the package: of what
@@ -39,8 +40,8 @@ struct Package {
 // not fit the signature, numbers that are not finite).
 absl::StatusOr<Package> LoadPackage(const std::string& folder);
 
-// Writes a package of a native model; the folder appears whole or not at all (an older one of that name is replaced).
-// `tokenizer_file`: copied into the package; empty for ids.
+// Writes a package, of a native model or a TorchScript module that LoadScriptStudent loaded; the folder appears whole
+// or not at all (an older one of that name is replaced). `tokenizer_file`: copied into the package; empty for ids.
 absl::StatusOr<PackageInfo> SavePackage(const std::string& folder, const std::string& name, const Model& model,
                                         const ModelShape& shape, const v1::Signature& signature,
                                         const std::string& tokenizer_file);

@@ -36,8 +36,12 @@ std::string ManifestMistake(const v1::PackageManifest& manifest) {
   if (!mistake.empty()) return mistake;
   if (manifest.backend() != v1::PackageManifest::BACKEND_NATIVE) return "";
   const v1::PackageManifest::Architecture& model = manifest.model();
-  if (model.kind() == v1::Model::KIND_UNSPECIFIED) return "model.kind: missing; write subword_bag";
+  if (model.kind() == v1::Model::KIND_UNSPECIFIED) return "model.kind: missing; write subword_bag or transformer";
   if (model.width() < 1) return "model.width: missing; write the width of the embedding";
+  if (model.kind() == v1::Model::KIND_TRANSFORMER) {
+    if (model.layers() < 1) return "model.layers: missing; write the number of blocks";
+    if (model.heads() < 1) return "model.heads: missing; write the number of attention heads";
+  }
   if (model.dtype() == v1::Student::DTYPE_UNSPECIFIED) return "model.dtype: missing; write float32 or float64";
   return "";
 }

@@ -128,7 +128,7 @@ TEST_F(PackageTest, MistakesInTeacherYamlAreNamed) {
       {"max_length: 64", "max_length: -1", "signature.max_length"},
       {"labels: [net, \"no\"]", "labels: []", "signature.labels"},
       {"labels: [net, \"no\"]", "labels: [net, net]", "'net' stands twice"},
-      {"kind: subword_bag", "kind: transformer", "model.kind"},
+      {"kind: subword_bag", "kind: transformor", "model.kind"},
       {"  width: 16\n", "", "model.width"},
       {"width: 16", "width: 99999", "model.width"},
       {"dtype: float32", "dtype: float16", "model.dtype"},

@@ -4,34 +4,68 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <map>
+#include <mutex>
+#include <set>
+#include <sstream>
+#include <utility>
 
 #include "runtime/status.h"
 
 namespace polystill::models {
 namespace {
 
+using torch::jit::Module;
+
+checkpoint::NamedTensors AllParameters(const Module& module) {
+  checkpoint::NamedTensors parameters;
+  for (const auto& parameter : module.named_parameters()) parameters.emplace_back(parameter.name, parameter.value);
+  return parameters;
+}
+
+// Those that require gradients, each once: a tied parameter has several names.
+checkpoint::NamedTensors TrainedParameters(const Module& module) {
+  checkpoint::NamedTensors trained;
+  std::set<const void*> seen;
+  for (auto& [name, parameter] : AllParameters(module)) {
+    if (!parameter.requires_grad() || !seen.insert(parameter.unsafeGetTensorImpl()).second) continue;
+    trained.emplace_back(name, parameter);
+  }
+  return trained;
+}
+
 class ScriptModel : public Model {
  public:
-  ScriptModel(torch::jit::Module module, int64_t max_length) : module_(std::move(module)), max_length_(max_length) {
-    for (const auto& parameter : module_.named_parameters()) parameters_.emplace_back(parameter.name, parameter.value);
-  }
+  ScriptModel(Module module, int64_t max_length, bool trains)
+      : module_(std::move(module)),
+        max_length_(max_length),
+        trains_(trains),
+        parameters_(trains ? TrainedParameters(module_) : AllParameters(module_)) {}
 
   at::Tensor Forward(const TokenBatch& batch) const override {
-    const at::NoGradGuard no_grad;
     const torch::jit::GraphOptimizerEnabledGuard as_written(false);
-    const at::Tensor lengths = batch.offsets.diff();
-    const int64_t longest = lengths.max().item<int64_t>();
-    TORCH_CHECK(longest <= max_length_, "a row has ", longest, " ids, max_length is ", max_length_);
-    const int64_t length = std::min(LengthBucket(longest), max_length_);
-    const at::Tensor mask = at::arange(length).unsqueeze(0).lt(lengths.unsqueeze(1));
-    const at::Tensor ids = at::zeros({lengths.size(0), length}, at::kLong).masked_scatter(mask, batch.ids);
-    return Run(ids, mask);
+    const PaddedBatch padded = PadToBucket(batch, max_length_);
+    const at::AutoGradMode gradients(trains_ && at::GradMode::is_enabled());
+    if (trains_) SetMode(batch);
+    return Run(padded.ids, padded.mask);
   }
 
   checkpoint::NamedTensors NamedParameters() const override { return parameters_; }
   bool pads_to_length() const override { return true; }
+  const Module& module() const { return module_; }
 
  private:
+  // One thread trains: nobody else runs the module then.
+  void SetMode(const TokenBatch& batch) const {
+    const bool training = !batch.row_keys.empty();
+    Module module = module_;  // the same one
+    if (module.is_training() != training) module.train(training);
+    if (!training) return;
+    at::Generator generator = at::globalContext().defaultGenerator(at::kCPU);
+    const std::scoped_lock lock(generator.mutex());
+    generator.set_current_seed(batch.row_keys[0]);
+  }
+
   // The interpreter throws more than c10::Error, e.g. for a raise in the script; callers know only that one.
   at::Tensor Run(const at::Tensor& ids, const at::Tensor& mask) const try {
     return module_.get_method("forward")({ids, mask}).toTensor();
@@ -41,44 +75,118 @@ class ScriptModel : public Model {
     TORCH_CHECK(false, error.what());
   }
 
-  const torch::jit::Module module_;
+  const Module module_;
   // Longest row, in tokens.
   const int64_t max_length_;
-  checkpoint::NamedTensors parameters_;
+  const bool trains_;
+  const checkpoint::NamedTensors parameters_;
 };
 
-// OK when one batch of fillers gives finite logits [rows, classes].
-absl::Status TryForward(const Model& model, int64_t classes) {
-  const at::Tensor logits = model.Forward(MakeBatch({{0}, {0, 0}}, 0, 2));
-  if (logits.dim() != 2 || logits.size(0) != 2 || logits.size(1) != classes || !logits.is_floating_point()) {
+// OK when one batch of `rows` gives finite logits [rows, classes].
+absl::Status TryForward(const Model& model, int64_t classes, const std::vector<std::vector<int32_t>>& rows) {
+  const at::Tensor logits = model.Forward(MakeBatch(rows, 0, rows.size()));
+  if (logits.dim() != 2 || logits.size(0) != static_cast<int64_t>(rows.size()) || logits.size(1) != classes ||
+      !logits.is_floating_point()) {
     return absl::InvalidArgumentError(absl::StrCat("forward must give floating numbers [rows, ", classes,
-                                                   "], a class for each of signature.labels; it gave ",
+                                                   "], a number for each class; it gave ",
                                                    c10::str(logits.sizes(), " ", logits.scalar_type(), " for 2 rows")));
   }
   if (!at::isfinite(logits).all().item<bool>()) return absl::InvalidArgumentError("forward gives logits not finite");
   return absl::OkStatus();
 }
 
+absl::Status CheckTrained(const checkpoint::NamedTensors& trained) {
+  if (trained.empty()) {
+    return absl::InvalidArgumentError("no parameter requires a gradient; save the module before it is frozen");
+  }
+  std::map<const void*, std::string> names;
+  for (const auto& [name, parameter] : trained) {
+    const auto [other, is_new] = names.emplace(parameter.storage().data(), name);
+    if (!is_new && parameter.numel() > 0) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("parameters '", other->second, "' and '", name, "' share memory; tie the parameter itself"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+// One step without an update shows what training would do to the module.
+absl::Status TryTraining(const ScriptModel& model, const std::vector<std::vector<int32_t>>& rows) {
+  checkpoint::NamedTensors buffers;
+  for (const auto& buffer : model.module().named_buffers()) buffers.emplace_back(buffer.name, buffer.value.clone());
+  TrainingForward(model, rows, std::vector<uint64_t>(rows.size())).sum().backward();
+  for (const auto& buffer : model.module().named_buffers()) {
+    const auto before =
+        std::find_if(buffers.begin(), buffers.end(), [&](const auto& named) { return named.first == buffer.name; });
+    if (before != buffers.end() && at::equal(before->second, buffer.value)) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat("training changes buffer '", buffer.name,
+                     "', which workers do not share; use a norm without running statistics"));
+  }
+  for (const auto& [name, parameter] : model.NamedParameters()) {
+    if (!parameter.grad().defined()) {
+      return absl::InvalidArgumentError(absl::StrCat("the logits do not depend on parameter '", name,
+                                                     "'; save the module with its requires_grad False"));
+    }
+    parameter.mutable_grad().reset();
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Module> LoadModule(const std::string& path) try {
+  if (!std::filesystem::exists(path)) return absl::NotFoundError(absl::StrCat(path, ": there is no such file"));
+  Module module = torch::jit::load(path, at::kCPU);
+  module.eval();
+  return module;
+} catch (const c10::Error& error) {
+  return absl::DataLossError(
+      absl::StrCat(path, ": is not a whole TorchScript module: ", error.what_without_backtrace()));
+} catch (const std::exception& error) {  // the compiler of scripts throws errors of its own
+  return absl::DataLossError(absl::StrCat(path, ": is not a whole TorchScript module: ", error.what()));
+}
+
+// What `trial` says, with the file; what it throws is the module's fault.
+template <typename Trial>
+absl::Status Try(const std::string& path, const Trial& trial) try {
+  return Annotate(trial(), path);
+} catch (const c10::Error& error) {
+  return absl::InvalidArgumentError(
+      absl::StrCat(path, ": forward(ids, mask) failed: ", error.what_without_backtrace()));
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Model>> LoadScriptModel(const std::string& path, int64_t classes, int64_t max_length) {
-  if (!std::filesystem::exists(path)) return absl::NotFoundError(absl::StrCat(path, ": there is no such file"));
-  std::unique_ptr<Model> model;
-  try {
-    torch::jit::Module module = torch::jit::load(path, at::kCPU);
-    module.eval();
-    model = std::make_unique<ScriptModel>(std::move(module), max_length);
-  } catch (const c10::Error& error) {
-    return absl::DataLossError(
-        absl::StrCat(path, ": is not a whole TorchScript module: ", error.what_without_backtrace()));
-  }
-  try {
-    RETURN_IF_ERROR(Annotate(TryForward(*model, classes), path));
-  } catch (const c10::Error& error) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(path, ": forward(ids, mask) failed: ", error.what_without_backtrace()));
-  }
+  ASSIGN_OR_RETURN(Module module, LoadModule(path));
+  auto model = std::make_unique<ScriptModel>(std::move(module), max_length, /*trains=*/false);
+  RETURN_IF_ERROR(Try(path, [&] { return TryForward(*model, classes, {{0}, {0, 0}}); }));
   return model;
+}
+
+absl::StatusOr<std::unique_ptr<Model>> LoadScriptStudent(const ModelShape& shape) {
+  const std::string& path = shape.spec.path();
+  ASSIGN_OR_RETURN(Module module, LoadModule(path));
+  module.to(ScalarTypeOf(shape.dtype));
+  auto model = std::make_unique<ScriptModel>(std::move(module), shape.max_length, /*trains=*/true);
+  const std::vector<std::vector<int32_t>> rows = {{0}, {0, static_cast<int32_t>(shape.vocab_size - 1)}};
+  RETURN_IF_ERROR(Try(path, [&]() -> absl::Status {
+    RETURN_IF_ERROR(TryForward(*model, shape.classes, rows));
+    RETURN_IF_ERROR(CheckTrained(model->NamedParameters()));
+    return TryTraining(*model, rows);
+  }));
+  return model;
+}
+
+absl::StatusOr<std::string> ScriptModelBytes(const Model& model) try {
+  const auto* script = dynamic_cast<const ScriptModel*>(&model);
+  if (script == nullptr) return absl::InvalidArgumentError("not a TorchScript module");
+  Module module = script->module();
+  module.eval();
+  std::ostringstream bytes;
+  module.save(bytes);
+  return bytes.str();
+} catch (const c10::Error& error) {
+  return absl::InternalError(absl::StrCat("save the TorchScript module: ", error.what_without_backtrace()));
 }
 
 }  // namespace polystill::models

@@ -17,4 +17,17 @@ namespace polystill::models {
 // gives numbers that are not finite); both name the file.
 absl::StatusOr<std::unique_ptr<Model>> LoadScriptModel(const std::string& path, int64_t classes, int64_t max_length);
 
+// Loads the module of shape.spec.path for training, converted to shape.dtype. Its parameters that require gradients are
+// the model's, under the module's names, and are trained in place; the others stay as they are. A forward in training
+// (TokenBatch::row_keys) finds the module in train() mode and ATen's generator, which its dropout draws from, seeded by
+// its first row's key: repeatable, but unlike native models' not the same for another number of workers.
+//
+// INVALID_ARGUMENT, naming file and parameter or buffer, beside the errors of LoadScriptModel: ids up to
+// shape.vocab_size do not fit, no parameter requires a gradient, one gets none or shares memory with another, or a
+// forward in training changes a buffer (running statistics of a batch norm, which no all-reduce would keep the same).
+absl::StatusOr<std::unique_ptr<Model>> LoadScriptStudent(const ModelShape& shape);
+
+// A model that one of these functions loaded, as the bytes of a TorchScript file.
+absl::StatusOr<std::string> ScriptModelBytes(const Model& model);
+
 }  // namespace polystill::models

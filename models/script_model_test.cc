@@ -1,11 +1,15 @@
 #include "models/script_model.h"
 
+#include <caffe2/serialize/inline_container.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <torch/script.h>
 
 #include <filesystem>
 
+#include "absl/strings/match.h"
+#include "absl/strings/str_replace.h"
+#include "models/package.h"
 #include "runtime/files.h"
 
 namespace polystill::models {
@@ -99,11 +103,164 @@ TEST_F(ScriptModelTest, WhatForwardGivesIsChecked) {
   EXPECT_THAT(LoadScriptModel(Save(kMeanModel), 4, 50).status().ToString(), HasSubstr("[rows, 4]"));
 }
 
+// Whole as a ZIP file, but of a script that does not compile: found by the compiler, which throws no c10::Error.
+TEST_F(ScriptModelTest, BrokenCodeIsDataLoss) {
+  const std::string path = Save(kMeanModel);
+  caffe2::serialize::PyTorchStreamReader reader(path);
+  const std::string broken = folder_ + "/broken.pt";
+  caffe2::serialize::PyTorchStreamWriter writer(broken);
+  for (const std::string& name : reader.getAllRecords()) {
+    if (name.find("version") != std::string::npos || name.find("serialization_id") != std::string::npos) continue;
+    const auto [data, size] = reader.getRecord(name);
+    std::string record(static_cast<const char*>(data.get()), size);
+    if (absl::EndsWith(name, ".py")) record = absl::StrReplaceAll(record, {{"def forward", "deaf forward"}});
+    writer.writeRecord(name, record.data(), record.size());
+  }
+  writer.writeEndOfFile();
+  const absl::Status status = LoadScriptModel(broken, 3, 50).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss) << status;
+  EXPECT_THAT(status.ToString(), HasSubstr(broken));
+}
+
 TEST_F(ScriptModelTest, TornFilesAreDataLoss) {
   const std::string path = Save(kMeanModel);
   std::filesystem::resize_file(path, std::filesystem::file_size(path) / 2);
   EXPECT_EQ(LoadScriptModel(path, 3, 50).status().code(), absl::StatusCode::kDataLoss);
   EXPECT_EQ(LoadScriptModel(folder_ + "/none.pt", 3, 50).status().code(), absl::StatusCode::kNotFound);
+}
+
+// Of a student: dropout, tied weights under two names, and a scale that is not trained.
+constexpr char kStudent[] = R"(
+def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+    x = torch.dropout(self.embedding[ids], 0.5, self.training) * mask.unsqueeze(2).to(self.embedding.dtype)
+    return (x.sum(1) * self.scale / mask.sum(1, True).clamp(1)).matmul(self.head) + self.tied.sum() - self.head.sum()
+)";
+
+class ScriptStudentTest : public ScriptModelTest {
+ protected:
+  ScriptStudentTest() {
+    shape_.spec.set_kind(v1::Model::KIND_TORCHSCRIPT);
+    shape_.vocab_size = 40;
+    shape_.classes = 3;
+    shape_.max_length = 50;
+  }
+
+  void SaveStudent(const std::string& forward) {
+    torch::jit::Module module("m");
+    module.register_parameter("embedding",
+                              at::arange(40 * 8).reshape({40, 8}).to(at::kFloat).sin().set_requires_grad(true), false);
+    const at::Tensor head = at::arange(24).reshape({8, 3}).to(at::kFloat).cos().set_requires_grad(true);
+    module.register_parameter("head", head, false);
+    module.register_parameter("tied", head, false);
+    module.register_parameter("scale", at::full({}, 2.0f), false);
+    module.register_buffer("statistics", at::ones({2}));
+    module.register_attribute("training", c10::BoolType::get(), true);
+    module.define(forward);
+    std::filesystem::create_directories(folder_);
+    module.save(folder_ + "/model.pt");
+    shape_.spec.set_path(folder_ + "/model.pt");
+  }
+
+  // Of loading a student whose forward gives `result`.
+  std::string Refusal(const std::string& result) {
+    SaveStudent(
+        "def forward(self, ids: Tensor, mask: Tensor) -> Tensor:\n    x = self.embedding[ids].sum(1) * self.scale\n" +
+        result);
+    const absl::Status status = MakeModel(shape_, 0).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
+    EXPECT_THAT(status.ToString(), HasSubstr(folder_ + "/model.pt"));
+    return status.ToString();
+  }
+
+  ModelShape shape_;
+};
+
+std::vector<std::vector<int32_t>> SomeRows() {
+  std::vector<std::vector<int32_t>> rows;
+  for (size_t i = 0; i < 30; ++i) rows.push_back(Row((i * 17) % 50));
+  return rows;
+}
+
+TEST_F(ScriptStudentTest, TrainsItsParametersInPlaceAndIsSaved) {
+  for (const auto dtype : {v1::Student::DTYPE_FLOAT32, v1::Student::DTYPE_FLOAT64}) {
+    SaveStudent(kStudent);
+    shape_.dtype = dtype;
+    const auto model = MakeModel(shape_, 0);
+    ASSERT_TRUE(model.ok()) << model.status();
+    const checkpoint::NamedTensors parameters = (*model)->NamedParameters();
+    ASSERT_EQ(parameters.size(), 2);
+    EXPECT_EQ(parameters[0].first, "embedding");
+    EXPECT_EQ(parameters[1].first, "head");
+    EXPECT_EQ(parameters[0].second.scalar_type(), ScalarTypeOf(dtype));
+    const at::Tensor before = FixedShapeForward(**model, SomeRows()).detach();
+    TrainingForward(**model, SomeRows(), std::vector<uint64_t>(30, 7)).square().sum().backward();
+    for (const auto& [name, parameter] : parameters) {
+      const at::NoGradGuard no_grad;
+      EXPECT_GT(parameter.grad().abs().sum().item<double>(), 0) << name;
+      parameter.sub_(parameter.grad(), 1e-3);
+    }
+    const at::Tensor after = FixedShapeForward(**model, SomeRows());
+    EXPECT_FALSE(at::allclose(before, after));
+    ASSERT_TRUE(WriteFileAtomically(folder_ + "/trained.pt", ScriptModelBytes(**model).value()).ok());
+    const auto saved = LoadScriptModel(folder_ + "/trained.pt", 3, 50);
+    ASSERT_TRUE(saved.ok()) << saved.status();
+    EXPECT_TRUE(at::equal(FixedShapeForward(**saved, SomeRows()), after));
+  }
+}
+
+TEST_F(ScriptStudentTest, DropoutFollowsFromTheKeyOfTheFirstRow) {
+  SaveStudent(kStudent);
+  const auto model = MakeModel(shape_, 0).value();
+  const auto draw = [&](uint64_t key) { return TrainingForward(*model, {Row(9), Row(5)}, {key, 1}); };
+  const at::Tensor one = draw(1);
+  EXPECT_FALSE(at::equal(one, draw(2)));
+  EXPECT_TRUE(at::equal(one, draw(1)));
+  EXPECT_FALSE(at::equal(one, FixedShapeForward(*model, {Row(9), Row(5)})));
+  EXPECT_TRUE(at::equal(FixedShapeForward(*model, {Row(9)}), FixedShapeForward(*model, {Row(9)})));
+}
+
+TEST_F(ScriptStudentTest, AnEmptySliceGivesGradientsOfZeros) {
+  SaveStudent(kStudent);
+  const auto model = MakeModel(shape_, 0).value();
+  TrainingForward(*model, {}, {}).sum().backward();
+  for (const auto& [name, parameter] : model->NamedParameters()) {
+    ASSERT_TRUE(parameter.grad().defined()) << name;
+    EXPECT_EQ(parameter.grad().abs().sum().item<double>(), 0) << name;
+  }
+}
+
+TEST_F(ScriptStudentTest, WhatCannotBeTrainedIsRefusedByName) {
+  const std::string good = "    return x.matmul(self.head)\n";
+  EXPECT_THAT(Refusal("    if self.training:\n        self.statistics.mul_(0.9)\n" + good),
+              HasSubstr("training changes buffer 'statistics'"));
+  EXPECT_THAT(Refusal("    return x.matmul(self.head.detach())\n"), HasSubstr("do not depend on parameter 'head'"));
+  EXPECT_THAT(Refusal("    return x[:, :2]\n"), HasSubstr("[rows, 3]"));
+  shape_.vocab_size = 41;
+  EXPECT_THAT(Refusal(good), HasSubstr("forward(ids, mask) failed"));
+  shape_.vocab_size = 40;
+  SaveStudent("def forward(self, ids: Tensor, mask: Tensor) -> Tensor:\n    return self.embedding[ids].sum(1)" +
+              good.substr(12));
+  EXPECT_TRUE(MakeModel(shape_, 0).ok()) << MakeModel(shape_, 0).status();
+  shape_.spec.set_path(Save(kMeanModel));
+  EXPECT_THAT(MakeModel(shape_, 0).status().ToString(), HasSubstr("no parameter requires a gradient"));
+  shape_.spec.set_path(folder_ + "/none.pt");
+  EXPECT_EQ(MakeModel(shape_, 0).status().code(), absl::StatusCode::kNotFound);
+}
+
+TEST_F(ScriptStudentTest, APackageHoldsTheModule) {
+  SaveStudent(kStudent);
+  const auto model = MakeModel(shape_, 0).value();
+  v1::Signature signature;
+  signature.set_input(v1::Signature::INPUT_IDS);
+  signature.set_vocab_size(40);
+  signature.set_max_length(50);
+  for (const char* label : {"a", "b", "c"}) signature.add_labels(label);
+  const auto info = SavePackage(folder_ + "/package", "script", *model, shape_, signature, "");
+  ASSERT_TRUE(info.ok()) << info.status();
+  const auto package = LoadPackage(folder_ + "/package");
+  ASSERT_TRUE(package.ok()) << package.status();
+  EXPECT_EQ(package->info.digest, info->digest);
+  EXPECT_TRUE(at::equal(FixedShapeForward(*package->model, SomeRows()), FixedShapeForward(*model, SomeRows())));
 }
 
 }  // namespace

@@ -17,6 +17,9 @@ inline constexpr int kProtocolVersion = 1;
 // Largest message sent or received, in bytes: a bigger one ends its call with RESOURCE_EXHAUSTED.
 inline constexpr int kMaxMessageBytes = 32 << 20;
 
+// Memory of a server's buffers beyond which gRPC reads no more and refuses connections.
+inline constexpr size_t kMaxServerBytes = size_t{2} << 30;
+
 grpc::Status ToGrpc(const absl::Status& status);
 absl::Status FromGrpc(const grpc::Status& status);
 
@@ -33,11 +36,13 @@ struct ListeningServer {
 
 // Binds `listen` ("host:port"; port 0: any free one) and serves `services` and gRPC's health service on it. Without TLS
 // a host other than loopback is refused (INVALID_ARGUMENT) unless `insecure`. ALREADY_EXISTS when the port is in use.
-// `advertise_host`: the host written into `address`; that of `listen` when empty.
+// `advertise_host`: the host written into `address`; that of `listen` when empty. INVALID_ARGUMENT when that would be
+// one that nobody can connect to (0.0.0.0, [::]). gRPC's buffers for all callers together stay near kMaxServerBytes.
 absl::StatusOr<ListeningServer> Listen(const std::string& listen, const std::vector<grpc::Service*>& services,
                                        bool insecure = false, const std::string& advertise_host = "");
 
-// A channel to host:port with the message limits and keep-alive of this project. Connects lazily.
+// A channel to host:port with the message limits and keep-alive of this project (a peer that has vanished shows within
+// ten seconds), past any HTTP proxy. Connects lazily.
 std::shared_ptr<grpc::Channel> Connect(const std::string& address);
 
 }  // namespace polystill

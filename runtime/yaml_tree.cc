@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "runtime/utf8.h"
 
 namespace polystill {
 namespace {
@@ -22,24 +23,6 @@ int LineOf(const YAML::Mark& mark) { return std::max(mark.line, 0) + 1; }
 
 absl::Status Wrong(const std::string& file, int line, const std::string& what) {
   return absl::InvalidArgumentError(absl::StrCat(file, ":", line, ": ", what));
-}
-
-// Length of the UTF-8 sequence at the start of `text`; 0 when there is no valid one (RFC 3629, section 4).
-size_t Utf8Length(std::string_view text) {
-  const auto byte = [&](size_t i) { return i < text.size() ? static_cast<unsigned char>(text[i]) : 0u; };
-  const auto continues = [&](size_t i) { return (byte(i) & 0xC0u) == 0x80u; };
-  const unsigned first = byte(0), second = byte(1);
-  if (first < 0x80) return 1;
-  if (first >= 0xC2 && first <= 0xDF) return continues(1) ? 2 : 0;
-  if (first >= 0xE0 && first <= 0xEF) {
-    const bool allowed = !(first == 0xE0 && second < 0xA0) && !(first == 0xED && second > 0x9F);
-    return allowed && continues(1) && continues(2) ? 3 : 0;
-  }
-  if (first >= 0xF0 && first <= 0xF4) {
-    const bool allowed = !(first == 0xF0 && second < 0x90) && !(first == 0xF4 && second > 0x8F);
-    return allowed && continues(1) && continues(2) && continues(3) ? 4 : 0;
-  }
-  return 0;
 }
 
 // Line of the first byte that is no UTF-8 (or is NUL); 0 when all is well.

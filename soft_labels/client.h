@@ -12,6 +12,9 @@
 
 namespace polystill::soft_labels {
 
+// Longest text of an input in bytes; servers refuse a longer one, whose tokens would be cut anyway.
+inline constexpr int64_t kMaxTextBytes = 1 << 20;
+
 // Asks the replicas of one teacher for labels: one stream to each, the replica with the fewest records in flight is
 // asked next, credits are kept, a request that failed with UNAVAILABLE or RESOURCE_EXHAUSTED (or whose stream broke) is
 // sent again, to another replica where there is one, with growing pauses, until `Options::give_up_after` has passed.

@@ -71,7 +71,6 @@ class ClientLoop {
   absl::Status HandleReply(int replica, const v1::LabelReply& reply);
   // FAILED_PRECONDITION when the replica is not the same teacher as the first.
   absl::Status CheckDescription(const v1::DescribeReply& reply) const;
-  void HandleOpened(int replica, const v1::DescribeReply& reply);
   void HandleDone(int replica, const absl::Status& status);
   void EndPiece(uint64_t id, const absl::Status& status);
   void Settle(const absl::Status& status);

@@ -58,10 +58,6 @@ absl::Status UnknownCodec(v1::Codec codec) {
 
 }  // namespace
 
-int64_t DenseBytes(v1::Codec codec, int64_t rows, int64_t classes) {
-  return FormatOf(codec).bytes_per_value * rows * classes;
-}
-
 absl::StatusOr<v1::SoftLabels> EncodeDense(v1::Codec codec, std::span<const float> logits, int64_t rows,
                                            int64_t classes, const RowName& row_name) {
   const DenseFormat format = FormatOf(codec);

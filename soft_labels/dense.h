@@ -19,9 +19,6 @@ namespace polystill::soft_labels {
 // How a row is called in errors, e.g. by its record's id; "row 3" when empty.
 using RowName = std::function<std::string(int64_t row)>;
 
-// Bytes of the payload of [rows, classes] logits; 0 for a codec that is not dense.
-int64_t DenseBytes(v1::Codec codec, int64_t rows, int64_t classes);
-
 // `logits`: row-major [rows, classes]. INVALID_ARGUMENT when one is not finite or out of the codec's range: the message
 // names the row.
 absl::StatusOr<v1::SoftLabels> EncodeDense(v1::Codec codec, std::span<const float> logits, int64_t rows,

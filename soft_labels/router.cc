@@ -8,6 +8,9 @@
 namespace polystill::soft_labels {
 namespace {
 
+// Longest pause that a replica may ask for.
+constexpr int64_t kLongestPauseMs = 60'000;
+
 // Whether another try, here or elsewhere, may succeed.
 bool IsPassing(const absl::Status& status) {
   return absl::IsUnavailable(status) || absl::IsResourceExhausted(status) || absl::IsDeadlineExceeded(status);
@@ -80,7 +83,7 @@ Router::Verdict Router::Replied(int replica, uint64_t request_id, const absl::St
   flights_.erase(found);
   if (IsPassing(status)) {
     WaitAgain(*piece);
-    Pause(replica, retry_after_ms, status, now_ms);
+    Pause(replica, std::clamp<int64_t>(retry_after_ms, 0, kLongestPauseMs), status, now_ms);
     return Verdict::kAgain;
   }
   r.failures = 0;

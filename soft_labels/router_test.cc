@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <limits>
 #include <random>
 
 namespace polystill::soft_labels {
@@ -98,6 +99,18 @@ TEST(RouterTest, AFullReplicaPausesAndAnotherIsAskedAtOnce) {
   EXPECT_EQ(actions.next_ms, 710);
   EXPECT_THAT(Sent(router.Step(709)), IsEmpty());
   EXPECT_THAT(Sent(router.Step(710)), ElementsAre(std::pair(0, 3)));
+}
+
+TEST(RouterTest, APauseThatAReplicaAsksForIsBounded) {
+  for (const int64_t asked : {std::numeric_limits<int64_t>::max(), std::numeric_limits<int64_t>::min()}) {
+    Router router = OpenRouter(1);
+    router.Add(1, 1, 0);
+    uint64_t piece = 0;
+    router.Replied(0, router.Step(0).send.at(0).request_id, absl::UnavailableError(""), asked, 1000, &piece);
+    const int64_t next = router.Step(1000).next_ms;
+    EXPECT_GT(next, 1000);
+    EXPECT_LE(next, 61'000);
+  }
 }
 
 TEST(RouterTest, PausesGrowUntilSomethingIsDelivered) {

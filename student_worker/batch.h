@@ -20,6 +20,8 @@ struct LabelKind {
 // This rank's slice of one step: record i has row i of everything. It may be empty.
 struct Batch {
   int64_t step = 0;
+  // Position of the slice's first record in the global batch.
+  int64_t first_position = 0;
   std::vector<std::string> ids;
   // Token ids of the side that the model reads.
   std::vector<std::vector<int32_t>> tokens;

@@ -14,6 +14,7 @@
 #include "corpus/index.h"
 #include "runtime/rpc.h"
 #include "runtime/status.h"
+#include "runtime/utf8.h"
 
 namespace polystill::student_worker {
 namespace {
@@ -212,12 +213,13 @@ void CoordinatorLink::SendFailed(int64_t generation, const absl::Status& status)
   auto& failed = *message.mutable_failed();
   failed.set_generation(generation);
   failed.set_code(static_cast<int>(status.code()));
-  failed.set_message(std::string(status.message()));
+  failed.set_message(EscapeUnlessUtf8(std::string(status.message())));
   Send(std::move(message));
 }
 
 absl::StatusOr<v1::CorpusIndex> CoordinatorLink::GetIndex(const std::string& digest) {
   grpc::ClientContext context;
+  std::stop_callback cancel(stop_.get_token(), [&context] { context.TryCancel(); });
   v1::GetIndexRequest request;
   request.set_digest(digest);
   const auto stream = stub_->GetIndex(&context, request);
@@ -225,7 +227,9 @@ absl::StatusOr<v1::CorpusIndex> CoordinatorLink::GetIndex(const std::string& dig
   v1::IndexChunk chunk;
   while (bytes.size() <= kMaxIndexBytes && stream->Read(&chunk)) bytes += chunk.data();
   if (bytes.size() > kMaxIndexBytes) context.TryCancel();
-  RETURN_IF_ERROR(Annotate(FromGrpc(stream->Finish()), absl::StrCat("index ", digest)));
+  const absl::Status end = FromGrpc(stream->Finish());
+  if (!end.ok() && stop_.stop_requested()) return absl::CancelledError("stopped while the index was being fetched");
+  RETURN_IF_ERROR(Annotate(end, absl::StrCat("index ", digest)));
   v1::CorpusIndex index;
   if (!index.ParseFromString(bytes) || corpus::IndexDigest(index) != digest) {
     return absl::DataLossError(absl::StrCat("the index that the coordinator sent has not the digest ", digest));

@@ -1,6 +1,8 @@
 #include "student_worker/data_loader.h"
 
+#include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -36,6 +38,11 @@ struct DataLoader::Shared {
     queue.push_back(std::move(pending));
     changed.NotifyAll();
     return true;
+  }
+
+  // Whether the next batch is whole, or failed.
+  bool FirstArrived() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {
+    return !queue.empty() && (!queue.front()->status.ok() || queue.front()->missing_labels == 0);
   }
 
   void Fail(Pending* pending, absl::Status status) {
@@ -89,6 +96,7 @@ absl::Status DataLoader::Fill(int64_t step, std::vector<corpus::Record>* records
   const std::vector<corpus::RecordRef> refs = plan_->Slice(step, range.first, range.last);
   ASSIGN_OR_RETURN(*records, reader_->Read(refs));
   batch->step = step;
+  batch->first_position = range.first;
   for (const LabelSource& source : options_.labels) batch->labels[source.kind];
   for (size_t i = 0; i < refs.size(); ++i) {
     const corpus::Record& record = (*records)[i];
@@ -126,6 +134,16 @@ void DataLoader::Ask(const LabelSource& source, const std::vector<corpus::Record
   source.ask(source.spec, std::move(inputs), std::move(fill));
 }
 
+double DataLoader::ReadsPerBlock() const {
+  double records = 0, blocks = 0;
+  for (const v1::CorpusIndex::Language& language : plan_->index().languages()) {
+    records += static_cast<double>(language.records());
+    blocks += static_cast<double>(language.blocks_size());
+  }
+  const double drawn = static_cast<double>(options_.steps - options_.first_step) * plan_->segment().batch_size();
+  return static_cast<double>(reader_->blocks_decoded()) / (blocks * std::max(1.0, std::ceil(drawn / records)));
+}
+
 absl::StatusOr<Batch> DataLoader::Next(std::stop_token stop) {
   const Clock::time_point start = Clock::now();
   std::stop_callback wake(stop, [this] {
@@ -133,16 +151,16 @@ absl::StatusOr<Batch> DataLoader::Next(std::stop_token stop) {
     shared_->changed.NotifyAll();
   });
   MutexLock lock(&shared_->mutex);
-  auto& queue = shared_->queue;
-  const auto arrived = [&] { return !queue.empty() && (!queue[0]->status.ok() || queue[0]->missing_labels == 0); };
-  while (!arrived() && !stop.stop_requested()) shared_->changed.Wait(&shared_->mutex);
+  while (!shared_->FirstArrived() && !stop.stop_requested()) shared_->changed.Wait(&shared_->mutex);
   const Clock::time_point give_up = Clock::now() + options_.stop_patience;
-  while (!arrived() && Clock::now() < give_up) shared_->changed.WaitFor(&shared_->mutex, give_up - Clock::now());
+  while (!shared_->FirstArrived() && Clock::now() < give_up) {
+    shared_->changed.WaitFor(&shared_->mutex, give_up - Clock::now());
+  }
   wait_seconds_ += std::chrono::duration<double>(Clock::now() - start).count();
-  if (!arrived()) return absl::CancelledError("stopped while waiting for data");
-  const std::shared_ptr<Pending> pending = queue.front();
+  if (!shared_->FirstArrived()) return absl::CancelledError("stopped while waiting for data");
+  const std::shared_ptr<Pending> pending = shared_->queue.front();
   if (!pending->status.ok()) return pending->status;
-  queue.pop_front();
+  shared_->queue.pop_front();
   shared_->changed.NotifyAll();
   return std::move(pending->batch);
 }

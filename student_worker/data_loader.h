@@ -70,6 +70,10 @@ class DataLoader {
   // else the error that its records or labels met, naming the step and the record.
   absl::StatusOr<Batch> Next(std::stop_token stop);
 
+  // How often a block of the corpus was read per pass, on average; a pass begun counts as a whole one. Once Next has
+  // given the batch of the last step: the thread reads no more.
+  double ReadsPerBlock() const;
+
   // Time that Next has waited so far.
   double wait_seconds() const { return wait_seconds_; }
 

@@ -85,7 +85,7 @@ class DataLoaderTest : public testing::Test {
     options_.labels = {source};
   }
 
-  std::unique_ptr<DataLoader> Start(bool reads_labels = true) {
+  std::unique_ptr<DataLoader> Start(bool reads_labels = true, corpus::Reader::Options reader = {}) {
     WriteTinyCorpus(folder_, 300);
     v1::Selection selection = TinySelection(folder_);
     selection.set_reads_labels(reads_labels);
@@ -93,7 +93,7 @@ class DataLoaderTest : public testing::Test {
     v1::PlanSegment segment = TinyTraining(folder_, 1).job().plan();
     segment.set_index_digest(corpus::IndexDigest(*index));
     plan_ = std::make_shared<const corpus::Plan>(*corpus::Plan::Create(segment, index));
-    return std::make_unique<DataLoader>(options_, plan_, *corpus::Reader::Open(index), nullptr);
+    return std::make_unique<DataLoader>(options_, plan_, *corpus::Reader::Open(index, reader), nullptr);
   }
 
   static inline const LabelKind kKind = {"english", v1::CODEC_DENSE_FP32};
@@ -103,6 +103,17 @@ class DataLoaderTest : public testing::Test {
   SlowTeacher teacher_;
   std::shared_ptr<const corpus::Plan> plan_;
 };
+
+TEST_F(DataLoaderTest, CountsHowOftenABlockIsRead) {
+  const auto reads = [this](int64_t cache_bytes) {
+    auto loader = Start(true, {cache_bytes});
+    for (int64_t step = 0; step < options_.steps; ++step) EXPECT_TRUE(loader->Next({}).ok());
+    return loader->ReadsPerBlock();
+  };
+  // 40 steps of 16 are begun passes number 1, 2 and 3 over 300 records: a block that is held is read in the first.
+  EXPECT_DOUBLE_EQ(reads(int64_t{1} << 20), 1.0 / 3);
+  EXPECT_GT(reads(1), 2);
+}
 
 TEST_F(DataLoaderTest, HandsOutThePlannedRecordsInOrder) {
   auto loader = Start();

@@ -11,12 +11,12 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "corpus/index.h"
 #include "corpus/reader.h"
 #include "corpus/tokenizer.h"
 #include "evaluation/predictions.h"
 #include "models/package.h"
+#include "models/signature.h"
 #include "runtime/status.h"
 #include "student_worker/inputs.h"
 
@@ -34,28 +34,10 @@ struct Judged {
   std::shared_ptr<const corpus::Tokenizer> tokenizer;  // null when it reads token ids
 };
 
-absl::Status CheckSignature(const v1::Signature& signature, const v1::Job& job) {
-  if (!std::equal(signature.labels().begin(), signature.labels().end(), job.labels().begin(), job.labels().end())) {
-    return absl::FailedPreconditionError(absl::StrCat("its classes are ", absl::StrJoin(signature.labels(), ", "),
-                                                      ", but corpus.labels are ", absl::StrJoin(job.labels(), ", ")));
-  }
-  if ((signature.input() == v1::Signature::INPUT_IDS) != (job.tokenizer().kind() == v1::Tokenizer::KIND_IDS)) {
-    return absl::FailedPreconditionError("it reads token ids and the corpus has text, or the other way round");
-  }
-  const bool fits =
-      signature.vocab_size() >= job.tokenizer().vocab_size() && signature.max_length() >= job.tokenizer().max_length();
-  if (signature.input() == v1::Signature::INPUT_IDS && !fits) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        "it takes ", signature.max_length(), " ids below ", signature.vocab_size(), ", but the corpus holds ",
-        job.tokenizer().max_length(), " below ", job.tokenizer().vocab_size(), " (tokenizer.max_length, vocab_size)"));
-  }
-  return absl::OkStatus();
-}
-
 absl::StatusOr<Judged> LoadJudged(const v1::EvaluatedModel& model, const v1::Job& job) {
   ASSIGN_OR_RETURN(models::Package package, models::LoadPackage(model.package()));
   const v1::Signature& signature = package.info.signature;
-  RETURN_IF_ERROR(Annotate(CheckSignature(signature, job), model.package()));
+  RETURN_IF_ERROR(Annotate(models::CheckSignature(signature, job), model.package()));
   std::shared_ptr<const corpus::Tokenizer> tokenizer;
   if (signature.input() == v1::Signature::INPUT_TEXT) {
     ASSIGN_OR_RETURN(tokenizer, corpus::Tokenizer::Load(package.tokenizer_file, signature.max_length()));
@@ -116,7 +98,7 @@ absl::Status Evaluator::Prepare() {
     judged_.push_back(std::move(judged));
     names.push_back(model.name());
   }
-  ASSIGN_OR_RETURN(v1::CorpusIndex index, corpus::BuildIndex(job_.selection()));
+  ASSIGN_OR_RETURN(v1::CorpusIndex index, context_.link->GetIndex(job_.plan().index_digest()));
   index_ = std::make_shared<const v1::CorpusIndex>(std::move(index));
   ASSIGN_OR_RETURN(reader_, corpus::Reader::Open(index_));
   ASSIGN_OR_RETURN(writer_, evaluation::PredictionsWriter::Create(job_.predictions(),

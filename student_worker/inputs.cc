@@ -1,6 +1,8 @@
 #include "student_worker/inputs.h"
 
 #include "runtime/counter_rng.h"
+#include "runtime/utf8.h"
+#include "soft_labels/client.h"
 
 namespace polystill::student_worker {
 namespace {
@@ -24,7 +26,7 @@ v1::LabelInput LabelInputOf(const corpus::Record& record, v1::Side side, v1::Sig
     const std::vector<int32_t>& ids = source ? record.source_ids : record.ids;
     asked.mutable_ids()->mutable_ids()->Add(ids.begin(), ids.end());
   } else {
-    asked.set_text(source ? record.source_text : record.text);
+    asked.set_text(std::string(Utf8Prefix(source ? record.source_text : record.text, soft_labels::kMaxTextBytes)));
   }
   return asked;
 }

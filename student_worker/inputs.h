@@ -21,7 +21,7 @@ namespace polystill::student_worker {
 // is null.
 std::vector<int32_t> TokenIdsOf(const corpus::Record& record, v1::Side side, const corpus::Tokenizer* tokenizer);
 
-// What a teacher is asked about a record: one side of it, as text or token ids.
+// What a teacher is asked about a record: one side of it, as text (cut to what servers take) or token ids.
 v1::LabelInput LabelInputOf(const corpus::Record& record, v1::Side side, v1::Signature::Input input);
 
 // Remembers the token ids of records, since each comes again in every pass: at most `max_bytes`, the least recently

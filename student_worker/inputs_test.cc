@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "soft_labels/client.h"
+
 namespace polystill::student_worker {
 namespace {
 
@@ -27,6 +29,13 @@ TEST(LabelInputOf, TakesTheSideThatTheTeacherReads) {
   EXPECT_EQ(LabelInputOf(record, v1::SIDE_TEXT, v1::Signature::INPUT_IDS).ids().ids_size(), 2);
   EXPECT_EQ(LabelInputOf(record, v1::SIDE_SOURCE_TEXT, v1::Signature::INPUT_IDS).ids().ids(0), 3);
   EXPECT_EQ(LabelInputOf(record, v1::SIDE_TEXT, v1::Signature::INPUT_TEXT).id(), "r");
+}
+
+TEST(LabelInputOf, CutsATextThatServersWouldRefuse) {
+  corpus::Record record = SomeRecord();
+  record.text = std::string(soft_labels::kMaxTextBytes - 1, 'x') + "ü and more";
+  const std::string text = LabelInputOf(record, v1::SIDE_TEXT, v1::Signature::INPUT_TEXT).text();
+  EXPECT_EQ(text, std::string(soft_labels::kMaxTextBytes - 1, 'x'));
 }
 
 TEST(TokenMemo, RemembersARecordWhateverThePass) {

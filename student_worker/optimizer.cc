@@ -28,7 +28,6 @@ Optimizer::Optimizer(v1::Optimizer spec, int64_t steps, NamedTensors parameters)
 
 absl::Status Optimizer::ComputeClipFactor(const std::vector<at::Tensor>& gradients, double* factor) const {
   *factor = 1.0;
-  if (spec_.clip_norm() == 0) return absl::OkStatus();
   double sum_of_squares = 0;
   for (const at::Tensor& norm : at::_foreach_norm(gradients)) {
     sum_of_squares += norm.item<double>() * norm.item<double>();
@@ -38,7 +37,7 @@ absl::Status Optimizer::ComputeClipFactor(const std::vector<at::Tensor>& gradien
     return absl::FailedPreconditionError(absl::StrCat("step ", step_, ": the gradients' norm is ", norm,
                                                       "; lower student.optimizer.lr or lengthen its warm-up"));
   }
-  if (norm > spec_.clip_norm()) *factor = spec_.clip_norm() / norm;
+  if (spec_.clip_norm() > 0 && norm > spec_.clip_norm()) *factor = spec_.clip_norm() / norm;
   return absl::OkStatus();
 }
 

@@ -106,12 +106,14 @@ INSTANTIATE_TEST_SUITE_P(Kinds, Formulas,
                          [](const auto& info) { return info.param.name; });
 
 TEST(Optimizer, AppliesNothingWhenTheGradientsAreNotFinite) {
-  const at::Tensor weight = at::ones({2});
-  Optimizer optimizer(Spec({"", kAdamW, 0.01, 0, 1, at::kFloat, 0}), kSteps, {{"weight", weight}});
-  weight.mutable_grad() = at::tensor({1.0f, std::numeric_limits<float>::quiet_NaN()});
-  EXPECT_EQ(optimizer.Step().code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_TRUE(weight.eq(1).all().item<bool>());
-  EXPECT_EQ(optimizer.step(), 0);
+  for (const double clip_norm : {0.0, 1.0}) {
+    const at::Tensor weight = at::ones({2});
+    Optimizer optimizer(Spec({"", kAdamW, 0.01, 0, clip_norm, at::kFloat, 0}), kSteps, {{"weight", weight}});
+    weight.mutable_grad() = at::tensor({1.0f, std::numeric_limits<float>::quiet_NaN()});
+    EXPECT_EQ(optimizer.Step().code(), absl::StatusCode::kFailedPrecondition) << "clip_norm " << clip_norm;
+    EXPECT_TRUE(weight.eq(1).all().item<bool>());
+    EXPECT_EQ(optimizer.step(), 0);
+  }
 }
 
 // The second half by an optimiser that was restored gives the bits of one that did it all.

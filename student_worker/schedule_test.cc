@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <limits>
 
 namespace polystill::student_worker {
 namespace {
@@ -42,7 +43,8 @@ TEST(LearningRate, FollowsTheSchedule) {
       {cosine, 4, 25, 14, 0.2},
       {cosine, 4, 25, 24, 0.0},
       {cosine, 10, 5, 4, 0.4 * 5 / 11},  // a warm-up that does not end
-      {cosine, 0, 1, 0, 0.4},            // the only step is not lost
+      {cosine, std::numeric_limits<int64_t>::max(), 10, 9, 0.4 * 10 / 0x1p63},
+      {cosine, 0, 1, 0, 0.4},  // the only step is not lost
   };
   for (const Case& c : cases) {
     EXPECT_NEAR(LearningRate(Spec(c.schedule, c.warmup_steps), c.step, c.steps), c.expected, 1e-15)

@@ -1,33 +1,15 @@
 #include "student_worker/teachers.h"
 
-#include <algorithm>
+#include <spdlog/spdlog.h>
+
 #include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
+#include "models/signature.h"
 #include "runtime/status.h"
 
 namespace polystill::student_worker {
-namespace {
-
-absl::Status CheckSignature(const v1::Signature& signature, const v1::Job& job) {
-  if (!std::equal(signature.labels().begin(), signature.labels().end(), job.labels().begin(), job.labels().end())) {
-    return absl::FailedPreconditionError(absl::StrCat("its classes are ", absl::StrJoin(signature.labels(), ", "),
-                                                      ", but corpus.labels are ", absl::StrJoin(job.labels(), ", ")));
-  }
-  const bool job_has_ids = job.tokenizer().kind() == v1::Tokenizer::KIND_IDS;
-  const bool wants_ids = signature.input() == v1::Signature::INPUT_IDS;
-  if (job_has_ids != wants_ids) {
-    return absl::FailedPreconditionError(absl::StrCat("it reads ", wants_ids ? "token ids" : "text",
-                                                      ", but the corpus has ", job_has_ids ? "token ids" : "text",
-                                                      " (tokenizer.kind)"));
-  }
-  return absl::OkStatus();
-}
-
-}  // namespace
-
 std::optional<LabelKind> LabelKindOf(const v1::Loss& loss, const v1::WorkerOrder::Assignment& assignment) {
   if (loss.kind() == v1::LOSS_KIND_TASK) return std::nullopt;
   const bool only = loss.teacher().empty() && assignment.teachers_size() > 0;
@@ -45,6 +27,7 @@ std::vector<LabelKind> LabelKindsOf(const v1::WorkerOrder::Assignment& assignmen
 absl::StatusOr<std::unique_ptr<Teachers>> Teachers::Connect(const v1::WorkerOrder::Assignment& assignment,
                                                             const std::vector<LabelKind>& kinds) {
   auto connected = std::make_unique<Teachers>();
+  const v1::Job& job = assignment.job();
   for (const LabelKind& kind : kinds) {
     if (connected->teachers_.contains(kind.teacher)) continue;
     Teacher& teacher = connected->teachers_[kind.teacher];
@@ -58,12 +41,21 @@ absl::StatusOr<std::unique_ptr<Teachers>> Teachers::Connect(const v1::WorkerOrde
     const std::string who = absl::StrCat("teacher '", kind.teacher, "'");
     if (addresses.empty()) return absl::InvalidArgumentError(absl::StrCat(who, ": the assignment names no replica"));
     soft_labels::LabelClient::Options options;
-    options.client = absl::StrCat(assignment.job().name(), "/worker-", assignment.rank());
+    options.client = absl::StrCat(job.name(), "/worker-", assignment.rank());
     options.teacher_digest = teacher.digest;
+    // Every record that the loader may have asked for: a slice for each step of the queue and for the one that waits
+    // for room in it, by each codec.
+    const int64_t slice = (job.plan().batch_size() + assignment.world_size() - 1) / assignment.world_size();
+    options.max_waiting_records = slice * (job.prefetch() + 1) * static_cast<int64_t>(kinds.size());
     auto client = soft_labels::LabelClient::Connect(addresses, options);
     if (!client.ok()) return Annotate(client.status(), who);
     teacher.client = *std::move(client);
-    RETURN_IF_ERROR(Annotate(CheckSignature(teacher.client->description().signature(), assignment.job()), who));
+    const v1::DescribeReply& description = teacher.client->description();
+    RETURN_IF_ERROR(Annotate(models::CheckSignature(description.signature(), assignment.job()), who));
+    if (!description.repeatable()) {
+      spdlog::warn("{}: its labels are not repeatable (a record's depend on what it is batched with), nor is this run",
+                   who);
+    }
   }
   return connected;
 }

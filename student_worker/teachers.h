@@ -22,7 +22,8 @@ std::vector<LabelKind> LabelKindsOf(const v1::WorkerOrder::Assignment& assignmen
 // Connections to the teachers of a job. Thread-safe.
 class Teachers {
  public:
-  // Connects to every replica of every teacher that `kinds` name. FAILED_PRECONDITION when a teacher's classes or
+  // Connects to every replica of every teacher that `kinds` name; as many records may wait as `assignment` asks for
+  // ahead. FAILED_PRECONDITION when a teacher's classes or
   // inputs are not the job's, INVALID_ARGUMENT when the assignment names no replica of one, UNAVAILABLE when none
   // answers.
   static absl::StatusOr<std::unique_ptr<Teachers>> Connect(const v1::WorkerOrder::Assignment& assignment,

@@ -13,21 +13,26 @@
 
 namespace polystill::student_worker {
 
-// One optimiser step over one global batch, of which this rank has a slice. Every rank runs the same steps in the same
-// order, whatever the sizes of their slices. What is referred to outlives this object. Not thread-safe.
+// One optimiser step over one global batch, of which this rank has a slice; job.micro_batch records at a time, whose
+// gradients are added up before they are reduced. Every rank runs the same steps in the same order, whatever the sizes
+// of their slices. What is referred to outlives this object. Not thread-safe.
 class TrainingStep {
  public:
   TrainingStep(const v1::Job& job, const models::Model& model, collectives::Reducer* reducer, Optimizer* optimizer);
 
   // The mean loss per record of this rank's slice (0 when it is empty). On an error nothing has been applied.
   // FAILED_PRECONDITION: logits or gradients that are not finite; INVALID_ARGUMENT: labels that do not fit, naming the
-  // record; UNAVAILABLE: a peer is gone.
+  // record; ABORTED: a peer is gone.
   absl::StatusOr<double> Run(const Batch& batch);
 
   const Phases& phases() const { return phases_; }
 
  private:
   absl::StatusOr<double> RunOrThrow(const Batch& batch);
+  // Records [first, last) of the batch, the step's last ones or not: their loss, summed up.
+  absl::StatusOr<double> RunPiece(const Batch& batch, int64_t first, int64_t last, bool ends_step);
+  // Their logits, in the model's own type.
+  at::Tensor Forward(const Batch& batch, int64_t first, int64_t last) const;
 
   const v1::Job& job_;
   const models::Model& model_;

@@ -8,8 +8,8 @@
 #include <optional>
 #include <utility>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "runtime/address.h"
 #include "runtime/status.h"
 #include "student_worker/coordinator_link.h"
 #include "student_worker/evaluator.h"
@@ -19,11 +19,9 @@
 namespace polystill::student_worker {
 namespace {
 
-std::string HostOf(const WorkerOptions& options) {
+std::string OwnHost(const WorkerOptions& options) {
   if (!options.host.empty()) return options.host;
-  for (const absl::string_view loopback : {"127.", "localhost:", "[::1]:"}) {
-    if (absl::StartsWith(options.coordinator, loopback)) return "127.0.0.1";
-  }
+  if (IsLoopback(HostOf(options.coordinator))) return "127.0.0.1";
   char name[256] = {};
   gethostname(name, sizeof(name) - 1);
   return name;
@@ -44,7 +42,7 @@ absl::StatusOr<v1::WorkerMessage::Done> CarryOut(const v1::WorkerOrder::Assignme
 absl::Status Work(const WorkerOptions& options, std::stop_source stop) {
   at::set_num_interop_threads(1);
   WorkerContext context;
-  context.host = HostOf(options);
+  context.host = OwnHost(options);
   context.stop = stop.get_token();
   std::unique_ptr<RecordTrace> trace;
   if (!options.trace_records.empty()) {

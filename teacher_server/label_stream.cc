@@ -7,10 +7,20 @@
 #include "absl/strings/str_cat.h"
 #include "runtime/rpc.h"
 #include "runtime/status.h"
+#include "runtime/utf8.h"
 #include "teacher_server/validation.h"
 #include "teacher_server/wire.h"
 
 namespace polystill::teacher_server {
+namespace {
+
+grpc::ByteBuffer PackReply(v1::LabelReply reply) {
+  v1::LabelStreamReply message;
+  *message.mutable_reply() = std::move(reply);
+  return Pack(message);
+}
+
+}  // namespace
 
 LabelStream::LabelStream(Engine* engine, std::function<void(LabelStream*)> gone)
     : engine_(engine), gone_(std::move(gone)) {}
@@ -44,7 +54,7 @@ absl::Status LabelStream::Take(absl::Status parsed, v1::LabelStreamRequest messa
   if (!parsed.ok()) {
     const absl::Status bad_text = FindBadText(message.request());
     if (bad_text.ok() || !opened_) return parsed;
-    Enqueue(engine_->Reply(message.request().request_id(), bad_text), 0);
+    Enqueue(PackReply(engine_->Reply(message.request().request_id(), bad_text)), 0);
     return absl::OkStatus();
   }
   switch (message.message_case()) {
@@ -64,10 +74,10 @@ absl::Status LabelStream::TakeOpen(const v1::LabelStreamRequest::Open& open) {
   if (opened_) return absl::InvalidArgumentError("`open` was sent twice on a stream");
   RETURN_IF_ERROR(CheckProtocolVersion(open.protocol_version()));
   opened_ = true;
-  spdlog::info("label stream opened by '{}'", open.client().substr(0, 200));
+  spdlog::info("label stream opened by '{}'", Excerpt(open.client()));
   v1::LabelStreamReply reply;
   *reply.mutable_opened() = engine_->description();
-  outgoing_.push_back({Pack(reply), 0});
+  Enqueue(Pack(reply), 0);
   return absl::OkStatus();
 }
 
@@ -78,7 +88,7 @@ absl::Status LabelStream::TakeRequest(v1::LabelRequest request) {
     return absl::InvalidArgumentError(absl::StrCat("request_id ", id, " is still in flight on this stream"));
   }
   const absl::Status status = Ask(std::move(request));
-  if (!status.ok()) Enqueue(engine_->Reply(id, status), 0);
+  if (!status.ok()) Enqueue(PackReply(engine_->Reply(id, status)), 0);
   return absl::OkStatus();
 }
 
@@ -108,29 +118,30 @@ void LabelStream::TakeCancel(uint64_t request_id) {
   found->second->cancelled = true;
   const int64_t records = found->second->records;
   flights_.erase(found);
-  Enqueue(engine_->Reply(request_id, absl::CancelledError("cancelled by the caller")), records);
+  Enqueue(PackReply(engine_->Reply(request_id, absl::CancelledError("cancelled by the caller"))), records);
 }
 
 void LabelStream::Answer(const std::shared_ptr<Flight>& flight, absl::StatusOr<v1::SoftLabels> labels) {
-  const v1::LabelReply reply = engine_->Reply(flight->request_id, std::move(labels));
+  grpc::ByteBuffer message = PackReply(engine_->Reply(flight->request_id, std::move(labels)));
   MutexLock lock(&mutex_);
   const auto found = flights_.find(flight->request_id);
   if (found == flights_.end() || found->second != flight) return;  // cancelled meanwhile
   flights_.erase(found);
-  Enqueue(reply, flight->records);
+  Enqueue(std::move(message), flight->records);
   Advance();
 }
 
-void LabelStream::Enqueue(const v1::LabelReply& reply, int64_t records) {
-  v1::LabelStreamReply message;
-  *message.mutable_reply() = reply;
-  outgoing_.push_back({Pack(message), records});
+void LabelStream::Enqueue(grpc::ByteBuffer message, int64_t records) {
+  const size_t bytes = message.Length();
+  unsent_bytes_ += bytes;
+  outgoing_.push_back({std::move(message), records, bytes});
 }
 
 void LabelStream::OnWriteDone(bool ok) {
   MutexLock lock(&mutex_);
   writing_ = false;
   credits_used_ -= outgoing_.front().records;
+  unsent_bytes_ -= outgoing_.front().bytes;
   outgoing_.pop_front();
   if (!ok) End(absl::CancelledError("the caller has gone"));
   Advance();
@@ -164,7 +175,7 @@ void LabelStream::Advance() {
     writing_ = true;
     StartWrite(&outgoing_.front().message);
   }
-  if (!reading_ && !half_closed_ && !ending_ && outgoing_.size() < kMaxUnsent) {
+  if (!reading_ && !half_closed_ && !ending_ && unsent_bytes_ <= kMaxUnsentBytes) {
     reading_ = true;
     StartRead(&incoming_);
   }

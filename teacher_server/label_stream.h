@@ -23,9 +23,8 @@ namespace polystill::teacher_server {
 //      Its credits are free again when the answer has been written, so a caller that does not read cannot make memory
 //      grow. Errors are answers too.
 //   3. `cancel` answers with CANCELLED at once; the engine drops the work if it has not begun.
-//   4. The next message is read when the one before was taken care of. Reading pauses while kMaxUnsent answers wait to
-//   be
-//      written.
+//   4. The next message is read when the one before was taken care of. Reading pauses while more than kMaxUnsentBytes
+//      of answers wait to be written.
 //   5. The call ends with OK when the caller has closed its side and everything is answered; with UNAVAILABLE when the
 //      server drains and everything is answered; at once with INVALID_ARGUMENT or FAILED_PRECONDITION when the caller
 //      breaks the protocol, or with CANCELLED when it has gone.
@@ -34,7 +33,8 @@ namespace polystill::teacher_server {
 class LabelStream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>,
                           public std::enable_shared_from_this<LabelStream> {
  public:
-  static constexpr size_t kMaxUnsent = 256;
+  // Bytes of answers that wait to be written, beyond which nothing is read. What is in flight then is added to them.
+  static constexpr size_t kMaxUnsentBytes = size_t{1} << 20;
 
   // `engine` outlives the stream. `gone` is called last, and gives up the ownership.
   LabelStream(Engine* engine, std::function<void(LabelStream*)> gone);
@@ -56,6 +56,7 @@ class LabelStream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
   struct Outgoing {
     grpc::ByteBuffer message;
     int64_t records;  // credits that are free when it has been written
+    size_t bytes;
   };
 
   void OnReadDone(bool ok) override;
@@ -70,7 +71,7 @@ class LabelStream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
   void TakeCancel(uint64_t request_id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status Ask(v1::LabelRequest request) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Answer(const std::shared_ptr<Flight>& flight, absl::StatusOr<v1::SoftLabels> labels);
-  void Enqueue(const v1::LabelReply& reply, int64_t records) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Enqueue(grpc::ByteBuffer message, int64_t records) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void End(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Starts every operation that can start now.
   void Advance() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -91,6 +92,7 @@ class LabelStream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
   std::map<uint64_t, std::shared_ptr<Flight>> flights_ ABSL_GUARDED_BY(mutex_);  // by request id
   int64_t credits_used_ ABSL_GUARDED_BY(mutex_) = 0;                             // of flights_ and outgoing_
   std::deque<Outgoing> outgoing_ ABSL_GUARDED_BY(mutex_);
+  size_t unsent_bytes_ ABSL_GUARDED_BY(mutex_) = 0;  // of outgoing_
 };
 
 }  // namespace polystill::teacher_server

@@ -53,7 +53,8 @@ void AddFlags(CLI::App& app, polystill::teacher_server::ServerOptions& options, 
   app.add_option("--memo-mib", memo_mib, "MiB for token ids of the texts asked for last")
       ->check(CLI::Range(0, 1 << 20))
       ->capture_default_str();
-  app.add_option("--drain-ms", options.drain_ms, "milliseconds that work under way has to end after SIGTERM")
+  app.add_option("--drain-ms", options.drain_ms,
+                 "milliseconds that work under way has to end after SIGTERM;\nafter them the process exits with 1")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
 }

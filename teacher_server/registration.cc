@@ -10,6 +10,7 @@
 #include "runtime/counter_rng.h"
 #include "runtime/rpc.h"
 #include "runtime/status.h"
+#include "runtime/utf8.h"
 
 namespace polystill::teacher_server {
 namespace {
@@ -131,7 +132,7 @@ absl::Status Registration::LoadPackage(const std::string& package) {
     message.mutable_ready()->set_digest(*digest);
   } else {
     message.mutable_failed()->set_code(static_cast<int>(digest.status().code()));
-    message.mutable_failed()->set_message(std::string(digest.status().message()));
+    message.mutable_failed()->set_message(EscapeUnlessUtf8(std::string(digest.status().message())));
   }
   Send(message);
   return digest.status();

@@ -4,10 +4,12 @@
 #include <spdlog/spdlog.h>
 
 #include <chrono>
+#include <cstdlib>
 #include <memory>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "runtime/address.h"
 #include "runtime/files.h"
 #include "runtime/rpc.h"
 #include "runtime/status.h"
@@ -53,10 +55,14 @@ class Server {
     return WriteFileAtomically(options_.address_file, listening_.address + "\n");
   }
 
+  // Ends the process, as failed, when work under way has not ended in time: nobody can wait for a forward that hangs.
   void Drain() {
     SetHealthy(false);
-    const bool idle = service_.Drain(milliseconds(options_.drain_ms));
-    if (!idle) spdlog::warn("gave up on work that was not finished {} ms after the stop", options_.drain_ms);
+    if (!service_.Drain(milliseconds(options_.drain_ms))) {
+      spdlog::error("gave up on work that was not finished {} ms after the stop", options_.drain_ms);
+      spdlog::default_logger()->flush();
+      std::_Exit(1);
+    }
     listening_.server->Shutdown(std::chrono::system_clock::now());
   }
 
@@ -75,6 +81,16 @@ class Server {
   std::string package_;
 };
 
+// A teacher on loopback is of use to a run on the same machine only.
+absl::Status CheckReachable(const ServerOptions& options, const std::string& address) {
+  if (options.coordinator.empty() || IsLoopback(HostOf(options.coordinator)) || !IsLoopback(HostOf(address))) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("workers of the run at ", options.coordinator, " could not reach this server at ", address,
+                   "; give it an address of this machine, e.g. --listen 0.0.0.0:0 --advertise $(hostname) --insecure"));
+}
+
 }  // namespace
 
 absl::Status RunTeacherServer(const ServerOptions& options, StopSignal* stop) {
@@ -83,6 +99,7 @@ absl::Status RunTeacherServer(const ServerOptions& options, StopSignal* stop) {
   }
   Server server(options);
   RETURN_IF_ERROR(server.Start());
+  RETURN_IF_ERROR(CheckReachable(options, server.address()));
   std::unique_ptr<Registration> registration;
   if (options.package.empty()) {
     RETURN_IF_ERROR(server.WriteAddress());

@@ -23,7 +23,7 @@ struct ServerOptions {
   // Gets host:port: on its own once the teacher answers, in a run as soon as the port is bound.
   std::string address_file = {};
   int threads = 1;
-  // Time that work under way has to end after a stop.
+  // Time that work under way has to end after a stop; after it the process exits with 1.
   int64_t drain_ms = 10'000;
   EngineOptions engine = {};
 };

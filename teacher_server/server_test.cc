@@ -7,6 +7,8 @@
 #include <grpcpp/generic/generic_stub.h>
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <spdlog/sinks/stdout_color_sinks.h>
+#include <spdlog/spdlog.h>
 #include <torch/csrc/jit/api/module.h>
 #include <unistd.h>
 
@@ -87,7 +89,8 @@ class ServerTest : public testing::Test {
     return PathOf("package");
   }
 
-  // Writes a package of a TorchScript module: the masked mean of embeddings, and a linear head.
+  // Writes a package of a TorchScript module: the masked mean of embeddings, and a linear head. It never answers a
+  // record of thirty sevens.
   std::string ScriptPackage(const std::string& linear) {
     fs::create_directories(PathOf("script"));
     torch::jit::Module module("teacher");
@@ -100,6 +103,8 @@ class ServerTest : public testing::Test {
 def forward(self, ids, mask):
     weights = mask.to(self.embedding.dtype).unsqueeze(2)
     mean = (self.embedding[ids] * weights).sum(1) / weights.sum(1)
+    while bool(((ids == 7).sum(1) == 30).any()):
+        mean = mean * 1
     return )",
                                linear, "\n"));
     module.save(PathOf("script/model.pt"));
@@ -244,6 +249,50 @@ TEST_F(ServerTest, ATeacherThatIsNotRepeatableSaysSo) {
   const std::string by_place =
       "torch.matmul(mean, self.head.t()) * (1 + torch.arange(mean.size(0)).unsqueeze(1) * 1e-6)";
   EXPECT_FALSE(LoadTeacher(ScriptPackage(by_place), 1)->repeatable);
+}
+
+// A server told to stop while a forward hangs. Does not come back.
+void StopWhileAForwardHangs(const std::string& package, const std::string& address_file) {
+  std::thread caller([address_file] {
+    absl::StatusOr<std::string> address = ReadFile(address_file);
+    while (!address.ok()) address = ReadFile(address_file);
+    const auto stub = v1::TeacherService::NewStub(Connect(address->substr(0, address->size() - 1)));
+    grpc::ClientContext context;
+    const auto stream = stub->LabelStream(&context);
+    v1::LabelStreamRequest message;
+    message.mutable_open()->set_protocol_version(kProtocolVersion);
+    stream->Write(message);
+    auto& request = *message.mutable_request();
+    request.set_protocol_version(kProtocolVersion);
+    request.set_request_id(1);
+    request.add_inputs()->mutable_ids()->mutable_ids()->Resize(30, 7);
+    stream->Write(message);
+    request.set_request_id(2);
+    request.clear_inputs();
+    stream->Write(message);
+    v1::LabelStreamReply reply;
+    while (reply.reply().request_id() != 2 && stream->Read(&reply)) {
+    }
+    raise(SIGTERM);  // the bad request was answered, so the one before it is in the teacher's hands
+    while (stream->Read(&reply)) {
+    }
+  });
+  spdlog::set_default_logger(spdlog::stderr_color_mt("hanging"));  // the test reads stderr
+  StopSignal stop;
+  (void)RunTeacherServer({.package = package, .address_file = address_file, .drain_ms = 200}, &stop);
+}
+
+TEST_F(ServerTest, AForwardThatHangsDoesNotKeepTheProcess) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  const std::string package = ScriptPackage("torch.matmul(mean, self.head.t())");
+  EXPECT_EXIT(StopWhileAForwardHangs(package, PathOf("address")), testing::ExitedWithCode(1), "gave up on work");
+}
+
+TEST_F(ServerTest, ALoopbackAddressIsOfNoUseToARunElsewhere) {
+  StopSignal stop;
+  const absl::Status status = RunTeacherServer({.coordinator = "head:7000", .teacher = "small"}, &stop);
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("--listen"));
 }
 
 TEST_F(ServerTest, TextsAreBitEqual) {

@@ -38,6 +38,12 @@ class TeacherService final
   // Takes no more work, and waits at most `patience` until what was taken is answered. False when some is not.
   bool Drain(std::chrono::milliseconds patience);
 
+  // Streams open now.
+  size_t streams() {
+    MutexLock lock(&mutex_);
+    return streams_.size();
+  }
+
  private:
   enum class State { kLoading, kServing, kDraining };
 

@@ -434,11 +434,12 @@ TEST_F(ServiceTest, WorkOfACallerThatHasGoneIsDropped) {
     gone.Send(Request(2, {}));
     EXPECT_EQ(gone.Reply().request_id(), 2u);  // so 1 is in the queue
   }
+  while (service_.streams() > 1) std::this_thread::yield();
   first.Send(Request(2, {"c"}));
   backend_->SetClosed(false);
   EXPECT_EQ(first.Reply().code(), 0);
   EXPECT_EQ(first.Reply().code(), 0);
-  EXPECT_LE(backend_->rows(), 3u);
+  EXPECT_EQ(backend_->rows(), 2u);
   EXPECT_TRUE(service_.Drain(std::chrono::seconds(60)));
 }
 

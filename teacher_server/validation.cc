@@ -6,19 +6,21 @@
 #include "absl/strings/str_cat.h"
 #include "runtime/rpc.h"
 #include "runtime/status.h"
+#include "runtime/utf8.h"
+#include "soft_labels/client.h"
 
 namespace polystill::teacher_server {
 namespace {
 
 std::string NameOf(const v1::LabelRequest& request, int i) {
   const std::string& id = request.inputs(i).id();
-  return id.empty() ? absl::StrCat("input ", i) : absl::StrCat("record '", id, "'");
+  return id.empty() ? absl::StrCat("input ", i) : absl::StrCat("record '", Excerpt(id), "'");
 }
 
 absl::Status CheckSpec(const v1::LabelSpec& spec, const v1::DescribeReply& teacher) {
   if (!spec.output().empty() && spec.output() != "logits") {
     return absl::InvalidArgumentError(
-        absl::StrCat("spec.output '", spec.output(), "' is not known; this teacher gives 'logits'"));
+        absl::StrCat("spec.output '", Excerpt(spec.output()), "' is not known; this teacher gives 'logits'"));
   }
   if (spec.codec() != v1::CODEC_UNSPECIFIED && spec.codec() != v1::CODEC_DENSE_FP32 &&
       spec.codec() != v1::CODEC_DENSE_FP16) {
@@ -28,15 +30,15 @@ absl::Status CheckSpec(const v1::LabelSpec& spec, const v1::DescribeReply& teach
   if (!spec.teacher_digest().empty() && spec.teacher_digest() != teacher.digest()) {
     return absl::FailedPreconditionError(absl::StrCat("this server's teacher '", teacher.name(), "' has the digest ",
                                                       teacher.digest(), ", the request asks for ",
-                                                      spec.teacher_digest()));
+                                                      Excerpt(spec.teacher_digest())));
   }
   return absl::OkStatus();
 }
 
 absl::Status CheckText(const std::string& text) {
-  if (static_cast<int64_t>(text.size()) <= kMaxTextBytes) return absl::OkStatus();
+  if (static_cast<int64_t>(text.size()) <= soft_labels::kMaxTextBytes) return absl::OkStatus();
   return absl::InvalidArgumentError(
-      absl::StrCat("text has ", text.size(), " bytes, more than ", kMaxTextBytes, "; cut it"));
+      absl::StrCat("text has ", text.size(), " bytes, more than ", soft_labels::kMaxTextBytes, "; cut it"));
 }
 
 absl::Status CheckIds(const v1::TokenIds& ids, const v1::Signature& signature) {
@@ -79,7 +81,7 @@ absl::Status CheckRequest(const v1::LabelRequest& request, const v1::DescribeRep
   }
   for (int i = 0; i < request.inputs_size(); ++i) {
     const absl::Status status = CheckInput(request.inputs(i), teacher.signature());
-    if (!status.ok()) return Annotate(status, NameOf(request, i).substr(0, 200));
+    if (!status.ok()) return Annotate(status, NameOf(request, i));
   }
   return absl::OkStatus();
 }
@@ -99,34 +101,10 @@ absl::Status FindBadText(const v1::LabelRequest& partly_parsed) {
     if (!IsUtf8(input.id())) return absl::InvalidArgumentError(absl::StrCat("input ", i, ": its id is not UTF-8"));
     if (!IsUtf8(input.text())) {
       return absl::InvalidArgumentError(
-          absl::StrCat(NameOf(partly_parsed, i).substr(0, 200), ": its text is not UTF-8; convert it first"));
+          absl::StrCat(NameOf(partly_parsed, i), ": its text is not UTF-8; convert it first"));
     }
   }
   return absl::OkStatus();
-}
-
-// The Unicode Standard, table 3-7: well-formed byte sequences.
-bool IsUtf8(std::string_view text) {
-  const auto byte = [&](size_t i) { return i < text.size() ? static_cast<unsigned char>(text[i]) : 0u; };
-  const auto continues = [&](size_t i) { return (byte(i) & 0xc0) == 0x80; };
-  for (size_t i = 0; i < text.size();) {
-    const unsigned first = byte(i);
-    const unsigned second = byte(i + 1);
-    if (first < 0x80) {
-      i += 1;
-    } else if (first >= 0xc2 && first <= 0xdf && continues(i + 1)) {
-      i += 2;
-    } else if (first >= 0xe0 && first <= 0xef && continues(i + 1) && continues(i + 2)) {
-      if ((first == 0xe0 && second < 0xa0) || (first == 0xed && second > 0x9f)) return false;
-      i += 3;
-    } else if (first >= 0xf0 && first <= 0xf4 && continues(i + 1) && continues(i + 2) && continues(i + 3)) {
-      if ((first == 0xf0 && second < 0x90) || (first == 0xf4 && second > 0x8f)) return false;
-      i += 4;
-    } else {
-      return false;
-    }
-  }
-  return true;
 }
 
 }  // namespace polystill::teacher_server

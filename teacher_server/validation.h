@@ -1,15 +1,13 @@
 #pragma once
 
 #include <cstdint>
-#include <string_view>
 
 #include "absl/status/status.h"
 #include "polystill/v1/teacher.pb.h"
 
 namespace polystill::teacher_server {
 
-// Largest text and longest id of an input, in bytes.
-inline constexpr int64_t kMaxTextBytes = 1 << 20;
+// Longest id of an input, in bytes.
 inline constexpr int64_t kMaxIdBytes = 1024;
 
 // Whether a request fits what the teacher says of itself, before it costs anything. OK; FAILED_PRECONDITION for another
@@ -22,7 +20,5 @@ int64_t TokensAtMost(const v1::LabelRequest& request, const v1::DescribeReply& t
 // Protobuf does not parse a message with text that is not UTF-8, but leaves in it what it has read until then.
 // INVALID_ARGUMENT that names the record whose text (or id) it was; OK when the cause was another one.
 absl::Status FindBadText(const v1::LabelRequest& partly_parsed);
-
-bool IsUtf8(std::string_view text);
 
 }  // namespace polystill::teacher_server

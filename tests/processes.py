@@ -31,6 +31,17 @@ def wait_for_file(path: Path, process: subprocess.Popen[bytes], seconds: float =
     return path.read_text().strip()
 
 
+def wait_for_text(path: Path, text: str, process: subprocess.Popen[str], seconds: float = 60) -> None:
+    """Until a log that a process writes holds `text`."""
+    deadline = time.monotonic() + seconds
+    while not path.exists() or text not in path.read_text(errors="replace"):
+        if process.poll() is not None:
+            raise RuntimeError(f"{process.args} ended with {process.returncode} before {path} said {text!r}")
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{path} did not say {text!r} within {seconds} s")
+        time.sleep(0.02)
+
+
 @dataclass
 class Cluster:
     """One coordinator, teachers and students on loopback; every process is ended when the block is left."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
+import signal
 import socket
 import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
-from processes import AS_ROOT, BIN, REPO, SAMPLE
+from processes import AS_ROOT, BIN, REPO, SAMPLE, wait_for_text
 
 FAILED, WRONG_USAGE = 1, 2
 
@@ -121,6 +124,26 @@ def test_language_without_records(tmp_path: Path) -> None:
     result = polystill("run", str(SAMPLE), "--set", f"output={tmp_path / 'run'}", "--set", targets)
     assert result.returncode in (FAILED, WRONG_USAGE)
     assert "tlh" in said(result)
+
+
+def child_of(parent: int, program: str) -> int:
+    """The process id of a child that runs `program`."""
+    for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
+        if Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].decode().endswith(program):
+            return int(pid)
+    raise AssertionError(f"{parent} has no child {program}")
+
+
+def test_one_of_two_teachers_may_die(tmp_path: Path) -> None:
+    settings = ["baselines=[]", "teachers.0.train.epochs=1", "student.epochs=100", f"output={tmp_path / 'run'}"]
+    command = [BIN / "polystill", "run", SAMPLE, *(word for setting in settings for word in ("--set", setting))]
+    with subprocess.Popen(command, cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as run:
+        wait_for_text(tmp_path / "run" / "logs" / "coordinator.log", "distilled: generation", run)
+        os.kill(child_of(run.pid, "polystill-teacher"), signal.SIGKILL)
+        output, _ = run.communicate(timeout=60)
+    assert run.returncode == 0, output
+    assert re.search(r"teacher-english-\d was killed by signal 9 .* the run goes on without it", output), output
+    assert (tmp_path / "run" / "report.json").exists()
 
 
 def test_a_finished_run_is_not_overwritten_unasked(tmp_path: Path) -> None:

@@ -139,8 +139,10 @@ def test_refuses_what_does_not_fit(caller: Caller, fields: dict[str, object], co
 
 @pytest.mark.parametrize("data", [b"\xff" * 64, b"\x22\xff\xff\xff\xff\x0f", bytes(range(256))])
 def test_bytes_that_are_no_message(caller: Caller, data: bytes) -> None:
-    with pytest.raises(grpc.RpcError):
+    with pytest.raises(grpc.RpcError) as caught:
         caller.raw("Label", data)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT, caught.value
+    assert caller.label(inputs=[text("still there")]).labels.dense.data
 
 
 def test_oversized_message(caller: Caller) -> None:
@@ -155,7 +157,8 @@ def test_text_that_is_not_utf8(caller: Caller) -> None:
     request = b"\x08\x01\x10\x01" + b"\x22" + bytes([len(label_input)]) + label_input
     with pytest.raises(grpc.RpcError) as caught:
         caller.raw("Label", request)
-    assert caught.value.code() in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.INTERNAL)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "r9" in caught.value.details() and "UTF-8" in caught.value.details()
 
 
 def stream(caller: Caller, requests: list[object]) -> list[object]:

@@ -77,24 +77,24 @@ def distil(folder: Path, teacher: Path, workers: int) -> tuple[dict[int, list[st
     spec["baselines"] = []
     spec["student"] |= {"dtype": "float64", "batch_size": BATCH, "workers": workers}
     spec["student"]["losses"][0]["codec"] = "dense_fp32"
-    records = records_of(spec)
-    spec["student"]["epochs"] = STEPS * BATCH / records
+    spec["student"]["epochs"] = STEPS * BATCH / len(records_of(spec))
     (folder / "run.yaml").write_text(yaml.safe_dump(spec, sort_keys=False))
     output = run(folder, folder / "run.yaml", workers, replicas=2)
     weights = load_file(output / "models" / "distilled" / "model.safetensors")
     return steps_of(folder, workers), weights
 
 
-def records_of(spec: dict[str, dict[str, dict[str, str]]]) -> int:
-    """Records that the student learns from, counted straight from the corpus."""
+def records_of(spec: dict[str, dict[str, dict[str, str]]]) -> dict[str, str]:
+    """Id -> language of the records that the student learns from, read straight from the corpus."""
     wanted = {"split": "train"} | spec["student"]["where"]
     targets = spec["student"]["languages"]["targets"]
-    count = 0
+    records = {}
     for file in sorted(Path(SAMPLE.parent / "sample").glob("*.jsonl")):
         for line in file.read_text().splitlines():
             record = json.loads(line)
-            count += record["language"] in targets and all(record[key] == value for key, value in wanted.items())
-    return count
+            if record["language"] in targets and all(record[key] == value for key, value in wanted.items()):
+                records[record["id"]] = record["language"]
+    return records
 
 
 def test_records_and_weights_do_not_depend_on_the_number_of_workers(tmp_path: Path, teacher: Path) -> None:
@@ -114,8 +114,10 @@ def test_records_and_weights_do_not_depend_on_the_number_of_workers(tmp_path: Pa
 def test_every_record_once_a_pass(tmp_path: Path, teacher: Path) -> None:
     steps, _ = distil(tmp_path / "two", teacher, 2)
     counts = Counter(i for step in sorted(steps) for i in steps[step])
+    languages = records_of(yaml.safe_load(SAMPLE.read_text()))
+    assert set(counts) == set(languages)
     by_language: dict[str, list[int]] = {}
     for record, count in counts.items():
-        by_language.setdefault(record.rsplit(":", 1)[1], []).append(count)
+        by_language.setdefault(languages[record], []).append(count)
     for language, seen in by_language.items():
         assert max(seen) - min(seen) <= 1, (language, Counter(seen))

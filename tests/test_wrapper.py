@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -89,7 +90,8 @@ def test_steps_run_once_for_the_same_inputs(bare_tree: Path) -> None:
     )
     program(bare_tree, "sha256sum", 'case "$*" in *check*) cat >/dev/null;; *) exec /usr/bin/sha256sum "$@";; esac')
     program(bare_tree, "tar", "exit 0")
-    program(bare_tree, "cmake", f'echo "cmake $1" >> {calls}')
+    library = ".deps/sentencepiece/lib/libsentencepiece.a"
+    program(bare_tree, "cmake", f'echo "cmake $1" >> {calls}; mkdir -p $(dirname {library}); touch {library}')
     once = ["pip install", "pip download", "cmake -S", "cmake --build"]
     for changed, expected in ((False, once), (False, once), (True, [*once, "pip install"])):
         if changed:
@@ -98,6 +100,44 @@ def test_steps_run_once_for_the_same_inputs(bare_tree: Path) -> None:
         result = setup(bare_tree)
         assert result.returncode == 0, result.stderr
         assert calls.read_text().splitlines() == expected
+    calls.unlink()
+    for product, again in ((".venv", once[:1]), (".deps", once[1:])):  # a step whose product is gone is done again
+        shutil.rmtree(bare_tree / product)
+        result = setup(bare_tree)
+        assert result.returncode == 0, result.stderr
+        assert calls.read_text().splitlines() == again
+        calls.unlink()
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [("biuld", "did you mean build?"), ("--verison", "unknown command --verison (")],
+)
+def test_an_unknown_command_sets_nothing_up(bare_tree: Path, word: str, said: str) -> None:
+    result = run(bare_tree / "polystill", word, cwd=bare_tree, PATH=f"{bare_tree}/bin:/usr/bin:/bin")
+    assert result.returncode == 2
+    assert said in result.stderr
+    assert not (bare_tree / ".cache").exists()
+
+
+def test_the_version_needs_no_build(bare_tree: Path) -> None:
+    shutil.copy(REPO / "CMakeLists.txt", bare_tree)
+    result = run(bare_tree / "polystill", "--version", cwd=bare_tree, PATH=f"{bare_tree}/bin:/usr/bin:/bin")
+    assert re.fullmatch(r"polystill \d+\.\d+\.\d+\n", result.stdout), result
+    assert not (bare_tree / ".cache").exists()
+
+
+def test_an_interrupted_build_is_finished(bare_tree: Path) -> None:
+    program(bare_tree, "python3", "echo setting up; exit 1")
+    programs = bare_tree / "build" / "release" / "bin"
+    programs.mkdir(parents=True)
+    for name in ("polystill", "polystill-coordinator", "polystill-teacher", "polystill-student"):
+        result = run(bare_tree / "polystill", "check", cwd=bare_tree, PATH=f"{bare_tree}/bin:/usr/bin:/bin")
+        assert "setting up" in result.stderr
+        (programs / name).write_text("#!/bin/sh\necho built")
+        (programs / name).chmod(0o755)
+    result = run(bare_tree / "polystill", "check", cwd=bare_tree, PATH=f"{bare_tree}/bin:/usr/bin:/bin")
+    assert result.stdout == "built\n"
 
 
 def test_sum_of_test_results(tmp_path: Path) -> None:

@@ -9,14 +9,22 @@
 #include "absl/strings/str_cat.h"
 #include "arrow/result.h"
 #include "arrow/status.h"
+#include "arrow/util/io_util.h"
+#include "runtime/files.h"
 
-namespace polystill::corpus {
+namespace polystill {
 
-// Arrow's status as ours: `code` (what a failure of this call means to the caller), the message after `what`, the file
-// or path it is about. Out of memory stays RESOURCE_EXHAUSTED.
+// Arrow's status as ours, about the file or path `what`. What the system reports keeps its meaning (FileError: a full
+// disk, a missing permission, no such file), and so does a lack of memory; anything else is `code`, what a failure of
+// this call means to the caller.
 inline absl::Status FromArrow(const arrow::Status& status, absl::StatusCode code, const std::string& what) {
   if (status.ok()) return absl::OkStatus();
   if (status.IsOutOfMemory()) code = absl::StatusCode::kResourceExhausted;
+  const int error_number = arrow::internal::ErrnoFromStatus(status);
+  if (error_number != 0) {
+    const absl::Status error = FileError(error_number, what, "read or write");
+    if (!absl::IsInternal(error)) return error;
+  }
   return absl::Status(code, absl::StrCat(what, ": ", status.message()));
 }
 
@@ -26,4 +34,4 @@ absl::StatusOr<T> FromArrow(arrow::Result<T> result, absl::StatusCode code, cons
   return std::move(result).ValueUnsafe();
 }
 
-}  // namespace polystill::corpus
+}  // namespace polystill

@@ -1,4 +1,4 @@
-"""The committed references of the losses are what their script computes here."""
+"""The committed references, which the C++ tests read, are what their scripts compute here."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from tests.references.losses import references
+from tests.references.transformer import reference
 
-COMMITTED = Path(__file__).resolve().parent.parent / "losses" / "testdata" / "references.json"
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def assert_close(committed: Any, computed: Any, where: str) -> None:
@@ -29,5 +30,9 @@ def assert_close(committed: Any, computed: Any, where: str) -> None:
         assert committed == computed, where
 
 
-def test_committed_references_are_reproduced() -> None:
-    assert_close(json.loads(COMMITTED.read_text()), references(), "references")
+def test_committed_losses_are_reproduced() -> None:
+    assert_close(json.loads((ROOT / "losses/testdata/references.json").read_text()), references(), "references")
+
+
+def test_committed_transformer_is_reproduced() -> None:
+    assert_close(json.loads((ROOT / "models/testdata/transformer.json").read_text()), reference(), "transformer")

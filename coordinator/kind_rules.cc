@@ -1,0 +1,111 @@
+#include "coordinator/kind_rules.h"
+
+#include <google/protobuf/util/message_differencer.h>
+
+#include <algorithm>
+#include <map>
+#include <memory>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "runtime/nearest_name.h"
+#include "runtime/yaml_proto.h"
+
+namespace polystill::coordinator {
+namespace {
+
+using google::protobuf::FieldDescriptor;
+using google::protobuf::Message;
+using google::protobuf::util::MessageDifferencer;
+
+// Key -> the kinds that it goes with. Keys that are not in it go with every kind.
+using KindsOfKeys = std::map<std::string, std::vector<int>>;
+
+const KindsOfKeys& ModelKeys() {
+  static const auto* const kKeys = new KindsOfKeys{
+      {"width", {v1::Model::KIND_SUBWORD_BAG, v1::Model::KIND_TRANSFORMER}},
+      {"hidden_layers", {v1::Model::KIND_SUBWORD_BAG}},
+      {"layers", {v1::Model::KIND_TRANSFORMER}},
+      {"heads", {v1::Model::KIND_TRANSFORMER}},
+      {"feed_forward", {v1::Model::KIND_TRANSFORMER}},
+      {"dropout", {v1::Model::KIND_TRANSFORMER}},
+      {"path", {v1::Model::KIND_TORCHSCRIPT}},
+  };
+  return *kKeys;
+}
+
+const KindsOfKeys& MixtureKeys() {
+  static const auto* const kKeys = new KindsOfKeys{
+      {"tau", {v1::Mixture::KIND_TEMPERATURE}},
+      {"max_epochs", {v1::Mixture::KIND_UNIMAX}},
+      {"weights", {v1::Mixture::KIND_WEIGHTS}},
+  };
+  return *kKeys;
+}
+
+bool HasDefault(const Message& message, const FieldDescriptor* field) {
+  std::unique_ptr<Message> defaults(message.New());
+  FillDefaults(defaults.get());
+  MessageDifferencer differencer;
+  return differencer.CompareWithFields(message, *defaults, {field}, {field});
+}
+
+template <typename Kinded>
+std::vector<Mistake> CheckKeys(const std::string& path, const Kinded& message, const KindsOfKeys& keys) {
+  std::vector<Mistake> mistakes;
+  const auto* kind_type = message.GetDescriptor()->FindFieldByName("kind")->enum_type();
+  for (const auto& [key, kinds] : keys) {
+    const FieldDescriptor* field = message.GetDescriptor()->FindFieldByName(key);
+    const bool fits = std::find(kinds.begin(), kinds.end(), message.kind()) != kinds.end();
+    if (fits || HasDefault(message, field)) continue;
+    const std::string names = absl::StrJoin(kinds, " or ", [&](std::string* out, int kind) {
+      absl::StrAppend(out, EnumName(kind_type->FindValueByNumber(kind)));
+    });
+    mistakes.push_back({absl::StrCat(path, ".", key), absl::StrCat("goes with kind: ", names, " only")});
+  }
+  return mistakes;
+}
+
+std::vector<Mistake> CheckWeights(const std::string& path, const v1::Mixture& mixture,
+                                  const std::vector<std::string>& targets) {
+  if (mixture.weights().empty()) return {{path, "kind: weights needs weights; write a share for each language"}};
+  std::vector<Mistake> mistakes;
+  if (targets.empty()) return mistakes;
+  for (const std::string& language : targets) {
+    if (mixture.weights().contains(language)) continue;
+    mistakes.push_back({path, absl::StrCat("has no share for '", language, "' of languages.targets")});
+  }
+  for (const auto& [language, weight] : mixture.weights()) {
+    if (std::find(targets.begin(), targets.end(), language) != targets.end()) continue;
+    mistakes.push_back({absl::StrCat(path, ".", language),
+                        absl::StrCat("is none of languages.targets", Suggestion(language, targets))});
+  }
+  return mistakes;
+}
+
+}  // namespace
+
+std::vector<Mistake> CheckModelKeys(const std::string& path, const v1::Model& model) {
+  std::vector<Mistake> mistakes = CheckKeys(path, model, ModelKeys());
+  if (model.kind() == v1::Model::KIND_TORCHSCRIPT && model.path().empty()) {
+    mistakes.push_back({absl::StrCat(path, ".path"), "missing; write the file of the TorchScript module"});
+  }
+  if (model.kind() == v1::Model::KIND_TRANSFORMER && model.heads() > 0 && model.width() % model.heads() != 0) {
+    mistakes.push_back({absl::StrCat(path, ".width"), absl::StrCat("must be a multiple of heads, which is ",
+                                                                   model.heads(), "; got ", model.width())});
+  }
+  return mistakes;
+}
+
+std::vector<Mistake> CheckMixtureKeys(const std::string& path, const v1::Mixture& mixture,
+                                      const std::vector<std::string>& targets) {
+  std::vector<Mistake> mistakes = CheckKeys(path, mixture, MixtureKeys());
+  if (mixture.kind() != v1::Mixture::KIND_WEIGHTS) return mistakes;
+  for (Mistake& mistake : CheckWeights(absl::StrCat(path, ".weights"), mixture, targets)) {
+    mistakes.push_back(std::move(mistake));
+  }
+  return mistakes;
+}
+
+}  // namespace polystill::coordinator

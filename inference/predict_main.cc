@@ -1,0 +1,132 @@
+#include <ATen/Parallel.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <chrono>
+#include <csignal>
+#include <cstdio>
+#include <iostream>
+#include <numeric>
+
+#include "inference/predict_files.h"
+#include "inference/predictor.h"
+#include "runtime/status.h"
+
+namespace {
+
+using polystill::inference::PredictFile;
+using polystill::inference::PredictFileOptions;
+using polystill::inference::Prediction;
+using polystill::inference::PredictLines;
+using polystill::inference::Predictor;
+
+constexpr int kExitFailed = 1;
+constexpr int kExitInterrupted = 130;
+
+constexpr char kExamples[] =
+    "Examples:\n"
+    "  polystill predict --student runs/package-topics --text 'Ein Texteditor für die Konsole'\n"
+    "  polystill predict --student runs/package-topics --file reviews.jsonl --text-column body --out labelled.jsonl\n"
+    "  polystill predict --student runs/package-topics --file reviews.parquet --out labelled.parquet\n"
+    "  polystill predict --student my-package < texts.txt > labelled.jsonl\n"
+    "\n"
+    "Exit status: 0 fine, 1 failed, 130 interrupted; wrong usage has another.";
+
+volatile std::sig_atomic_t interrupted = 0;
+
+struct Arguments {
+  std::string student;
+  std::string model = "distilled";
+  std::vector<std::string> texts;
+  PredictFileOptions files;
+  size_t top = 3;
+  int threads = 1;
+};
+
+// Counts rows on a terminal's last line; false when Ctrl-C has come.
+class Counter {
+ public:
+  bool operator()(int64_t rows) {
+    if (terminal_) {
+      const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start_;
+      std::fprintf(stderr, "\r%lld records, %.0f records/s ", static_cast<long long>(rows),
+                   static_cast<double>(rows) / std::max(seconds.count(), 1e-3));
+      shown_ = true;
+    }
+    return interrupted == 0;
+  }
+  ~Counter() {
+    if (shown_) std::fprintf(stderr, "\n");
+  }
+
+ private:
+  const bool terminal_ = ::isatty(STDERR_FILENO) == 1;
+  const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+  bool shown_ = false;
+};
+
+// "net 97.1%  admin 1.2%  devel 0.8%   the text", a line a text.
+void Print(const Predictor& predictor, const Prediction& prediction, const std::string& text, size_t top) {
+  std::vector<size_t> order(prediction.probabilities.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(),
+                   [&](size_t a, size_t b) { return prediction.probabilities[a] > prediction.probabilities[b]; });
+  order.resize(std::min(top, order.size()));
+  for (const size_t label : order) {
+    std::printf("%s %.1f%%  ", predictor.labels()[label].c_str(), 100 * prediction.probabilities[label]);
+  }
+  std::printf(" %s\n", text.c_str());
+}
+
+absl::Status Run(const Arguments& arguments) {
+  at::set_num_threads(arguments.threads);
+  ASSIGN_OR_RETURN(const std::string folder, polystill::inference::FindPackage(arguments.student, arguments.model));
+  ASSIGN_OR_RETURN(const Predictor predictor, Predictor::Open(folder));
+  if (!arguments.texts.empty()) {
+    ASSIGN_OR_RETURN(const auto predictions, predictor.Predict(arguments.texts));
+    for (size_t i = 0; i < predictions.size(); ++i) {
+      Print(predictor, predictions[i], arguments.texts[i], arguments.top);
+    }
+    return absl::OkStatus();
+  }
+  Counter counter;
+  const auto progress = [&counter](int64_t rows) { return counter(rows); };
+  if (arguments.files.input.empty()) return PredictLines(predictor, std::cin, std::cout, progress).status();
+  PredictFileOptions files = arguments.files;
+  files.progress = progress;
+  return PredictFile(predictor, files).status();
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  Arguments arguments;
+  CLI::App app("Asks a trained student (or any model package) about texts: a label and its probability for each.",
+               "polystill predict");
+  app.footer(kExamples);
+  app.add_option("--student", arguments.student, "a run's folder, or a model package")->required();
+  app.add_option("--model", arguments.model, "which of the run's models: distilled, gold, teacher-NAME ...")
+      ->capture_default_str();
+  CLI::Option* text = app.add_option("--text", arguments.texts, "a text; may be repeated")->allow_extra_args(false);
+  CLI::Option* file =
+      app.add_option("--file", arguments.files.input, "records to predict: .jsonl, .parquet, or .txt (a text a line)");
+  CLI::Option* out = app.add_option("--out", arguments.files.output,
+                                    "the same records with prediction, probability and probabilities");
+  file->excludes(text)->needs(out);
+  out->needs(file);
+  app.add_option("--text-column", arguments.files.text_column, "column of the text in --file")->capture_default_str();
+  app.add_option("--top", arguments.top, "labels to print for a --text")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_option("--threads", arguments.threads, "threads of tensor operations")
+      ->check(CLI::Range(1, 1024))
+      ->capture_default_str();
+  CLI11_PARSE(app, argc, argv);
+  std::signal(SIGINT, [](int) { interrupted = 1; });
+  std::signal(SIGTERM, [](int) { interrupted = 1; });
+  const absl::Status status = Run(arguments);
+  if (status.ok()) return 0;
+  std::cerr << "polystill predict: " << status.message() << std::endl;
+  return absl::IsCancelled(status) ? kExitInterrupted : kExitFailed;
+}

@@ -1,0 +1,32 @@
+#include "models/signature.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+
+namespace polystill::models {
+
+absl::Status CheckSignature(const v1::Signature& signature, const v1::Job& job) {
+  if (!std::equal(signature.labels().begin(), signature.labels().end(), job.labels().begin(), job.labels().end())) {
+    return absl::FailedPreconditionError(absl::StrCat("its classes are ", absl::StrJoin(signature.labels(), ", "),
+                                                      ", but corpus.labels are ", absl::StrJoin(job.labels(), ", ")));
+  }
+  const bool job_has_ids = job.tokenizer().kind() == v1::Tokenizer::KIND_IDS;
+  const bool wants_ids = signature.input() == v1::Signature::INPUT_IDS;
+  if (job_has_ids != wants_ids) {
+    return absl::FailedPreconditionError(absl::StrCat("it reads ", wants_ids ? "token ids" : "text",
+                                                      ", but the corpus has ", job_has_ids ? "token ids" : "text",
+                                                      " (tokenizer.kind)"));
+  }
+  const bool fits =
+      signature.vocab_size() >= job.tokenizer().vocab_size() && signature.max_length() >= job.tokenizer().max_length();
+  if (wants_ids && !fits) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "it takes ", signature.max_length(), " ids below ", signature.vocab_size(), ", but the corpus holds ",
+        job.tokenizer().max_length(), " below ", job.tokenizer().vocab_size(), " (tokenizer.max_length, vocab_size)"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace polystill::models

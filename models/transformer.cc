@@ -1,0 +1,129 @@
+#include "models/transformer.h"
+
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "models/dropout.h"
+#include "runtime/status.h"
+
+namespace polystill::models {
+namespace {
+
+constexpr double kNormEps = 1e-5;
+
+}  // namespace
+
+int64_t FeedForwardWidth(const v1::Model& spec) {
+  return spec.feed_forward() > 0 ? spec.feed_forward() : int64_t{4} * spec.width();
+}
+
+absl::StatusOr<ParameterSpecs> Transformer::Parameters(const ModelShape& shape) {
+  const v1::Model& spec = shape.spec;
+  RETURN_IF_ERROR(CheckRange("model.layers", spec.layers(), 1, 256));
+  RETURN_IF_ERROR(CheckRange("model.heads", spec.heads(), 1, 1024));
+  RETURN_IF_ERROR(CheckRange("model.feed_forward", spec.feed_forward(), 0, 1 << 20));
+  RETURN_IF_ERROR(CheckRange("max_length", shape.max_length, 1, 65536));
+  if (!(spec.dropout() >= 0 && spec.dropout() <= 0.9)) {
+    return absl::InvalidArgumentError(absl::StrCat("model.dropout: is ", spec.dropout(), ", must be 0 to 0.9"));
+  }
+  const int64_t width = spec.width();
+  if (width % spec.heads() != 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("model.width: is ", width, ", must be a multiple of model.heads, ", spec.heads()));
+  }
+  ParameterSpecs specs;
+  AddEmbedding("embedding", shape.vocab_size, width, &specs);
+  AddEmbedding("position", shape.max_length, width, &specs);
+  for (int i = 0; i < spec.layers(); ++i) {
+    const std::string layer = absl::StrCat("layer.", i, ".");
+    AddLayerNorm(layer + "attention_norm", width, &specs);
+    AddLinear(layer + "attention.qkv", 3 * width, width, &specs);
+    AddLinear(layer + "attention.output", width, width, &specs);
+    AddLayerNorm(layer + "feed_forward_norm", width, &specs);
+    AddLinear(layer + "feed_forward.inner", FeedForwardWidth(spec), width, &specs);
+    AddLinear(layer + "feed_forward.outer", width, FeedForwardWidth(spec), &specs);
+  }
+  AddLayerNorm("norm", width, &specs);
+  AddLinear("head", shape.classes, width, &specs);
+  return specs;
+}
+
+Transformer::Transformer(const ModelShape& shape, checkpoint::NamedTensors parameters)
+    : heads_(shape.spec.heads()),
+      layers_(shape.spec.layers()),
+      dropout_(shape.spec.dropout()),
+      parameters_(std::move(parameters)) {}
+
+// One forward: takes the parameters in their order.
+class Transformer::Pass {
+ public:
+  Pass(const Transformer& model, const TokenBatch& batch)
+      : model_(model), batch_(batch), padded_(PadToBucket(batch, model.parameters_[1].second.size(0))) {}
+
+  at::Tensor Run() {
+    at::Tensor x = Dropout(Embed());
+    // A row without tokens attends to its padding, since a softmax over nothing is not finite; its mean ignores it.
+    const at::Tensor empty = padded_.lengths.eq(0).unsqueeze(1);
+    const at::Tensor attended = padded_.mask.logical_or(empty).unsqueeze(1).unsqueeze(1);
+    for (int64_t layer = 0; layer < model_.layers_; ++layer) {
+      x = x + Dropout(Attention(LayerNorm(x), attended));
+      x = x + Dropout(FeedForward(LayerNorm(x)));
+    }
+    return Linear(Mean(LayerNorm(x)));
+  }
+
+ private:
+  const at::Tensor& Next() { return model_.parameters_[next_++].second; }
+
+  at::Tensor Embed() {
+    const at::Tensor tokens = at::embedding(Next(), padded_.ids);
+    return tokens + Next().narrow(0, 0, padded_.ids.size(1));
+  }
+
+  at::Tensor LayerNorm(const at::Tensor& x) {
+    const at::Tensor& weight = Next();
+    return at::layer_norm(x, {x.size(-1)}, weight, Next(), kNormEps);
+  }
+
+  at::Tensor Linear(const at::Tensor& x) {
+    const at::Tensor& weight = Next();
+    return at::linear(x, weight, Next());
+  }
+
+  // [rows, length, width] -> the same; `attended`: [rows, 1, 1, length].
+  at::Tensor Attention(const at::Tensor& x, const at::Tensor& attended) {
+    const int64_t rows = x.size(0), length = x.size(1), width = x.size(2), heads = model_.heads_;
+    const auto qkv = Linear(x).view({rows, length, 3, heads, width / heads}).permute({2, 0, 3, 1, 4});
+    const at::Tensor mixed = at::scaled_dot_product_attention(qkv[0], qkv[1], qkv[2], attended);
+    return Linear(mixed.transpose(1, 2).reshape({rows, length, width}));
+  }
+
+  at::Tensor FeedForward(const at::Tensor& x) {
+    const at::Tensor inner = at::gelu(Linear(x));
+    return Linear(inner);
+  }
+
+  at::Tensor Mean(const at::Tensor& x) const {
+    const at::Tensor counts = padded_.lengths.clamp_min(1).unsqueeze(1);
+    return (x * padded_.mask.unsqueeze(2)).sum(1) / counts;
+  }
+
+  // Each call is a site of its own.
+  at::Tensor Dropout(const at::Tensor& x) {
+    const uint64_t site = site_++;
+    if (batch_.row_keys.empty() || model_.dropout_ == 0) return x;
+    const int64_t* lengths = padded_.lengths.const_data_ptr<int64_t>();
+    return x * DropoutMask(batch_.row_keys, {lengths, lengths + x.size(0)}, x.size(1), x.size(2), model_.dropout_, site,
+                           model_.parameters_[0].second.scalar_type());
+  }
+
+  const Transformer& model_;
+  const TokenBatch& batch_;
+  const PaddedBatch padded_;
+  size_t next_ = 0;
+  uint64_t site_ = 0;
+};
+
+at::Tensor Transformer::Forward(const TokenBatch& batch) const { return Pass(*this, batch).Run(); }
+
+}  // namespace polystill::models

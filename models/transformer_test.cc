@@ -1,0 +1,220 @@
+#include "models/transformer.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
+#include "models/package.h"
+#include "runtime/counter_rng.h"
+#include "runtime/files.h"
+
+namespace polystill::models {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::HasSubstr;
+using Rows = std::vector<std::vector<int32_t>>;
+
+constexpr int64_t kVocabulary = 300;
+constexpr int64_t kMaxLength = 100;
+
+ModelShape SomeShape(v1::Student::Dtype dtype = v1::Student::DTYPE_FLOAT32) {
+  ModelShape shape;
+  shape.spec.set_kind(v1::Model::KIND_TRANSFORMER);
+  shape.spec.set_width(24);
+  shape.spec.set_layers(2);
+  shape.spec.set_heads(3);
+  shape.spec.set_dropout(0.2);
+  shape.vocab_size = kVocabulary;
+  shape.classes = 5;
+  shape.dtype = dtype;
+  shape.max_length = kMaxLength;
+  return shape;
+}
+
+// Rows of 0 to 100 ids: all four buckets.
+Rows SomeRows(size_t count) {
+  Rows rows(count);
+  for (size_t row = 0; row < count; ++row) {
+    rows[row].resize(CombineKey(1, row) % (kMaxLength + 1));
+    for (size_t i = 0; i < rows[row].size(); ++i) {
+      rows[row][i] = static_cast<int32_t>(CombineKey(2, row, i) % kVocabulary);
+    }
+  }
+  return rows;
+}
+
+std::vector<uint64_t> SomeKeys(size_t count) {
+  std::vector<uint64_t> keys(count);
+  for (size_t row = 0; row < count; ++row) keys[row] = CombineKey(3, row);
+  return keys;
+}
+
+at::Tensor Flat(const nlohmann::json& numbers) { return at::tensor(numbers.get<std::vector<double>>(), at::kDouble); }
+
+double Apart(const at::Tensor& a, const at::Tensor& b) { return (a - b).abs().max().item<double>(); }
+
+// tests/references/transformer.py: weights by the same formula, torch.nn.TransformerEncoderLayer in float64.
+TEST(TransformerTest, LogitsAndGradientsAreThoseOfPyTorch) {
+  const auto reference = nlohmann::json::parse(std::ifstream("models/testdata/transformer.json"));
+  ModelShape shape = SomeShape(v1::Student::DTYPE_FLOAT64);
+  shape.spec.set_dropout(0);
+  shape.spec.set_width(reference["width"]);
+  shape.spec.set_heads(reference["heads"]);
+  shape.spec.set_layers(reference["layers"]);
+  shape.spec.set_feed_forward(reference["feed_forward"]);
+  shape.vocab_size = reference["vocabulary"];
+  shape.classes = reference["classes"];
+  shape.max_length = reference["max_length"];
+  const auto model = MakeModel(shape, 0).value();
+  int place = 0;
+  for (const auto& [name, parameter] : model->NamedParameters()) {
+    const at::NoGradGuard no_grad;
+    const at::Tensor flat = at::arange(parameter.numel(), at::kDouble);
+    const double center = name.ends_with("norm.weight") ? 1 : 0;
+    parameter.copy_((at::sin(flat * 0.9 + 1.7 * place++) * 0.4 + center).reshape(parameter.sizes()));
+  }
+  const auto rows = reference["rows"].get<Rows>();
+  const std::vector<uint64_t> keys = SomeKeys(rows.size());
+  for (const bool fixed_shape : {true, false}) {
+    const at::Tensor logits = fixed_shape ? FixedShapeForward(*model, rows) : TrainingForward(*model, rows, keys);
+    for (size_t row = 0; row < rows.size(); ++row) {
+      EXPECT_LT(Apart(logits[row], Flat(reference["logits"][row])), 1e-10) << row;
+    }
+    const at::Tensor probe = at::cos(at::arange(logits.numel(), at::kDouble)).reshape(logits.sizes());
+    (logits * probe).sum().backward();
+    for (const auto& [name, parameter] : model->NamedParameters()) {
+      EXPECT_LT(Apart(parameter.grad().flatten(), Flat(reference["gradients"][name])), 1e-10) << name;
+      parameter.mutable_grad().reset();
+    }
+  }
+}
+
+TEST(TransformerTest, ARowsBitsAreItsOwn) {
+  const Rows rows = SomeRows(75);
+  const auto model = MakeModel(SomeShape(), 1).value();
+  for (const int threads : {1, 2}) {
+    at::set_num_threads(threads);
+    const at::Tensor all = FixedShapeForward(*model, rows);
+    const at::NoGradGuard no_grad;
+    ASSERT_TRUE(at::equal(all, FixedShapeForward(*model, rows)));
+    EXPECT_TRUE(at::equal(all, FixedShapeForward(*model, Rows(rows.rbegin(), rows.rend())).flip(0)));
+    for (size_t row = 0; row < rows.size(); row += threads == 1 ? 1 : 7) {
+      ASSERT_TRUE(at::equal(all[row], FixedShapeForward(*model, {rows[row]})[0])) << "row " << row;
+    }
+  }
+  at::set_num_threads(1);
+}
+
+// Also with dropout: the whole batch at once, and in slices as ranks and micro-batches take them.
+TEST(TransformerTest, TrainingDoesNotDependOnTheSplit) {
+  const Rows rows = SomeRows(40);
+  const std::vector<uint64_t> keys = SomeKeys(40);
+  const auto model = MakeModel(SomeShape(v1::Student::DTYPE_FLOAT64), 1).value();
+  const at::NoGradGuard no_grad;
+  const at::Tensor all = TrainingForward(*model, rows, keys);
+  EXPECT_GT(Apart(all, FixedShapeForward(*model, rows)), 0.01);
+  for (const size_t piece : {1, 3, 16}) {
+    for (size_t first = 0; first < rows.size(); first += piece) {
+      const size_t last = std::min(rows.size(), first + piece);
+      const at::Tensor some = TrainingForward(*model, Rows(rows.begin() + first, rows.begin() + last),
+                                              {keys.begin() + first, keys.begin() + last});
+      EXPECT_LT(Apart(some, all.narrow(0, first, last - first)), 1e-12) << first;
+    }
+  }
+  std::vector<uint64_t> others = keys;
+  others[5] += 1;
+  const at::Tensor changed = TrainingForward(*model, rows, others).ne(all).any(1);
+  EXPECT_EQ(changed.sum().item<int64_t>(), rows[5].empty() ? 0 : 1);
+}
+
+TEST(TransformerTest, WithoutDropoutTrainingIsInference) {
+  ModelShape shape = SomeShape(v1::Student::DTYPE_FLOAT64);
+  shape.spec.set_dropout(0);
+  const auto model = MakeModel(shape, 1).value();
+  EXPECT_LT(Apart(TrainingForward(*model, SomeRows(40), SomeKeys(40)), FixedShapeForward(*model, SomeRows(40))), 1e-12);
+}
+
+TEST(TransformerTest, ARowWithoutTokensIsTheHeadsBias) {
+  const auto model = MakeModel(SomeShape(), 1).value();
+  for (const Rows& rows : {Rows{{}}, Rows{{}, {4, 5}}}) {
+    EXPECT_TRUE(at::equal(FixedShapeForward(*model, rows)[0], model->NamedParameters().back().second));
+    const at::Tensor logits = TrainingForward(*model, rows, SomeKeys(rows.size()));
+    EXPECT_TRUE(at::equal(logits[0], model->NamedParameters().back().second));
+    logits.sum().backward();
+    for (const auto& [name, parameter] : model->NamedParameters()) {
+      EXPECT_TRUE(at::isfinite(parameter.grad()).all().item<bool>()) << name;
+    }
+  }
+}
+
+TEST(TransformerTest, AnEmptySliceGivesEveryParameterAGradientOfZeros) {
+  const auto model = MakeModel(SomeShape(), 1).value();
+  const at::Tensor logits = TrainingForward(*model, {}, {});
+  EXPECT_EQ(logits.sizes(), at::IntArrayRef({0, 5}));
+  logits.sum().backward();
+  for (const auto& [name, parameter] : model->NamedParameters()) {
+    ASSERT_TRUE(parameter.grad().defined()) << name;
+    EXPECT_EQ(parameter.grad().abs().sum().item<double>(), 0) << name;
+  }
+}
+
+TEST(TransformerTest, RefusesIdsAndRowsThatDoNotFit) {
+  const auto model = MakeModel(SomeShape(), 1).value();
+  EXPECT_THROW(FixedShapeForward(*model, {{1, kVocabulary}}), c10::Error);
+  EXPECT_THROW(FixedShapeForward(*model, {{1, -1}}), c10::Error);
+  EXPECT_NO_THROW(FixedShapeForward(*model, {std::vector<int32_t>(kMaxLength, 1)}));
+  EXPECT_THROW(FixedShapeForward(*model, {std::vector<int32_t>(kMaxLength + 1, 1)}), c10::Error);
+}
+
+TEST(TransformerTest, ShapesThatDoNotFitNameTheKey) {
+  const auto message = [](auto change) {
+    ModelShape shape = SomeShape();
+    change(&shape);
+    return MakeModel(shape, 0).status().ToString();
+  };
+  EXPECT_THAT(message([](ModelShape* s) { s->spec.set_width(25); }), HasSubstr("model.width: is 25, must be a multip"));
+  EXPECT_THAT(message([](ModelShape* s) { s->spec.set_layers(0); }), HasSubstr("model.layers"));
+  EXPECT_THAT(message([](ModelShape* s) { s->spec.set_heads(0); }), HasSubstr("model.heads"));
+  EXPECT_THAT(message([](ModelShape* s) { s->spec.set_feed_forward(-1); }), HasSubstr("model.feed_forward"));
+  EXPECT_THAT(message([](ModelShape* s) { s->spec.set_dropout(1); }), HasSubstr("model.dropout"));
+  EXPECT_THAT(message([](ModelShape* s) { s->max_length = 0; }), HasSubstr("max_length"));
+}
+
+TEST(TransformerTest, APackageComesBackEqual) {
+  const std::string folder = testing::TempDir() + "transformer_test-package";
+  const ModelShape shape = SomeShape();
+  v1::Signature signature;
+  signature.set_input(v1::Signature::INPUT_IDS);
+  signature.set_vocab_size(kVocabulary);
+  signature.set_max_length(kMaxLength);
+  for (const char* label : {"a", "b", "c", "d", "e"}) signature.add_labels(label);
+  const auto model = MakeModel(shape, 1).value();
+  ASSERT_TRUE(SavePackage(folder, "english", *model, shape, signature, "").ok());
+  const absl::StatusOr<Package> package = LoadPackage(folder);
+  ASSERT_TRUE(package.ok()) << package.status();
+  EXPECT_EQ(package->info.parameters, CountParameters(shape).value());
+  EXPECT_TRUE(at::equal(FixedShapeForward(*package->model, SomeRows(9)), FixedShapeForward(*model, SomeRows(9))));
+
+  const std::string yaml = ReadFile(folder + "/teacher.yaml").value();
+  const auto status_with = [&](const char* from, const char* to) {
+    EXPECT_THAT(yaml, HasSubstr(from));
+    EXPECT_TRUE(WriteFileAtomically(folder + "/teacher.yaml", absl::StrReplaceAll(yaml, {{from, to}})).ok());
+    return LoadPackage(folder).status();
+  };
+  EXPECT_THAT(status_with("feed_forward: 96", "feed_forward: 64").ToString(), HasSubstr("model.safetensors: holds"));
+  EXPECT_THAT(status_with("max_length: 100", "max_length: 99").ToString(), HasSubstr("signature.max_length"));
+  EXPECT_THAT(status_with("heads: 3", "heads: 5").ToString(), HasSubstr("model.width"));
+  EXPECT_THAT(status_with("  heads: 3\n", "").ToString(), HasSubstr("teacher.yaml: model.heads: missing"));
+  EXPECT_THAT(status_with("  layers: 2\n", "").ToString(), HasSubstr("teacher.yaml: model.layers: missing"));
+}
+
+}  // namespace
+}  // namespace polystill::models

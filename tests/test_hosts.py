@@ -1,0 +1,67 @@
+"""A run over four hosts: the coordinator on one, teachers and students on others, as docs/clusters.md writes it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hosts import Hosts
+from processes import Cluster
+
+HEAD, LABELS, FIRST, SECOND = "head", "labels", "first", "second"
+
+
+@pytest.fixture
+def hosts() -> Iterator[Hosts]:
+    with Hosts(HEAD, LABELS, FIRST, SECOND) as machines:
+        yield machines
+
+
+def start(cluster: Cluster, hosts: Hosts) -> None:
+    head = hosts.address(HEAD)
+    cluster.start_coordinator("--listen", "0.0.0.0:0", "--advertise", head, "--insecure", on=hosts.on(HEAD))
+    assert cluster.address.startswith(f"{head}:")
+    for replica in range(2):
+        listen = ["--listen", f"{hosts.address(LABELS)}:0", "--insecure"]
+        cluster.start_teacher("english", replica, *listen, on=hosts.on(LABELS))
+    for index, name in enumerate([FIRST, SECOND]):
+        cluster.start_student(index, "--host", hosts.address(name), on=hosts.on(name))
+
+
+def test_a_run_over_four_hosts(hosts: Hosts, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    with Cluster(tmp_path, settings=[f"output={output}"]) as cluster:
+        start(cluster, hosts)
+        for name in list(cluster.processes):
+            assert cluster.wait(name) == 0, cluster.log(name)
+    report = json.loads((output / "report.json").read_text())
+    assert report["labels"]["count"] == 96 * 20
+    # Gradients of both trainings went over the network: 300 steps of about 100 kB and more.
+    assert all(hosts.received_bytes(name) > 10_000_000 for name in [FIRST, SECOND])
+    assert hosts.received_bytes(LABELS) > 10_000
+
+
+@pytest.mark.parametrize(
+    ("program", "arguments", "message"),
+    [
+        ("polystill-coordinator", ["--listen", "10.7.0.1:0"], "--insecure"),
+        ("polystill-coordinator", ["--listen", "0.0.0.0:0", "--insecure"], "--advertise"),
+        ("polystill-teacher", ["--package", "none", "--listen", "10.7.0.1:0"], "--insecure"),
+        ("polystill-teacher", ["--package", "none", "--listen", "0.0.0.0:0", "--insecure"], "--advertise"),
+        (
+            "polystill-teacher",
+            ["--coordinator", "10.7.0.2:7000", "--teacher", "english", "--listen", "127.0.0.1:0"],
+            "--listen",
+        ),
+    ],
+)
+def test_refused_addresses(hosts: Hosts, tmp_path: Path, program: str, arguments: list[str], message: str) -> None:
+    with Cluster(tmp_path) as cluster:
+        spec = ["--spec", str(cluster.spec), "--set", f"output={tmp_path / 'run'}"]
+        words = [*(spec if program == "polystill-coordinator" else []), *arguments]
+        cluster.start("refused", program, *words, on=hosts.on(HEAD))
+        assert cluster.wait("refused") not in (0, -9)
+        assert message in cluster.log("refused")
+    assert not (tmp_path / "run").exists()
