@@ -20,6 +20,7 @@ namespace fs = std::filesystem;
 
 constexpr char kModelFile[] = "model.safetensors";
 constexpr char kOptimizerFile[] = "optimizer.safetensors";
+constexpr char kBestFile[] = "best.safetensors";
 constexpr char kManifestFile[] = "MANIFEST.yaml";
 constexpr char kPrefix[] = "step-";
 
@@ -76,6 +77,9 @@ absl::StatusOr<std::string> SaveCheckpoint(const std::string& folder, const Chec
     manifest.set_plan_digest(state.plan_digest);
     RETURN_IF_ERROR(WriteTensors(temporary, kModelFile, state.model, &manifest));
     RETURN_IF_ERROR(WriteTensors(temporary, kOptimizerFile, state.optimizer, &manifest));
+    *manifest.mutable_counted() = state.counted;
+    if (state.early_stopping.has_value()) *manifest.mutable_early_stopping() = *state.early_stopping;
+    if (!state.best.empty()) RETURN_IF_ERROR(WriteTensors(temporary, kBestFile, state.best, &manifest));
     const std::string yaml = FormatCheckpointManifest(manifest);
     digest = Sha256Hex(yaml);
     return WriteFileAtomically(absl::StrCat(temporary, "/", kManifestFile), yaml);
@@ -95,6 +99,12 @@ absl::StatusOr<CheckpointState> LoadCheckpoint(const std::string& path) {
   state.plan_digest = manifest.plan_digest();
   ASSIGN_OR_RETURN(state.model, ReadTensors(path, kModelFile, manifest));
   ASSIGN_OR_RETURN(state.optimizer, ReadTensors(path, kOptimizerFile, manifest));
+  state.counted = manifest.counted();
+  if (manifest.has_early_stopping()) state.early_stopping = manifest.early_stopping();
+  const auto is_best = [](const v1::FileDigest& file) { return file.name() == kBestFile; };
+  if (std::any_of(manifest.files().begin(), manifest.files().end(), is_best)) {
+    ASSIGN_OR_RETURN(state.best, ReadTensors(path, kBestFile, manifest));
+  }
   return state;
 }
 

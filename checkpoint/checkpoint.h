@@ -7,6 +7,7 @@
 
 #include "absl/status/statusor.h"
 #include "checkpoint/safetensors.h"
+#include "polystill/v1/training.pb.h"
 
 namespace polystill::checkpoint {
 
@@ -23,12 +24,17 @@ struct CheckpointState {
   NamedTensors model;
   // Moments and step of the optimiser.
   NamedTensors optimizer;
+  // What all workers together have consumed.
+  v1::Counted counted;
+  // Unset without early stopping, as is `best`: the parameters of the best step so far, if there is one.
+  std::optional<v1::EarlyStoppingState> early_stopping;
+  NamedTensors best;
 };
 
 // A checkpoint is a folder JOB/step-000000120 of
 //
-//   model.safetensors, optimizer.safetensors
-//   MANIFEST.yaml      written last: size and SHA-256 of both, the fields of CheckpointState (docs/formats.md)
+//   model.safetensors, optimizer.safetensors, best.safetensors (with early stopping)
+//   MANIFEST.yaml      written last: size and SHA-256 of them, the fields of CheckpointState (docs/formats.md)
 
 // folder/step-%09d.
 std::string CheckpointPath(const std::string& folder, int64_t step);

@@ -66,6 +66,30 @@ TEST_F(CheckpointTest, ComesBackWhole) {
   EXPECT_EQ(std::distance(fs::directory_iterator(folder_), fs::directory_iterator{}), 1);
 }
 
+TEST_F(CheckpointTest, CountersAndEarlyStoppingComeBack) {
+  CheckpointState state = StateAt(7);
+  (*state.counted.mutable_records())["no"] = 12;  // Norwegian, not a truth value
+  state.counted.set_labels(12);
+  state.counted.set_label_bytes(960);
+  state.counted.set_data_wait_seconds(0.25);
+  state.early_stopping.emplace();
+  state.early_stopping->set_best(0.1 + 0.2);
+  state.early_stopping->set_best_step(5);
+  state.early_stopping->set_without_improvement(2);
+  state.best = {{"w", at::full({4, 2}, 5.0)}};
+  ASSERT_TRUE(SaveCheckpoint(folder_, state).ok());
+  const absl::StatusOr<CheckpointState> loaded = LoadCheckpoint(CheckpointPath(folder_, 7));
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  EXPECT_EQ(loaded->counted.records().at("no"), 12);
+  EXPECT_EQ(loaded->counted.label_bytes(), 960);
+  EXPECT_EQ(loaded->counted.data_wait_seconds(), 0.25);
+  ASSERT_TRUE(loaded->early_stopping.has_value());
+  EXPECT_EQ(loaded->early_stopping->best(), 0.1 + 0.2);
+  EXPECT_EQ(loaded->early_stopping->without_improvement(), 2);
+  ASSERT_EQ(loaded->best.size(), 1);
+  EXPECT_TRUE(at::equal(loaded->best[0].second, state.best[0].second));
+}
+
 TEST_F(CheckpointTest, StepZeroAndNoOptimiserCountToo) {
   CheckpointState state = StateAt(0);
   state.optimizer.clear();

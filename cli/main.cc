@@ -12,6 +12,8 @@
 #include "cli/exit_codes.h"
 #include "cli/run_command.h"
 #include "cli/siblings.h"
+#include "cli/status_command.h"
+#include "coordinator/run_file.h"
 #include "runtime/nearest_name.h"
 
 namespace {
@@ -24,6 +26,10 @@ constexpr char kFooter[] =
     "  polystill check --keys                        all keys of a run file, with defaults\n"
     "  polystill run run.yaml                        runs it on this machine\n"
     "  polystill run run.yaml --set student.epochs=2 --set output=runs/short\n"
+    "  polystill run run.yaml --resume               goes on after a stop or a crash\n"
+    "  polystill run run.yaml --dry-run              reads the corpus and says what it would do and need\n"
+    "  polystill status runs/short                   where it stands\n"
+    "  polystill stop runs/short                     stops it at its next step, with a checkpoint\n"
     "  polystill predict --student runs/short --text 'a text'                      asks what came out of it\n"
     "On a cluster: one coordinator, teacher servers and student workers\n"
     "  polystill coordinator --spec run.yaml --listen 0.0.0.0:7000 --advertise HEAD-NODE --insecure\n"
@@ -36,6 +42,8 @@ constexpr char kFooter[] =
 // The commands of this program itself.
 constexpr char kRun[] = "run";
 constexpr char kCheck[] = "check";
+constexpr char kStatus[] = "status";
+constexpr char kStop[] = "stop";
 
 // The programs that `polystill ROLE ...` becomes, and what the help says of them.
 constexpr std::pair<const char*, const char*> kRoles[] = {
@@ -53,7 +61,7 @@ int Become(const std::string& role, const std::vector<std::string>& arguments) {
 
 // CLI11 alone would say no more of a wrong command than that one is required.
 absl::Status CheckCommand(const std::string& command) {
-  std::vector<std::string> known = {kRun, kCheck};
+  std::vector<std::string> known = {kRun, kCheck, kStatus, kStop};
   for (const auto& [role, help] : kRoles) known.push_back(role);
   if (command.rfind('-', 0) == 0 || std::find(known.begin(), known.end(), command) != known.end()) {
     return absl::OkStatus();
@@ -83,6 +91,17 @@ int RunHere(RunOptions options) {
   return Run(options, std::cout, std::cerr);
 }
 
+// The coordinator has the means to read a corpus.
+int DryRun(const RunOptions& options) {
+  if (const auto run = polystill::coordinator::ReadRunFile(options.run_file, options.settings); !run.ok()) {
+    std::cerr << run.status().message() << std::endl;
+    return kExitUsage;
+  }
+  std::vector<std::string> arguments = {"--spec", options.run_file, "--dry-run"};
+  for (const std::string& setting : options.settings) arguments.insert(arguments.end(), {"--set", setting});
+  return Become("coordinator", arguments);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -101,7 +120,22 @@ int main(int argc, char** argv) {
   CLI::App* run = app.add_subcommand(kRun, "run a run file on this machine, with progress and a table at the end");
   AddRunFile(run, &options);
   run->get_option("FILE")->required();
-  run->add_flag("--overwrite", options.overwrite, "delete an earlier run in the same output folder");
+  CLI::Option* overwrite =
+      run->add_flag("--overwrite", options.overwrite, "delete an earlier run in the same output folder");
+  CLI::Option* resume =
+      run->add_flag("--resume", options.resume, "go on with the run in the output folder, after a stop or a crash")
+          ->excludes(overwrite);
+  bool dry_run = false;
+  run->add_flag("--dry-run", dry_run, "read the corpus and say what the run would do and need; write nothing")
+      ->excludes(overwrite)
+      ->excludes(resume);
+  std::string run_folder;
+  bool json = false;
+  CLI::App* status = app.add_subcommand(kStatus, "where a run stands, or how it ended");
+  status->add_option("RUN_FOLDER", run_folder, "output folder of the run")->required();
+  status->add_flag("--json", json, "as JSON");
+  CLI::App* stop = app.add_subcommand(kStop, "stop a run at its next step, with a checkpoint, and wait for it");
+  stop->add_option("RUN_FOLDER", run_folder, "output folder of the run")->required();
   CLI::App* check = app.add_subcommand(kCheck, "validate a run file and say what it would do, without running it");
   AddRunFile(check, &options);
   bool keys = false;
@@ -114,6 +148,9 @@ int main(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? kExitFine : kExitUsage;
   }
+  if (*run && dry_run) return DryRun(options);
   if (*run) return RunHere(options);
+  if (*status) return ShowStatus(run_folder, json, std::cout, std::cerr);
+  if (*stop) return StopRun(run_folder, std::cout, std::cerr);
   return keys ? PrintKeys(std::cout) : CheckRunFile(options.run_file, options.settings, std::cout, std::cerr);
 }

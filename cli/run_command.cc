@@ -19,6 +19,7 @@
 #include "cli/signals.h"
 #include "coordinator/run_file.h"
 #include "coordinator/run_folder.h"
+#include "coordinator/spec_difference.h"
 #include "runtime/files.h"
 #include "runtime/status.h"
 
@@ -37,11 +38,44 @@ constexpr milliseconds kNoticeWithin{10'000};
 constexpr milliseconds kLeaveWithin{20'000};
 constexpr milliseconds kStraggle{1'000};
 constexpr milliseconds kTermPatience{5'000};
+// A stopped training writes a checkpoint first (coordinator::RunMachine::kSaveWithin, and some).
+constexpr milliseconds kSaveWithin{150'000};
 
 int TerminalWidth() {
   constexpr int kUsualWidth = 80;
   winsize size = {};
   return ::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : kUsualWidth;
+}
+
+std::string ReportOf(const v1::RunSpec& spec) { return absl::StrCat(spec.output(), "/", coordinator::kReportFile); }
+
+// The table and, last, the path of the report.
+absl::Status PrintReportOf(const v1::RunSpec& spec, std::ostream& out) {
+  const std::string path = ReportOf(spec);
+  ASSIGN_OR_RETURN(const std::string report, ReadFile(path));
+  const absl::StatusOr<std::string> table = ReportTable(report);
+  RETURN_IF_ERROR(Annotate(table.status(), path));
+  out << "\n" << *table << "\n" << path << std::endl;
+  return absl::OkStatus();
+}
+
+// Whether a run may begin, or go on, in its folder: what can be told without starting anything.
+absl::Status CheckFolder(const RunOptions& options, const v1::RunSpec& spec) {
+  const bool holds_a_run = fs::exists(absl::StrCat(spec.output(), "/", coordinator::kStateFile));
+  if (!options.resume) {
+    if (options.overwrite || !holds_a_run) return absl::OkStatus();
+    return absl::AlreadyExistsError(absl::StrCat(spec.output(),
+                                                 ": holds an earlier run; choose another output, go on with that run "
+                                                 "with --resume, or delete it with --overwrite"));
+  }
+  if (!holds_a_run) {
+    return absl::NotFoundError(
+        absl::StrCat(spec.output(), ": holds no run to resume; leave --resume out to start one"));
+  }
+  const std::string began_with = absl::StrCat(spec.output(), "/", coordinator::kSpecFile);
+  if (!fs::exists(began_with)) return absl::OkStatus();  // the coordinator knows more
+  ASSIGN_OR_RETURN(const coordinator::RunFile began, coordinator::ReadRunFile(began_with, {}));
+  return coordinator::CheckSameRun(began.spec, spec);
 }
 
 class Session {
@@ -68,6 +102,7 @@ class Session {
   int Finish();
   int Fail(const absl::Status& status);
   int PrintReport();
+  std::string ResumeCommand() const;
 
   const RunOptions options_;
   const v1::RunSpec spec_;
@@ -95,16 +130,17 @@ int Session::Run() {
 
 absl::Status Session::StartAll() {
   const std::string address_file = absl::StrCat(children_.log_folder(), "/coordinator-", ::getpid(), ".address");
+  Launch coordinator =
+      LaunchCoordinator(options_.programs, options_.run_file, options_.settings, options_.overwrite, address_file);
+  if (options_.resume) coordinator.argv.push_back("--resume");
   // Appended to: until the coordinator holds the folder, the log may be another run's.
-  RETURN_IF_ERROR(children_.Start(
-      LaunchCoordinator(options_.programs, options_.run_file, options_.settings, options_.overwrite, address_file),
-      true));
+  RETURN_IF_ERROR(children_.Start(coordinator, true));
   const absl::StatusOr<std::string> address = AwaitAddress(address_file);
   std::error_code gone;
   fs::remove(address_file, gone);
   RETURN_IF_ERROR(address.status());
   for (const Launch& launch : LaunchMembers(options_.programs, spec_, *address)) {
-    RETURN_IF_ERROR(children_.Start(launch, false));
+    RETURN_IF_ERROR(children_.Start(launch, options_.resume));
   }
   // Only now: it starts threads, and a fork should not meet any.
   watcher_ = std::make_unique<RunWatcher>(*address);
@@ -170,7 +206,9 @@ void Session::EndAll() {
   out_ << view_.Close() << std::flush;
   // Whoever has not heard the coordinator's order when it leaves (it was still starting, say) never will.
   const bool ordered = leaving_ || HasEnded(status_);
-  if (ordered && children_.WaitFor("coordinator", kLeaveWithin) && children_.WaitForAll(kStraggle)) return;
+  const bool saving = leaving_ || status_.state() == v1::RunStatus::STATE_STOPPED;
+  const milliseconds limit = saving ? kSaveWithin : kLeaveWithin;
+  if (ordered && children_.WaitFor("coordinator", limit) && children_.WaitForAll(kStraggle)) return;
   children_.EndAll(kTermPatience);
 }
 
@@ -188,6 +226,9 @@ int Session::Finish() {
   if (Succeeded()) return PrintReport();
   if (interrupted_ || status_.state() == v1::RunStatus::STATE_STOPPED) {
     err_ << "polystill: stopped; what is finished lies in " << spec_.output() << std::endl;
+    if (fs::exists(absl::StrCat(spec_.output(), "/", coordinator::kStateFile))) {
+      err_ << "go on with: " << ResumeCommand() << std::endl;
+    }
     return kExitInterrupted;
   }
   return Fail(absl::InternalError(status_.reason().empty() ? "a process of it ended" : status_.reason()));
@@ -204,17 +245,23 @@ int Session::Fail(const absl::Status& status) {
     break;
   }
   err_ << "logs: " << children_.log_folder() << std::endl;
+  // Without a watcher the coordinator did not come up: the folder may be another run's.
+  if (watcher_ != nullptr && fs::exists(absl::StrCat(spec_.output(), "/", coordinator::kStateFile))) {
+    err_ << "once that is mended, go on with: " << ResumeCommand() << std::endl;
+  }
   return kExitFailed;
 }
 
+// What a person types; settings are quoted for the shell.
+std::string Session::ResumeCommand() const {
+  std::string command = absl::StrCat("polystill run ", options_.run_file);
+  for (const std::string& setting : options_.settings) absl::StrAppend(&command, " --set '", setting, "'");
+  return command + " --resume";
+}
+
 int Session::PrintReport() {
-  const std::string path = absl::StrCat(spec_.output(), "/", coordinator::kReportFile);
-  const absl::StatusOr<std::string> report = ReadFile(path);
-  if (!report.ok()) return Fail(report.status());
-  const absl::StatusOr<std::string> table = ReportTable(*report);
-  if (!table.ok()) return Fail(Annotate(table.status(), path));
-  out_ << "\n" << *table << "\n" << path << std::endl;
-  return kExitFine;
+  const absl::Status printed = PrintReportOf(spec_, out_);
+  return printed.ok() ? kExitFine : Fail(printed);
 }
 
 }  // namespace
@@ -225,10 +272,17 @@ int Run(const RunOptions& options, std::ostream& out, std::ostream& err) {
     err << run.status().message() << std::endl;
     return kExitUsage;
   }
-  const std::string& output = run->spec.output();
-  if (!options.overwrite && fs::exists(absl::StrCat(output, "/", coordinator::kStateFile))) {
-    err << output << ": holds an earlier run; choose another output, or delete that run with --overwrite" << std::endl;
+  const absl::Status folder = CheckFolder(options, run->spec);
+  if (!folder.ok()) {
+    err << folder.message() << std::endl;
     return kExitUsage;
+  }
+  // The report comes last: with it, all is done.
+  if (options.resume && fs::exists(ReportOf(run->spec))) {
+    out << "run " << run->spec.name() << " is done already" << std::endl;
+    const absl::Status printed = PrintReportOf(run->spec, out);
+    if (!printed.ok()) err << printed.message() << std::endl;
+    return printed.ok() ? kExitFine : kExitFailed;
   }
   return Session(options, run->spec, out, err).Run();
 }

@@ -12,6 +12,8 @@ struct RunOptions {
   std::vector<std::string> settings;
   // Delete an earlier run in the same folder.
   bool overwrite = false;
+  // Go on with the run in the folder.
+  bool resume = false;
   // Folder of the programs.
   std::string programs;
   // Whether `out` is a terminal.

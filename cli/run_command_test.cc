@@ -64,7 +64,53 @@ TEST_F(RunCommandTest, AnEarlierRunIsNotTouched) {
   Write("/out/coordinator.sqlite", "x");
   EXPECT_EQ(Run(), kExitUsage);
   EXPECT_EQ(err_.str(),
-            folder_ + "/out: holds an earlier run; choose another output, or delete that run with --overwrite\n");
+            folder_ +
+                "/out: holds an earlier run; choose another output, go on with that run with --resume, or delete it "
+                "with --overwrite\n");
+}
+
+TEST_F(RunCommandTest, ResumeNeedsARun) {
+  options_.resume = true;
+  EXPECT_EQ(Run(), kExitUsage);
+  EXPECT_EQ(err_.str(), folder_ + "/out: holds no run to resume; leave --resume out to start one\n");
+  EXPECT_FALSE(fs::exists(folder_ + "/out"));
+}
+
+TEST_F(RunCommandTest, ResumeRefusesAnotherRunFileByItsKeys) {
+  Write("/out/coordinator.sqlite", "x");
+  Write("/out/run.yaml", ReadFile(options_.run_file).value());
+  options_.resume = true;
+  options_.settings = {"student.epochs=7", "seed=3", "student.workers=4"};
+  EXPECT_EQ(Run(), kExitUsage);
+  EXPECT_THAT(err_.str(), HasSubstr("which began with another seed, student.epochs; write what its run.yaml says"));
+}
+
+TEST_F(RunCommandTest, ResumeOfARunThatIsDoneShowsItsTable) {
+  Write("/out/coordinator.sqlite", "x");
+  Write("/out/run.yaml", ReadFile(options_.run_file).value());
+  Write("/out/report.json", R"({"languages": {"de": {"records": 3, "distilled": {"accuracy": 0.5, "macro_f1": 0.25}}},
+                                "mean": {"records": 3, "distilled": {"accuracy": 0.5, "macro_f1": 0.25}}})");
+  options_.resume = true;
+  EXPECT_EQ(Run(), kExitFine) << err_.str();
+  EXPECT_THAT(out_.str(), StartsWith("run x is done already\n"));
+  EXPECT_THAT(out_.str(), EndsWith(absl::StrCat("\n", folder_, "/out/report.json\n")));
+  EXPECT_FALSE(fs::exists(folder_ + "/out/logs"));
+}
+
+TEST_F(RunCommandTest, AStoppedRunSaysHowToGoOn) {
+  WriteProgram("polystill-coordinator", "trap 'exit 130' TERM; while :; do sleep 0.01; done");
+  options_.settings = {"student.epochs=2"};
+  sigset_t interrupt, before;
+  sigemptyset(&interrupt);
+  sigaddset(&interrupt, SIGINT);
+  pthread_sigmask(SIG_BLOCK, &interrupt, &before);
+  options_.overwrite = true;
+  Write("/out/coordinator.sqlite", "x");
+  ::kill(::getpid(), SIGINT);
+  EXPECT_EQ(Run(), kExitInterrupted);
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  EXPECT_THAT(err_.str(), EndsWith(absl::StrCat("\ngo on with: polystill run ", options_.run_file,
+                                                " --set 'student.epochs=2' --resume\n")));
 }
 
 TEST_F(RunCommandTest, ACoordinatorThatDoesNotStartIsTold) {

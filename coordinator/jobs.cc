@@ -79,6 +79,7 @@ PlannedJob MakeTraining(const v1::RunSpec& spec, const std::string& name, const 
   job.set_reads(reads);
   *job.mutable_optimizer() = optimizer;
   job.set_checkpoint_every(spec.student().checkpoint_every());
+  job.set_keep_checkpoints(spec.student().keep_checkpoints());
   job.set_prefetch(spec.student().prefetch());
   job.set_micro_batch(spec.student().micro_batch());
   job.set_autocast(spec.student().autocast());
@@ -104,6 +105,7 @@ PlannedJob TeacherJob(const v1::RunSpec& spec, const v1::Teacher& teacher) {
   planned.job.set_seed(seed);
   planned.job.mutable_plan()->set_seed(seed);
   *planned.job.add_losses() = TaskLoss();
+  if (train.has_early_stopping()) *planned.job.mutable_early_stopping() = train.early_stopping();
   planned.selection = MakeSelection(spec, train.where(), teacher.reads(), true);
   planned.epochs = train.epochs();
   return planned;
@@ -126,6 +128,7 @@ PlannedJob StudentJob(const v1::RunSpec& spec, const std::string& name,
   const v1::Student& student = spec.student();
   PlannedJob planned =
       MakeTraining(spec, name, student.model(), student.reads(), student.optimizer(), student.batch_size());
+  if (student.has_early_stopping()) *planned.job.mutable_early_stopping() = student.early_stopping();
   const bool reads_labels =
       std::any_of(losses.begin(), losses.end(), [](const v1::Loss& loss) { return loss.kind() == v1::LOSS_KIND_TASK; });
   planned.selection = MakeSelection(spec, student.where(), student.reads(), reads_labels);
@@ -183,6 +186,17 @@ std::vector<PlannedJob> PlanJobs(const v1::RunSpec& spec) {
   }
   jobs.push_back(EvaluateJob(spec));
   return jobs;
+}
+
+v1::Selection HeldOutSelection(const PlannedJob& planned) {
+  v1::Selection selection = planned.selection;
+  *selection.mutable_where() = planned.job.early_stopping().where();
+  selection.set_reads_labels(true);
+  // What the model reads; a teacher may read another side of the training records.
+  selection.clear_reads_text();
+  selection.clear_reads_source_text();
+  AddSide(planned.job.reads(), &selection);
+  return selection;
 }
 
 bool TrainsTokenizer(const v1::RunSpec& spec) {

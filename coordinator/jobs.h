@@ -28,6 +28,10 @@ struct PlannedJob {
 // and "gold" as baselines ask for them, "evaluate". `spec` as ReadRunFile (coordinator/run_file.h) returns it.
 std::vector<PlannedJob> PlanJobs(const v1::RunSpec& spec);
 
+// The records that early_stopping of a job measures on: those of its `where`, with their labels, in the job's languages
+// and read as the job reads them.
+v1::Selection HeldOutSelection(const PlannedJob& planned);
+
 // Whether the run trains a tokeniser of its own.
 bool TrainsTokenizer(const v1::RunSpec& spec);
 

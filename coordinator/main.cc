@@ -17,7 +17,10 @@ int main(int argc, char** argv) {
   app.add_option("--advertise", options.advertise, "host that workers and teachers are told");
   app.add_flag("--insecure", options.insecure, "listen without TLS on another address than loopback");
   app.add_option("--address-file", options.address_file, "gets the bound host:port");
-  app.add_flag("--overwrite", options.overwrite, "delete an earlier run in the same folder");
+  CLI::Option* overwrite = app.add_flag("--overwrite", options.overwrite, "delete an earlier run in the same folder");
+  app.add_flag("--resume", options.resume, "go on with the run in the folder, after a stop or a crash")
+      ->excludes(overwrite);
+  app.add_flag("--dry-run", options.dry_run, "read the corpus and say what the run would do and need; write nothing");
   CLI11_PARSE(app, argc, argv);
   spdlog::set_default_logger(spdlog::stderr_logger_mt("coordinator"));
   return polystill::coordinator::RunCoordinator(options);

@@ -7,22 +7,32 @@
 #include <chrono>
 #include <cstdlib>
 #include <ctime>
+#include <filesystem>
 #include <future>
+#include <iostream>
 #include <memory>
+#include <set>
 #include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "checkpoint/checkpoint.h"
 #include "collectives/store_server.h"
+#include "coordinator/dry_run.h"
 #include "coordinator/event_queue.h"
+#include "coordinator/job_curves.h"
 #include "coordinator/jobs.h"
+#include "coordinator/resumption.h"
 #include "coordinator/run_file.h"
 #include "coordinator/run_folder.h"
 #include "coordinator/run_loop.h"
 #include "coordinator/run_report.h"
 #include "coordinator/service.h"
+#include "coordinator/spec_difference.h"
 #include "coordinator/stages.h"
 #include "coordinator/state_store.h"
+#include "coordinator/status_file.h"
+#include "models/package.h"
 #include "models/package_manifest.h"
 #include "runtime/address.h"
 #include "runtime/files.h"
@@ -55,6 +65,19 @@ std::vector<RunFolder::Input> InputsOf(const v1::RunSpec& spec) {
   return inputs;
 }
 
+// Looks at what lies in the run's folder byte by byte.
+Verifiers MakeVerifiers() {
+  Verifiers verifiers;
+  verifiers.checkpoint = [](const std::string& path) { return checkpoint::LoadCheckpoint(path).status(); };
+  verifiers.package = [](const std::string& folder, const std::string& weights_digest) -> absl::Status {
+    ASSIGN_OR_RETURN(const models::Package package, models::LoadPackage(folder));
+    const std::string digest = models::WeightsDigest(*package.model);
+    if (digest == weights_digest) return absl::OkStatus();
+    return absl::DataLossError(absl::StrCat(folder, ": has weights ", digest, ", but the job made ", weights_digest));
+  };
+  return verifiers;
+}
+
 // Everything that belongs to one run.
 class Coordinator {
  public:
@@ -69,6 +92,7 @@ class Coordinator {
  private:
   absl::Status ListenForAll();
   absl::Status OpenFolder();
+  absl::Status ReopenFolder();
   void RunStagesAside();
   void WriteReportAside(const WriteReport& order, const v1::RunStatus& status);
   v1::RunStatus WaitForEnd(std::future<v1::RunStatus> ended);
@@ -81,12 +105,16 @@ class Coordinator {
   std::unique_ptr<collectives::StoreServer> rendezvous_;
   std::unique_ptr<RunFolder> folder_;
   std::unique_ptr<StateStore> store_;
+  std::unique_ptr<StatusFile> status_file_;
+  Resumption resumption_;
   // Written by the stages' thread before it posts StagesFinished, read after that.
   Stages stages_;
   std::atomic<bool> stop_stages_ = false;
   std::promise<void> stages_ended_;
   std::thread stages_thread_;
   std::thread report_thread_;
+  // An earlier process has done it all.
+  bool done_ = false;
   int exit_code_ = kExitFailed;
 };
 
@@ -111,7 +139,26 @@ absl::Status Coordinator::ListenForAll() {
   return absl::OkStatus();
 }
 
+absl::Status Coordinator::ReopenFolder() {
+  ASSIGN_OR_RETURN(RunFolder folder, RunFolder::Reopen(spec_.output()));
+  folder_ = std::make_unique<RunFolder>(std::move(folder));
+  ASSIGN_OR_RETURN(store_, StateStore::Open(folder_->PathOf(kStateFile)));
+  const auto began = store_->Spec();
+  if (absl::IsNotFound(began.status())) return absl::OkStatus();  // it died before it had begun
+  if (!began.ok()) return began.status();
+  RETURN_IF_ERROR(CheckSameRun(*began, spec_));
+  done_ = std::filesystem::exists(folder_->PathOf(kReportFile));  // it comes last
+  if (done_) return absl::OkStatus();
+  ASSIGN_OR_RETURN(resumption_, FindResumption(spec_, MakeVerifiers(), store_.get()));
+  return absl::OkStatus();
+}
+
 absl::Status Coordinator::OpenFolder() {
+  if (options_.resume) {
+    RETURN_IF_ERROR(ReopenFolder());
+    RETURN_IF_ERROR(store_->PutSpec(spec_));
+    return WriteFileAtomically(folder_->PathOf(kSpecFile), WriteYaml(spec_));
+  }
   ASSIGN_OR_RETURN(RunFolder folder, RunFolder::Open(spec_.output(), options_.overwrite, InputsOf(spec_)));
   folder_ = std::make_unique<RunFolder>(std::move(folder));
   ASSIGN_OR_RETURN(store_, StateStore::Open(folder_->PathOf(kStateFile)));
@@ -126,13 +173,15 @@ absl::Status Coordinator::Prepare() {
   RETURN_IF_ERROR(ListenForAll());
   RETURN_IF_ERROR(OpenFolder());
   spdlog::info("run {}: term {}, listening on {}", spec_.name(), store_->term(), listening_.address);
+  status_file_ = std::make_unique<StatusFile>(folder_->PathOf(kStatusFile));
+  RETURN_IF_ERROR(WriteFileAtomically(folder_->PathOf(kAddressFile), listening_.address + "\n"));
   if (options_.address_file.empty()) return absl::OkStatus();
   return WriteFileAtomically(options_.address_file, listening_.address + "\n");
 }
 
 void Coordinator::RunStagesAside() {
   const auto progress = [this](StageProgress update) { events_.Post(std::move(update)); };
-  auto stages = RunStages(spec_, progress, stop_stages_);
+  auto stages = RunStages(spec_, progress, stop_stages_, resumption_.finished["tokenizer"]);
   if (stages.ok()) {
     stages_ = std::move(*stages);
     for (const auto& [digest, index] : stages_.indexes) {
@@ -148,6 +197,13 @@ void Coordinator::RunStagesAside() {
 void Coordinator::WriteReportAside(const WriteReport& order, const v1::RunStatus& status) {
   FinishedRun run{spec_, status, stages_.prepared.jobs, order.teacher_digests, "", {}};
   for (const auto& [digest, index] : stages_.indexes) run.indexes.push_back(index);
+  for (const v1::Teacher& teacher : spec_.teachers()) {
+    // A run resumed for its evaluation alone asks no teacher who it is.
+    const std::string package = TeacherPackage(spec_, teacher);
+    if (!package.empty() && run.teacher_digests[teacher.name()].empty()) {
+      run.teacher_digests[teacher.name()] = models::PackageDigest(package).value_or("");
+    }
+  }
   report_thread_ = std::thread([this, run = std::move(run)]() mutable {
     auto digest = models::PackageDigest(PackageFolder(spec_, "distilled"));
     if (!digest.ok()) return events_.Post(ReportFinished{digest.status()});
@@ -157,16 +213,32 @@ void Coordinator::WriteReportAside(const WriteReport& order, const v1::RunStatus
 }
 
 int Coordinator::Run() {
+  if (done_) {
+    spdlog::info("done already: {}", folder_->PathOf(kReportFile));
+    return kExitDone;
+  }
   RunConfig config;
   config.run = spec_.name();
   config.term = store_->term();
+  config.generation = store_->Generation().value_or(0);
+  config.resumed = resumption_;
   config.store_host = HostOf(listening_.address);
   config.store_port = rendezvous_->port();
   config.stages = StageNames(spec_);
   config.teachers.assign(spec_.teachers().begin(), spec_.teachers().end());
   config.labels.assign(spec_.corpus().labels().begin(), spec_.corpus().labels().end());
-  RunLoop loop(std::move(config), &events_, &service_, store_.get(),
-               [this](const WriteReport& order, const v1::RunStatus& status) { WriteReportAside(order, status); });
+  RunLoop::Options options;
+  std::set<std::string> finished;
+  for (const auto& [job, digest] : resumption_.finished) finished.insert(job);
+  JobCurves curves(folder_->PathOf(kEventsFolder), store_->term(), finished);
+  options.observe = [&](const v1::RunStatus& status) {
+    status_file_->Observe(status);
+    const auto now = std::chrono::system_clock::now().time_since_epoch();
+    curves.Observe(status, std::chrono::duration<double>(now).count());
+  };
+  RunLoop loop(
+      std::move(config), &events_, &service_, store_.get(),
+      [this](const WriteReport& order, const v1::RunStatus& status) { WriteReportAside(order, status); }, options);
   stages_thread_ = std::thread([this] { RunStagesAside(); });
   exit_code_ = ExitCodeOf(WaitForEnd(std::async(std::launch::async, [&loop] { return loop.Run(); })));
   return exit_code_;
@@ -190,6 +262,8 @@ Coordinator::~Coordinator() {
   service_.CloseAll();
   if (listening_.server != nullptr) listening_.server->Shutdown(std::chrono::system_clock::now() + kShutdownPatience);
   if (report_thread_.joinable()) report_thread_.join();
+  std::error_code gone;
+  if (folder_ != nullptr) std::filesystem::remove(folder_->PathOf(kAddressFile), gone);
   stop_stages_ = true;
   if (!stages_thread_.joinable()) return;
   if (stages_ended_.get_future().wait_for(kStagesPatience) != std::future_status::ready) {
@@ -201,9 +275,34 @@ Coordinator::~Coordinator() {
   stages_thread_.join();
 }
 
+int DryRun(const CoordinatorOptions& options) {
+  const absl::StatusOr<RunFile> file = ReadRunFile(options.spec, options.settings);
+  const auto plan = [&]() -> absl::StatusOr<std::string> {
+    RETURN_IF_ERROR(file.status());
+    const auto parameters = [](const v1::Job& job) -> absl::StatusOr<int64_t> {
+      models::ModelShape shape;
+      shape.spec = job.model();
+      shape.vocab_size = job.tokenizer().vocab_size();
+      shape.classes = job.labels_size();
+      shape.dtype = job.dtype();
+      shape.max_length = job.tokenizer().max_length();
+      ASSIGN_OR_RETURN(const auto model, models::MakeModel(shape, job.seed()));
+      return models::ParameterCount(model->NamedParameters());
+    };
+    return DescribeDryRun(file->spec, parameters);
+  }();
+  if (!plan.ok()) {
+    spdlog::error("{}", std::string(plan.status().message()));
+    return kExitFailed;
+  }
+  std::cout << *plan << std::flush;
+  return kExitDone;
+}
+
 }  // namespace
 
 int RunCoordinator(const CoordinatorOptions& options) {
+  if (options.dry_run) return DryRun(options);
   const sigset_t signals = StopSignals();
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   Coordinator coordinator(options);

@@ -19,6 +19,10 @@ struct CoordinatorOptions {
   std::string address_file;
   // Deletes an earlier run in the same folder.
   bool overwrite = false;
+  // Goes on with the run in the folder.
+  bool resume = false;
+  // Reads the corpus and prints what the run would do and need; starts and writes nothing.
+  bool dry_run = false;
 };
 
 inline constexpr int kExitDone = 0;

@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "coordinator/jobs.h"
+#include "coordinator/state_store.h"
 #include "polystill/v1/coordinator.pb.h"
 #include "polystill/v1/teacher.pb.h"
 
@@ -57,6 +58,8 @@ struct PreparedJobs {
   std::vector<PlannedJob> jobs;
   // Job -> units to do: steps of a training, records of an evaluation.
   std::map<std::string, int64_t> totals;
+  // SHA-256 of the tokeniser's file; empty without one.
+  std::string tokenizer_digest = {};
 };
 // The stages before the jobs have ended, or what went wrong.
 struct StagesFinished {
@@ -108,6 +111,12 @@ struct RecordSegment {
   std::string job;
   v1::PlanSegment segment;
 };
+// Admits a checkpoint to the lineage; `stage`: what the job has consumed by then.
+struct RecordCheckpoint {
+  std::string job;
+  StateStore::Checkpoint checkpoint;
+  v1::RunStatus::Stage stage;
+};
 struct RecordFinishedJob {
   std::string job;
   int64_t generation = 0;
@@ -115,6 +124,13 @@ struct RecordFinishedJob {
   int64_t step = 0;
   std::string checkpoint;
   std::string weights_digest;
+  v1::RunStatus::Stage stage;
+};
+// A checkpoint that newer ones have replaced: it leaves the store, then the disk.
+struct DropCheckpoint {
+  std::string job;
+  int64_t step = 0;
+  std::string path;
 };
 // Every job is done. `teacher_digests`: name -> digest of the package.
 struct WriteReport {
@@ -128,6 +144,6 @@ struct Log {
 struct EndRun {};
 
 using Action = std::variant<SendToWorker, SendToTeacher, CloseStream, DescribeTeacher, RecordGeneration, RecordSegment,
-                            RecordFinishedJob, WriteReport, Log, EndRun>;
+                            RecordCheckpoint, RecordFinishedJob, DropCheckpoint, WriteReport, Log, EndRun>;
 
 }  // namespace polystill::coordinator

@@ -46,12 +46,18 @@ void Resolve(v1::RunSpec* spec) {
     if (!teacher.has_train()) continue;
     DefaultSplit("train", teacher.mutable_train()->mutable_where());
     ResolvePath(teacher.mutable_train()->mutable_model());
+    if (teacher.train().has_early_stopping()) {
+      DefaultSplit("dev", teacher.mutable_train()->mutable_early_stopping()->mutable_where());
+    }
   }
   ResolvePath(spec->mutable_student()->mutable_model());
   for (v1::Loss& loss : *spec->mutable_student()->mutable_losses()) {
     if (loss.kind() != v1::LOSS_KIND_TASK && loss.teacher().empty()) loss.set_teacher(spec->teachers(0).name());
   }
   DefaultSplit("train", spec->mutable_student()->mutable_where());
+  if (spec->student().has_early_stopping()) {
+    DefaultSplit("dev", spec->mutable_student()->mutable_early_stopping()->mutable_where());
+  }
   DefaultSplit("test", spec->mutable_evaluate()->mutable_where());
 }
 

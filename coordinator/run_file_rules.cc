@@ -113,6 +113,7 @@ class Rules {
     if (!teacher.has_train()) return;
     AddAll(CheckModelKeys(absl::StrCat(path, ".train.model"), teacher.train().model()));
     CheckWhere(absl::StrCat(path, ".train.where"), teacher.train().where());
+    CheckWhere(absl::StrCat(path, ".train.early_stopping.where"), teacher.train().early_stopping().where());
     if (teacher.train().loss() != v1::LOSS_KIND_TASK) {
       Add(absl::StrCat(path, ".train.loss"), "a teacher is trained on gold labels: write task");
     }
@@ -121,6 +122,7 @@ class Rules {
   void CheckStudent() {
     const v1::Student& student = spec_.student();
     CheckWhere("student.where", student.where());
+    CheckWhere("student.early_stopping.where", student.early_stopping().where());
     CheckEachOnce("student.languages.targets", student.languages().targets(),
                   [](const std::string& language) { return language; });
     AddAll(CheckModelKeys("student.model", student.model()));

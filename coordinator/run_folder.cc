@@ -49,6 +49,7 @@ absl::StatusOr<std::vector<fs::path>> OwnFiles(const fs::path& folder) {
   const std::string state = kStateFile;
   for (const std::string& name :
        {state, state + "-wal", state + "-shm", std::string(kSpecFile), std::string(kReportFile),
+        std::string(kAddressFile), std::string(kStatusFile), std::string(kEventsFolder),
         std::string("predictions.parquet"), std::string("tokenizer/tokenizer.model")}) {
     ASSIGN_OR_RETURN(const bool exists, Exists(folder / name));
     if (exists) own.push_back(folder / name);
@@ -96,8 +97,7 @@ absl::Status DeleteOwnFiles(const std::string& folder, const std::vector<RunFold
 
 }  // namespace
 
-absl::StatusOr<RunFolder> RunFolder::Open(const std::string& path, bool overwrite, const std::vector<Input>& inputs) {
-  RETURN_IF_ERROR(MakeFolder(path));
+absl::StatusOr<RunFolder> RunFolder::Lock(const std::string& path) {
   const std::string lock_path = absl::StrCat(path, "/", kLockFile);
   const int lock = ::open(lock_path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
   if (lock < 0) return FileError(errno, lock_path, "open");
@@ -108,11 +108,26 @@ absl::StatusOr<RunFolder> RunFolder::Open(const std::string& path, bool overwrit
                                                  ": another run works in this folder; choose another output, or stop "
                                                  "that one"));
   }
+  return folder;
+}
+
+absl::StatusOr<RunFolder> RunFolder::Reopen(const std::string& path) {
+  ASSIGN_OR_RETURN(const bool holds_run, Exists(absl::StrCat(path, "/", kStateFile)));
+  if (!holds_run) {
+    return absl::NotFoundError(absl::StrCat(path, ": holds no run to resume; leave --resume out to start one"));
+  }
+  return Lock(path);
+}
+
+absl::StatusOr<RunFolder> RunFolder::Open(const std::string& path, bool overwrite, const std::vector<Input>& inputs) {
+  RETURN_IF_ERROR(MakeFolder(path));
+  ASSIGN_OR_RETURN(RunFolder folder, Lock(path));
   ASSIGN_OR_RETURN(const bool holds_run, Exists(folder.PathOf(kStateFile)));
   if (!holds_run) return folder;
   if (!overwrite) {
-    return absl::AlreadyExistsError(
-        absl::StrCat(path, ": holds an earlier run; choose another output, or delete that run with --overwrite"));
+    return absl::AlreadyExistsError(absl::StrCat(path,
+                                                 ": holds an earlier run; choose another output, go on with that run "
+                                                 "with --resume, or delete it with --overwrite"));
   }
   RETURN_IF_ERROR(DeleteOwnFiles(path, inputs));
   return folder;

@@ -13,6 +13,11 @@ inline constexpr char kLockFile[] = "lock";
 inline constexpr char kStateFile[] = "coordinator.sqlite";
 inline constexpr char kSpecFile[] = "run.yaml";
 inline constexpr char kReportFile[] = "report.json";
+// While it runs: host:port of the coordinator. How far it is, or how it ended (a RunStatus as JSON). Folder of
+// TensorBoard's event files.
+inline constexpr char kAddressFile[] = "coordinator.address";
+inline constexpr char kStatusFile[] = "status.json";
+inline constexpr char kEventsFolder[] = "events";
 
 // The folder of one run, locked for as long as this object lives (flock on <folder>/lock: it goes with the process).
 class RunFolder {
@@ -27,6 +32,9 @@ class RunFolder {
   // run and `overwrite` is false. With `overwrite` the earlier run's own files are deleted, except logs; what else lies
   // there stays. INVALID_ARGUMENT when that would delete one of `inputs`.
   static absl::StatusOr<RunFolder> Open(const std::string& path, bool overwrite, const std::vector<Input>& inputs);
+  // Locks the folder of an earlier run, to go on with it. NOT_FOUND when it holds none; ALREADY_EXISTS when another
+  // process holds the lock.
+  static absl::StatusOr<RunFolder> Reopen(const std::string& path);
   ~RunFolder();
   RunFolder(RunFolder&& other) noexcept : path_(std::move(other.path_)), lock_(std::exchange(other.lock_, -1)) {}
   RunFolder& operator=(RunFolder&&) = delete;
@@ -35,6 +43,7 @@ class RunFolder {
   std::string PathOf(const std::string& name) const { return path_ + "/" + name; }
 
  private:
+  static absl::StatusOr<RunFolder> Lock(const std::string& path);
   RunFolder(std::string path, int lock) : path_(std::move(path)), lock_(lock) {}
 
   std::string path_;

@@ -54,11 +54,26 @@ TEST_F(RunFolderTest, AnEarlierRunIsKeptUnlessAsked) {
   EXPECT_TRUE(fs::exists(folder_ / "report.json"));
 }
 
+TEST_F(RunFolderTest, ReopenNeedsARunThatNobodyWorksOn) {
+  const absl::Status none = RunFolder::Reopen(folder_.string()).status();
+  EXPECT_EQ(none.code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(std::string(none.message()), HasSubstr(folder_.string() + ": holds no run to resume"));
+  EXPECT_FALSE(fs::exists(folder_));
+  Touch("coordinator.sqlite");
+  const auto first = RunFolder::Reopen(folder_.string());
+  ASSERT_TRUE(first.ok()) << first.status();
+  EXPECT_THAT(std::string(RunFolder::Reopen(folder_.string()).status().message()), HasSubstr("another run"));
+  EXPECT_TRUE(fs::exists(folder_ / "coordinator.sqlite"));
+}
+
 TEST_F(RunFolderTest, OverwriteDeletesTheRunsOwnFilesOnly) {
   const std::vector<std::string> own = {"coordinator.sqlite",
                                         "coordinator.sqlite-wal",
                                         "run.yaml",
                                         "report.json",
+                                        "status.json",
+                                        "coordinator.address",
+                                        "events/distilled/events.out.tfevents.1",
                                         "predictions.parquet",
                                         "tokenizer/tokenizer.model",
                                         "models/gold/teacher.yaml",

@@ -2,6 +2,8 @@
 
 #include <spdlog/spdlog.h>
 
+#include <filesystem>
+#include <system_error>
 #include <utility>
 #include <variant>
 
@@ -66,7 +68,19 @@ absl::Status RunLoop::Record(const Action& action) {
   if (const auto* segment = std::get_if<RecordSegment>(&action)) {
     return store_->AddSegment(segment->job, segment->segment);
   }
+  if (const auto* admitted = std::get_if<RecordCheckpoint>(&action)) {
+    RETURN_IF_ERROR(store_->PutStage(admitted->stage));
+    return store_->AdmitCheckpoint(admitted->job, admitted->checkpoint);
+  }
+  if (const auto* dropped = std::get_if<DropCheckpoint>(&action)) {
+    RETURN_IF_ERROR(store_->DropCheckpoint(dropped->job, dropped->step));
+    std::error_code error;
+    std::filesystem::remove_all(dropped->path, error);
+    if (error) spdlog::warn("cannot delete {}: {}", dropped->path, error.message());
+    return absl::OkStatus();
+  }
   if (const auto* done = std::get_if<RecordFinishedJob>(&action)) {
+    if (!done->stage.name().empty()) RETURN_IF_ERROR(store_->PutStage(done->stage));
     return store_->FinishJob(done->job, done->weights_digest,
                              {done->step, done->generation, done->checkpoint, done->weights_digest});
   }
@@ -79,6 +93,7 @@ void RunLoop::PublishIfDue() {
   const v1::RunStatus status = machine_.Status(now);
   const bool last = status.state() != v1::RunStatus::STATE_RUNNING;
   if (!last && now - published_at_ < options_.publish_every) return;
+  if (options_.observe) options_.observe(status);
   published_revision_ = machine_.revision();
   published_at_ = now;
   service_->Publish(status, last);

@@ -25,6 +25,8 @@ class RunLoop {
     std::chrono::milliseconds tick{100};
     // Shortest time between two statuses that watchers get.
     std::chrono::milliseconds publish_every{200};
+    // Sees, on the loop's thread, each status that watchers get. May be empty.
+    std::function<void(const v1::RunStatus&)> observe;
   };
   // Starts writing the report elsewhere; ReportFinished is posted at the end.
   using ReportStarter = std::function<void(const WriteReport&, const v1::RunStatus&)>;

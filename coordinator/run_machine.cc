@@ -12,7 +12,11 @@
 namespace polystill::coordinator {
 
 RunMachine::RunMachine(RunConfig config, Instant now)
-    : config_(std::move(config)), generation_(config_.generation), last_tick_(now), now_(now) {
+    : config_(std::move(config)),
+      generation_(config_.generation),
+      checkpoints_(config_.resumed.checkpoints),
+      last_tick_(now),
+      now_(now) {
   for (const v1::Teacher& spec : config_.teachers) teachers_.push_back({spec, spec.package(), "", std::nullopt});
   for (const std::string& name : config_.stages) {
     StageState stage;
@@ -20,6 +24,7 @@ RunMachine::RunMachine(RunConfig config, Instant now)
     stage.status.set_loss(std::numeric_limits<double>::quiet_NaN());
     stages_.push_back(std::move(stage));
   }
+  AdoptStages();
 }
 
 std::vector<Action> RunMachine::Handle(const Event& event, Instant now) {
@@ -31,7 +36,8 @@ std::vector<Action> RunMachine::Handle(const Event& event, Instant now) {
     StartJobIfReady();
   }
   const bool everybody_left = strangers_.empty() && workers_.empty() && servers_.empty();
-  if (ended_.has_value() && !left_ && (everybody_left || now_ - *ended_ >= kLeaveWithin)) {
+  const auto patience = IsSaving() ? kSaveWithin : kLeaveWithin;
+  if (ended_.has_value() && !left_ && (everybody_left || now_ - *ended_ >= patience)) {
     left_ = true;
     actions_.push_back(EndRun{});
   }
@@ -61,10 +67,13 @@ void RunMachine::On(const WorkerSaid& event) {
     case v1::WorkerMessage::kFailed:
       if (Rank* rank = FindRank(event.stream, said.failed().generation())) OnFailed(rank, said.failed());
       return;
+    case v1::WorkerMessage::kCheckpointed:
+      return OnCheckpointed(event.stream, said.checkpointed());
     case v1::WorkerMessage::kHeartbeat:
       return;
     default:
-      Drop(event.stream, absl::InvalidArgumentError("expected progress, done, failed or heartbeat after the hello"));
+      Drop(event.stream,
+           absl::InvalidArgumentError("expected progress, checkpointed, done, failed or heartbeat after the hello"));
   }
 }
 
@@ -143,6 +152,10 @@ void RunMachine::On(const StageProgress& event) {
 void RunMachine::On(const StagesFinished& event) {
   if (!running()) return;
   if (!event.prepared.ok()) return End(v1::RunStatus::STATE_FAILED, std::string(event.prepared.status().message()));
+  for (const PlannedJob& planned : event.prepared->jobs) {
+    const std::string change = PlanChange(config_.resumed, planned.job.name(), planned.job.plan());
+    if (!change.empty()) return End(v1::RunStatus::STATE_FAILED, change);
+  }
   prepared_ = true;
   jobs_ = event.prepared->jobs;
   for (StageState& stage : stages_) {
@@ -155,6 +168,10 @@ void RunMachine::On(const StagesFinished& event) {
     if (planned.job.kind() != v1::Job::KIND_TRAIN) continue;
     actions_.push_back(RecordSegment{planned.job.name(), planned.job.plan()});
   }
+  if (const std::string& digest = event.prepared->tokenizer_digest; !digest.empty()) {
+    actions_.push_back(RecordFinishedJob{"tokenizer", 0, 0, "", digest, StageOf("tokenizer")});
+  }
+  SkipFinishedJobs();
   DescribeTeachers();
 }
 

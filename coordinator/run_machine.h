@@ -9,6 +9,7 @@
 
 #include "absl/status/status.h"
 #include "coordinator/jobs.h"
+#include "coordinator/resumption.h"
 #include "coordinator/run_events.h"
 #include "polystill/v1/coordinator.pb.h"
 
@@ -28,6 +29,7 @@ struct RunConfig {
   std::vector<v1::Teacher> teachers;
   // The classes that every teacher must answer for, in this order.
   std::vector<std::string> labels;
+  Resumption resumed;
 };
 
 // Decides what a run does next, as a pure function of what has happened: no network, no file, no clock of its own.
@@ -37,6 +39,9 @@ struct RunConfig {
 //      ready; each start is a new generation.
 //   3. It is done when every rank said so with the same digest of its weights. A teacher trained by it is then loaded.
 //   4. After the last job the report is written; then everybody is told to stop.
+//
+// A run that is resumed passes over what is finished, and gives its job the newest checkpoint that was admitted. The
+// plans must be those that the jobs began with.
 //
 // A worker that fails or vanishes during its job fails the run. The others then fail too, of broken connections: for
 // kCauseWindow the machine listens to all of them and tells the cause that is not such a consequence.
@@ -55,6 +60,8 @@ class RunMachine {
   static constexpr std::chrono::milliseconds kLoadWithin{300'000};
   // Time that processes have to leave once the run has ended.
   static constexpr std::chrono::milliseconds kLeaveWithin{10000};
+  // The same for workers of a stopped training, which write a checkpoint first.
+  static constexpr std::chrono::milliseconds kSaveWithin{120000};
 
   RunMachine(RunConfig config, Instant now);
 
@@ -116,6 +123,8 @@ class RunMachine {
   struct StageState {
     v1::RunStatus::Stage status;
     std::optional<Instant> started;
+    // Spent on it by earlier processes.
+    double seconds_before = 0;
   };
 
   // run_machine.cc
@@ -156,6 +165,19 @@ class RunMachine {
   Rank* FindRank(StreamId stream, int64_t generation);
   std::string WaitingFor(const PlannedJob& planned) const;
 
+  // Sets the package of the teacher that this job has trained, if it is one.
+  void OfferPackage(const v1::Job& job);
+  // Whether a stopped training may still be writing its checkpoint.
+  bool IsSaving() const;
+
+  // run_machine_resume.cc
+  void AdoptStages();
+  void SkipFinishedJobs();
+  void OnCheckpointed(StreamId stream, const v1::WorkerMessage::Checkpointed& written);
+  // Drops all but the newest `count`.
+  void KeepCheckpoints(const v1::Job& job, size_t count);
+  static std::string CheckpointPath(const v1::Job& job, int64_t step);
+
   // run_machine_teachers.cc
   void Welcome(StreamId stream, const v1::TeacherMessage::Hello& hello);
   void OnReady(TeacherServer* server, const v1::TeacherMessage::Ready& ready);
@@ -175,6 +197,7 @@ class RunMachine {
   void BeginStage(StageState* stage);
   void FinishStage(StageState* stage);
   void SumProgress();
+  v1::RunStatus::Stage StageOf(const std::string& name);
 
   const RunConfig config_;
   int64_t generation_;
@@ -195,6 +218,8 @@ class RunMachine {
   std::vector<PlannedJob> jobs_;
   size_t next_job_ = 0;
   std::optional<Running> job_;
+  // Job -> its admitted checkpoints, by step.
+  std::map<std::string, std::vector<StateStore::Checkpoint>> checkpoints_;
   std::optional<Cause> cause_;
   std::optional<Instant> ended_;
   bool left_ = false;

@@ -32,7 +32,9 @@ void RunMachine::BeginStage(StageState* stage) {
 void RunMachine::FinishStage(StageState* stage) {
   if (stage->status.finished()) return;
   stage->status.set_finished(true);
-  if (stage->started.has_value()) stage->status.set_seconds(SecondsBetween(*stage->started, now_));
+  if (stage->started.has_value()) {
+    stage->status.set_seconds(stage->seconds_before + SecondsBetween(*stage->started, now_));
+  }
   ++revision_;
 }
 
@@ -63,18 +65,34 @@ void RunMachine::SumProgress() {
   status.set_labels(labels);
   status.set_label_bytes(label_bytes);
   status.set_data_wait_seconds(data_wait_seconds);
+  status.set_learning_rate(job_->ranks[0].progress.learning_rate());
+  status.set_validation(job_->ranks[0].progress.validation());
+  status.set_validation_step(job_->ranks[0].progress.validation_step());
   ++revision_;
+}
+
+v1::RunStatus::Stage RunMachine::StageOf(const std::string& name) {
+  const StageState* stage = FindStage(name);
+  if (stage == nullptr) return {};
+  v1::RunStatus::Stage status = stage->status;
+  if (stage->started.has_value() && !status.finished()) {
+    status.set_seconds(stage->seconds_before + SecondsBetween(*stage->started, now_));
+  }
+  return status;
 }
 
 v1::RunStatus RunMachine::Status(Instant now) const {
   v1::RunStatus status;
+  status.set_run(config_.run);
   status.set_state(state_);
   status.set_reason(reason_);
   status.set_report(report_);
   for (const StageState& stage : stages_) {
     v1::RunStatus::Stage* out = status.add_stages();
     *out = stage.status;
-    if (stage.started.has_value() && !stage.status.finished()) out->set_seconds(SecondsBetween(*stage.started, now));
+    if (stage.started.has_value() && !stage.status.finished()) {
+      out->set_seconds(stage.seconds_before + SecondsBetween(*stage.started, now));
+    }
   }
   const auto under_way =
       std::find_if(stages_.begin(), stages_.end(), [](const auto& s) { return !s.status.finished(); });

@@ -48,6 +48,10 @@ struct Describe {
   std::string operator()(const RecordFinishedJob& a) const {
     return absl::StrCat("record done ", a.job, " ", a.weights_digest, " ", a.checkpoint);
   }
+  std::string operator()(const RecordCheckpoint& a) const {
+    return absl::StrCat("record checkpoint ", a.job, " ", a.checkpoint.step);
+  }
+  std::string operator()(const DropCheckpoint& a) const { return absl::StrCat("drop ", a.path); }
   std::string operator()(const WriteReport&) const { return "report"; }
   std::string operator()(const Log&) const { return ""; }
   std::string operator()(const EndRun&) const { return "end"; }
@@ -539,7 +543,6 @@ TEST_F(RunMachineTest, ServersOfOneTeacherMustServeTheSamePackage) {
 
 TEST_F(RunMachineTest, StopTellsEverybodyAndLeavesAfterTenSecondsAtMost) {
   Start({Train("distilled", 1)});
-  Prepared();
   WorkerJoins(1);
   EXPECT_THAT(Do(StopAsked{"Ctrl-C"}), ElementsAre("stop 1"));
   EXPECT_EQ(Status().state(), v1::RunStatus::STATE_STOPPED);

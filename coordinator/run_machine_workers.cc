@@ -96,6 +96,10 @@ void RunMachine::Assign(const PlannedJob& planned) {
   assignment.set_store_port(config_.store_port);
   assignment.set_store_prefix(absl::StrCat("gen/", generation_));
   *assignment.mutable_job() = planned.job;
+  if (const auto& admitted = checkpoints_[planned.job.name()]; !admitted.empty()) {
+    assignment.set_checkpoint(admitted.back().path);
+    if (StageState* stage = FindStage(planned.job.name())) stage->status.set_done(admitted.back().step);
+  }
   for (v1::TeacherEndpoint& endpoint : EndpointsOf(planned)) *assignment.add_teachers() = std::move(endpoint);
   for (int rank = 0; rank < planned.workers; ++rank) {
     const Worker& worker = workers_[rank];
@@ -120,7 +124,8 @@ void RunMachine::OnDone(Rank* rank, const v1::WorkerMessage::Done& done) {
   rank->digest = done.weights_digest();
   rank->done = true;
   SumProgress();
-  if (job.kind() == v1::Job::KIND_TRAIN && done.progress().step() != job.steps()) {
+  const bool early = job.has_early_stopping() && done.progress().step() < job.steps() && done.progress().step() > 0;
+  if (job.kind() == v1::Job::KIND_TRAIN && done.progress().step() != job.steps() && !early) {
     return End(v1::RunStatus::STATE_FAILED,
                absl::StrCat(rank->who, " says done after ", done.progress().step(), " of ", job.steps(), " steps"));
   }
@@ -152,21 +157,33 @@ void RunMachine::LoseWorker(const Worker& worker, const std::string& why) {
 void RunMachine::FinishJob() {
   const v1::Job& job = jobs_[next_job_].job;
   const bool trained = job.kind() == v1::Job::KIND_TRAIN;
-  const std::string checkpoint =
-      trained ? absl::StrCat(job.checkpoints(), "/step-", absl::Dec(job.steps(), absl::kZeroPad9)) : std::string();
-  actions_.push_back(
-      RecordFinishedJob{job.name(), job_->generation, trained ? job.steps() : 0, checkpoint, job_->ranks[0].digest});
+  const int64_t step = trained ? job_->ranks[0].progress.step() : 0;
   if (StageState* stage = FindStage(job.name())) FinishStage(stage);
+  actions_.push_back(RecordFinishedJob{job.name(), job_->generation, step, trained ? CheckpointPath(job, step) : "",
+                                       job_->ranks[0].digest, StageOf(job.name())});
+  if (trained) KeepCheckpoints(job, 1);
   Say(absl::StrCat(job.name(), ": done"));
   job_.reset();
   ++next_job_;
-  if (absl::StartsWith(job.name(), kTeacherJob)) {
-    if (Teacher* teacher = FindTeacher(job.name().substr(sizeof(kTeacherJob) - 1))) teacher->package = job.package();
-  }
+  OfferPackage(job);
+  SkipFinishedJobs();
   if (next_job_ < jobs_.size()) return;
   WriteReport report;
   for (const Teacher& teacher : teachers_) report.teacher_digests[teacher.spec.name()] = teacher.digest;
   actions_.push_back(std::move(report));
+}
+
+void RunMachine::OfferPackage(const v1::Job& job) {
+  if (!absl::StartsWith(job.name(), kTeacherJob)) return;
+  if (Teacher* teacher = FindTeacher(job.name().substr(sizeof(kTeacherJob) - 1))) teacher->package = job.package();
+}
+
+bool RunMachine::IsSaving() const {
+  if (state_ != v1::RunStatus::STATE_STOPPED || !job_.has_value()) return false;
+  return std::any_of(workers_.begin(), workers_.end(), [this](const Worker& worker) {
+    return std::any_of(job_->ranks.begin(), job_->ranks.end(),
+                       [&](const Rank& rank) { return rank.stream == worker.stream && !rank.done; });
+  });
 }
 
 }  // namespace polystill::coordinator

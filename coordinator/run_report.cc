@@ -102,6 +102,9 @@ absl::StatusOr<evaluation::RunFacts> FactsOf(const FinishedRun& run) {
   }
   for (const auto& stage : run.status.stages()) {
     facts.seconds.emplace_back(stage.name(), stage.seconds());
+    if (FindJob(run, v1::Job::KIND_TRAIN, stage.name()) != nullptr) {
+      facts.steps.push_back({stage.name(), stage.done(), stage.total()});
+    }
     if (stage.name() != kStudentJob) continue;
     facts.label_count = stage.labels();
     facts.label_bytes = stage.label_bytes();

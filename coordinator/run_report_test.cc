@@ -58,10 +58,15 @@ TEST_F(RunReportTest, SaysWhatTheRunWas) {
   stage.set_seconds(2.5);
   stage.set_labels(10);
   stage.set_label_bytes(200);
+  stage.set_done(70);
+  stage.set_total(100);
+  PlannedJob distilled;
+  distilled.job.set_kind(v1::Job::KIND_TRAIN);
+  distilled.job.set_name("distilled");
   PlannedJob evaluate;
   evaluate.job.set_kind(v1::Job::KIND_EVALUATE);
   evaluate.job.set_predictions((folder_ / "predictions.parquet").string());
-  run_.jobs = {evaluate};
+  run_.jobs = {distilled, evaluate};
   auto writer = evaluation::PredictionsWriter::Create(evaluate.job.predictions(), {"net", "devel"}, {"distilled"});
   ASSERT_TRUE(writer.ok()) << writer.status();
   ASSERT_TRUE((*writer)->Append({{"id", "de", "", 1, {{0.1f, 0.9f}}}}).ok());
@@ -83,6 +88,7 @@ TEST_F(RunReportTest, SaysWhatTheRunWas) {
   EXPECT_EQ(report["labels"]["bytes"], 200);
   EXPECT_EQ(report["corpus"]["files"].size(), 1u);
   EXPECT_EQ(report["seconds"]["distilled"], 2.5);
+  EXPECT_EQ(report["steps"], nlohmann::json::parse(R"({"distilled": {"taken": 70, "planned": 100}})"));
   EXPECT_EQ(report["mean"]["distilled"]["accuracy"], 1.0);
 }
 

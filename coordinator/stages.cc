@@ -14,6 +14,7 @@
 #include "corpus/plan.h"
 #include "corpus/tokenizer.h"
 #include "runtime/files.h"
+#include "runtime/sha256.h"
 #include "runtime/status.h"
 
 namespace polystill::coordinator {
@@ -106,6 +107,11 @@ absl::Status PrepareJob(Indexer* indexer, const Index& student, PlannedJob* plan
   stages->indexes[corpus::IndexDigest(*index)] = index;
   if (training) {
     RETURN_IF_ERROR(Annotate(PlanTraining(index, planned->epochs, &planned->job), planned->job.name()));
+    if (planned->job.has_early_stopping()) {
+      ASSIGN_OR_RETURN(const Index held_out, indexer->IndexOf(HeldOutSelection(*planned)));
+      planned->job.set_validation_index_digest(corpus::IndexDigest(*held_out));
+      stages->indexes[corpus::IndexDigest(*held_out)] = held_out;
+    }
     stages->prepared.totals[planned->job.name()] = planned->job.steps();
     return absl::OkStatus();
   }
@@ -137,7 +143,7 @@ absl::Status CheckStop(const std::atomic<bool>& stop) {
 
 std::string IndexBytes(const v1::CorpusIndex& index) { return DeterministicBytes(index); }
 
-absl::StatusOr<Stages> RunStages(const v1::RunSpec& spec, const std::function<void(StageProgress)>& progress,
+absl::StatusOr<Stages> IndexJobs(const v1::RunSpec& spec, const std::function<void(StageProgress)>& progress,
                                  const std::atomic<bool>& stop) {
   Stages stages;
   stages.prepared.jobs = PlanJobs(spec);
@@ -151,8 +157,19 @@ absl::StatusOr<Stages> RunStages(const v1::RunSpec& spec, const std::function<vo
     RETURN_IF_ERROR(CheckStop(stop));
     RETURN_IF_ERROR(PrepareJob(&indexer, student, &planned, &stages));
   }
+  return stages;
+}
+
+absl::StatusOr<Stages> RunStages(const v1::RunSpec& spec, const std::function<void(StageProgress)>& progress,
+                                 const std::atomic<bool>& stop, const std::string& tokenizer_digest) {
+  ASSIGN_OR_RETURN(Stages stages, IndexJobs(spec, progress, stop));
   RETURN_IF_ERROR(CheckStop(stop));
-  RETURN_IF_ERROR(MakeTokenizer(spec, progress));
+  if (TokenizerFolder(spec).empty()) return stages;
+  const std::string file = absl::StrCat(TokenizerFolder(spec), "/", corpus::kTokenizerFile);
+  if (tokenizer_digest.empty() || Sha256File(file).value_or("") != tokenizer_digest) {
+    RETURN_IF_ERROR(MakeTokenizer(spec, progress));
+  }
+  ASSIGN_OR_RETURN(stages.prepared.tokenizer_digest, Sha256File(file));
   return stages;
 }
 

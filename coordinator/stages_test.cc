@@ -100,6 +100,26 @@ const PlannedJob* Find(const Stages& stages, const std::string& name) {
   return nullptr;
 }
 
+TEST_F(StagesTest, EarlyStoppingGetsTheIndexOfItsHeldOutRecords) {
+  WriteCorpus({{"en", "train", "A", 20}, {"de", "train", "B", 30}, {"de", "dev", "", 9}, {"de", "test", "", 7}});
+  v1::RunSpec spec = Spec();
+  auto& early_stopping = *spec.mutable_student()->mutable_early_stopping();
+  early_stopping.set_every(2);
+  (*early_stopping.mutable_where())["split"] = "dev";
+  const auto stages = Run(spec);
+  ASSERT_TRUE(stages.ok()) << stages.status();
+  for (const char* name : {"distilled", "gold"}) {
+    const v1::Job& job = Find(*stages, name)->job;
+    const auto index = stages->indexes.find(job.validation_index_digest());
+    ASSERT_NE(index, stages->indexes.end()) << name;
+    ASSERT_EQ(index->second->languages_size(), 1);
+    EXPECT_EQ(index->second->languages(0).records(), 9);
+    EXPECT_TRUE(index->second->selection().reads_labels());
+    EXPECT_FALSE(index->second->selection().reads_source_text());
+  }
+  EXPECT_EQ(Find(*stages, "teacher:english")->job.validation_index_digest(), "");
+}
+
 TEST_F(StagesTest, JobsGetTheirStepsAndPlan) {
   const auto stages = Run(Spec());
   ASSERT_TRUE(stages.ok()) << stages.status();

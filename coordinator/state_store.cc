@@ -18,6 +18,7 @@ constexpr int kFormat = 1;
 // facts: "term", "generation" (numbers), "spec" (a serialised RunSpec).
 // segments: a job's plan, a serialised PlanSegment each.
 // finished_jobs: in the order of `rowid`.
+// stages: a serialised RunStatus.Stage each.
 constexpr const char* kSchema[] = {
     "CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS segments (job TEXT, first_step INTEGER, segment BLOB NOT NULL, "
@@ -25,6 +26,7 @@ constexpr const char* kSchema[] = {
     "CREATE TABLE IF NOT EXISTS finished_jobs (job TEXT NOT NULL UNIQUE, weights_digest TEXT NOT NULL)",
     "CREATE TABLE IF NOT EXISTS checkpoints (job TEXT, step INTEGER, generation INTEGER NOT NULL, path TEXT NOT NULL, "
     "digest TEXT NOT NULL, PRIMARY KEY (job, step)) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS stages (name TEXT PRIMARY KEY, stage BLOB NOT NULL) WITHOUT ROWID",
 };
 
 int64_t NumberIn(const std::string& text) {
@@ -120,12 +122,38 @@ absl::StatusOr<std::vector<v1::PlanSegment>> StateStore::Segments(const std::str
   return segments;
 }
 
+absl::Status StateStore::AdmitCheckpoint(const std::string& job, const Checkpoint& checkpoint) {
+  return database_->Execute("INSERT OR REPLACE INTO checkpoints VALUES (?, ?, ?, ?, ?)",
+                            {job, checkpoint.step, checkpoint.generation, checkpoint.path, checkpoint.digest});
+}
+
+absl::Status StateStore::DropCheckpoint(const std::string& job, int64_t step) {
+  return database_->Execute("DELETE FROM checkpoints WHERE job = ? AND step = ?", {job, step});
+}
+
+absl::Status StateStore::PutStage(const v1::RunStatus::Stage& stage) {
+  return database_->Execute("INSERT OR REPLACE INTO stages VALUES (?, ?)",
+                            {stage.name(), Blob{stage.SerializeAsString()}});
+}
+
+absl::StatusOr<std::vector<v1::RunStatus::Stage>> StateStore::Stages() {
+  ASSIGN_OR_RETURN(const auto rows, database_->Query("SELECT stage FROM stages ORDER BY name"));
+  std::vector<v1::RunStatus::Stage> stages(rows.size());
+  for (size_t i = 0; i < rows.size(); ++i) {
+    if (!stages[i].ParseFromString(rows[i][0])) {
+      return absl::DataLossError(absl::StrCat(database_->path(), ": torn row of a stage"));
+    }
+  }
+  return stages;
+}
+
 absl::Status StateStore::FinishJob(const std::string& job, const std::string& weights_digest,
                                    const Checkpoint& checkpoint) {
   RETURN_IF_ERROR(database_->Execute("BEGIN"));
   absl::Status status = database_->Execute("INSERT OR REPLACE INTO finished_jobs VALUES (?, ?)", {job, weights_digest});
   if (status.ok() && !checkpoint.path.empty()) {
-    status = database_->Execute("INSERT OR REPLACE INTO checkpoints VALUES (?, ?, ?, ?, ?)",
+    // With early stopping the admitted one has other weights than the job's result.
+    status = database_->Execute("INSERT OR IGNORE INTO checkpoints VALUES (?, ?, ?, ?, ?)",
                                 {job, checkpoint.step, checkpoint.generation, checkpoint.path, checkpoint.digest});
   }
   if (status.ok()) status = database_->Execute("COMMIT");

@@ -7,6 +7,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "polystill/v1/coordinator.pb.h"
 #include "polystill/v1/corpus.pb.h"
 #include "polystill/v1/run.pb.h"
 
@@ -53,6 +54,14 @@ class StateStore {
     std::string digest;
     bool operator==(const Checkpoint&) const = default;
   };
+  // Admits a checkpoint, or strikes one that must not be loaded any more.
+  absl::Status AdmitCheckpoint(const std::string& job, const Checkpoint& checkpoint);
+  absl::Status DropCheckpoint(const std::string& job, int64_t step);
+
+  // A stage as watchers saw it last.
+  absl::Status PutStage(const v1::RunStatus::Stage& stage);
+  absl::StatusOr<std::vector<v1::RunStatus::Stage>> Stages();
+
   // A job that every rank has done. Its last checkpoint is admitted in the same transaction, unless it has no path.
   absl::Status FinishJob(const std::string& job, const std::string& weights_digest, const Checkpoint& checkpoint);
 

@@ -74,6 +74,29 @@ TEST_F(StateStoreTest, EverythingSurvivesReopening) {
   EXPECT_TRUE(store->Checkpoints("evaluate")->empty());
 }
 
+TEST_F(StateStoreTest, CheckpointsAreAdmittedAndDroppedAndStagesAreReplaced) {
+  {
+    auto store = Open();
+    ASSERT_TRUE(store->AdmitCheckpoint("distilled", {10, 1, "a", "w10"}).ok());
+    ASSERT_TRUE(store->AdmitCheckpoint("distilled", {20, 1, "b", "w20"}).ok());
+    // What the job ends with are other weights, those of its best step.
+    ASSERT_TRUE(store->FinishJob("distilled", "best", {20, 1, "b", "best"}).ok());
+    ASSERT_TRUE(store->DropCheckpoint("distilled", 10).ok());
+    v1::RunStatus::Stage stage;
+    stage.set_name("distilled");
+    for (const int64_t labels : {100, 200}) {
+      stage.set_labels(labels);
+      ASSERT_TRUE(store->PutStage(stage).ok());
+    }
+  }
+  auto store = Open();
+  EXPECT_THAT(*store->Checkpoints("distilled"), ElementsAre(StateStore::Checkpoint{20, 1, "b", "w20"}));
+  const auto stages = store->Stages();
+  ASSERT_TRUE(stages.ok()) << stages.status();
+  ASSERT_EQ(stages->size(), 1u);
+  EXPECT_EQ(stages->front().labels(), 200);
+}
+
 TEST_F(StateStoreTest, FullDiskNamesTheFileAndLeavesTheOldState) {
   auto opened = StateStore::Open(path_, {.max_bytes = 64 << 10});
   ASSERT_TRUE(opened.ok()) << opened.status();

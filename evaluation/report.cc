@@ -118,6 +118,9 @@ absl::Status WriteReport(const RunFacts& facts, const std::string& predictions, 
   for (const RunFacts::File& file : facts.files) {
     json["corpus"]["files"].push_back({{"path", file.path}, {"sha256", file.sha256}, {"bytes", file.bytes}});
   }
+  json["steps"] = Json::object();
+  for (const RunFacts::Steps& job : facts.steps)
+    json["steps"][job.job] = {{"taken", job.taken}, {"planned", job.planned}};
   json["seconds"] = Json::object();
   for (const auto& [stage, seconds] : facts.seconds) json["seconds"][stage] = seconds;
   json["predictions"] = predictions;

@@ -40,6 +40,13 @@ struct RunFacts {
     int64_t bytes = 0;
   };
   std::vector<File> files;
+  // Training -> steps that it took, and those that were planned: fewer with early stopping.
+  struct Steps {
+    std::string job;
+    int64_t taken = 0;
+    int64_t planned = 0;
+  };
+  std::vector<Steps> steps;
   // Stage -> seconds, in the order of the stages.
   std::vector<std::pair<std::string, double>> seconds;
 };
@@ -53,6 +60,7 @@ struct RunFacts {
 //   teacher      {name, package, digest, parameters, reads}; null without one
 //   student      {name, package, digest, parameters, reads, workers}
 //   corpus       {files: [{path, sha256, bytes}]}
+//   steps        {JOB: {taken, planned}}: early stopping takes fewer than planned
 //   seconds      {STAGE: seconds}
 //   predictions  path of the file of predictions
 //

@@ -77,6 +77,7 @@ TEST_F(ReportTest, FactsOfTheRun) {
   facts.workers = 2;
   facts.files = {{"a.parquet", "ef", 77}};
   facts.seconds = {{"index", 0.5}, {"distilled", 3.25}};
+  facts.steps = {{"distilled", 70, 100}};
   const nlohmann::json report = Report(facts);
   EXPECT_EQ(report["run"], "topics");
   EXPECT_FALSE(report["mean"]["distilled"].contains("accuracy"));
@@ -89,6 +90,7 @@ TEST_F(ReportTest, FactsOfTheRun) {
   EXPECT_TRUE(report["student"]["parameters"].is_null());
   EXPECT_EQ(report["corpus"]["files"][0],
             nlohmann::json::parse(R"({"path": "a.parquet", "sha256": "ef", "bytes": 77})"));
+  EXPECT_EQ(report["steps"], nlohmann::json::parse(R"({"distilled": {"taken": 70, "planned": 100}})"));
   EXPECT_EQ(report["seconds"], nlohmann::json::parse(R"({"index": 0.5, "distilled": 3.25})"));
 }
 

@@ -187,8 +187,12 @@ void Reader::ReadMap(const YamlTree& tree, const std::string& path, Message* mes
   if (tree.kind == Kind::kNull) return;
   if (tree.kind != Kind::kMap) return Expected(tree, path, "keys and values ({key: value})");
   const FieldDescriptor* value_field = field->message_type()->map_value();
-  const bool numbers = value_field->cpp_type() == FieldDescriptor::CPPTYPE_DOUBLE;
-  GOOGLE_CHECK(numbers || value_field->cpp_type() == FieldDescriptor::CPPTYPE_STRING) << field->full_name();
+  const Reflection* reflection = message->GetReflection();
+  const auto add = [&](const std::string& key) {
+    Message* entry = reflection->AddMessage(message, field);
+    entry->GetReflection()->SetString(entry, field->message_type()->map_key(), key);
+    return entry;
+  };
   std::map<std::string, int> written;
   for (const auto& [key, child] : tree.children) {
     const std::string child_path = Join(path, key);
@@ -201,15 +205,24 @@ void Reader::ReadMap(const YamlTree& tree, const std::string& path, Message* mes
       Expected(child, child_path, "one value");
       continue;
     }
-    const std::optional<double> number = numbers ? ReadDouble(child, child_path, field) : 0.0;
-    if (!number.has_value()) continue;
-    Message* entry = message->GetReflection()->AddMessage(message, field);
-    const Reflection* reflection = entry->GetReflection();
-    reflection->SetString(entry, field->message_type()->map_key(), key);
-    if (numbers) {
-      reflection->SetDouble(entry, value_field, *number);
-    } else {
-      reflection->SetString(entry, value_field, child.scalar);
+    switch (value_field->cpp_type()) {
+      case FieldDescriptor::CPPTYPE_DOUBLE:
+        if (const auto number = ReadDouble(child, child_path, field)) {
+          Message* entry = add(key);
+          entry->GetReflection()->SetDouble(entry, value_field, *number);
+        }
+        break;
+      case FieldDescriptor::CPPTYPE_INT64:
+        if (const auto number = ReadWhole<int64_t>(child, child_path, field)) {
+          Message* entry = add(key);
+          entry->GetReflection()->SetInt64(entry, value_field, *number);
+        }
+        break;
+      default: {
+        GOOGLE_CHECK(value_field->cpp_type() == FieldDescriptor::CPPTYPE_STRING) << field->full_name();
+        Message* entry = add(key);
+        entry->GetReflection()->SetString(entry, value_field, child.scalar);
+      }
     }
   }
 }

@@ -189,6 +189,12 @@ void CoordinatorLink::Report(const v1::WorkerMessage::Progress& progress) {
   changed_.NotifyAll();
 }
 
+void CoordinatorLink::TellCheckpoint(const v1::WorkerMessage::Checkpointed& checkpoint) {
+  MutexLock lock(&mutex_);
+  *outbox_.emplace_back().mutable_checkpointed() = checkpoint;
+  changed_.NotifyAll();
+}
+
 void CoordinatorLink::Send(v1::WorkerMessage message) {
   MutexLock lock(&mutex_);
   progress_.reset();  // what follows ends the job that it was about

@@ -44,6 +44,7 @@ class CoordinatorLink : public JobLink {
   absl::StatusOr<std::optional<v1::WorkerOrder::Assignment>> NextAssignment();
 
   void Report(const v1::WorkerMessage::Progress& progress) override;
+  void TellCheckpoint(const v1::WorkerMessage::Checkpointed& checkpoint) override;
   absl::StatusOr<v1::CorpusIndex> GetIndex(const std::string& digest) override;
   void SendDone(const v1::WorkerMessage::Done& done);
   void SendFailed(int64_t generation, const absl::Status& status);

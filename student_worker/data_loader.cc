@@ -1,5 +1,6 @@
 #include "student_worker/data_loader.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <utility>
@@ -71,7 +72,7 @@ DataLoader::~DataLoader() {
 }
 
 void DataLoader::Run() {
-  for (int64_t step = 0; step < options_.steps; ++step) {
+  for (int64_t step = options_.first_step; step < options_.steps; ++step) {
     auto pending = std::make_shared<Pending>();
     std::vector<corpus::Record> records;
     pending->status = Annotate(Fill(step, &records, &pending->batch), absl::StrCat("step ", step));
@@ -139,8 +140,8 @@ double DataLoader::ReadsPerBlock() const {
     records += static_cast<double>(language.records());
     blocks += static_cast<double>(language.blocks_size());
   }
-  const double drawn = static_cast<double>(options_.steps) * plan_->segment().batch_size();
-  return static_cast<double>(reader_->blocks_decoded()) / (blocks * std::ceil(drawn / records));
+  const double drawn = static_cast<double>(options_.steps - options_.first_step) * plan_->segment().batch_size();
+  return static_cast<double>(reader_->blocks_decoded()) / (blocks * std::max(1.0, std::ceil(drawn / records)));
 }
 
 absl::StatusOr<Batch> DataLoader::Next(std::stop_token stop) {
@@ -151,6 +152,10 @@ absl::StatusOr<Batch> DataLoader::Next(std::stop_token stop) {
   });
   MutexLock lock(&shared_->mutex);
   while (!shared_->FirstArrived() && !stop.stop_requested()) shared_->changed.Wait(&shared_->mutex);
+  const Clock::time_point give_up = Clock::now() + options_.stop_patience;
+  while (!shared_->FirstArrived() && Clock::now() < give_up) {
+    shared_->changed.WaitFor(&shared_->mutex, give_up - Clock::now());
+  }
   wait_seconds_ += std::chrono::duration<double>(Clock::now() - start).count();
   if (!shared_->FirstArrived()) return absl::CancelledError("stopped while waiting for data");
   const std::shared_ptr<Pending> pending = shared_->queue.front();

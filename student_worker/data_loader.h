@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -41,7 +42,8 @@ class DataLoader {
     AskForLabels ask;
   };
   struct Options {
-    // Steps [0, steps) are loaded.
+    // Steps [first_step, steps) are loaded.
+    int64_t first_step = 0;
     int64_t steps = 0;
     int rank = 0;
     int world_size = 1;
@@ -49,6 +51,8 @@ class DataLoader {
     int prefetch = 4;
     // The side that the model reads.
     v1::Side reads = v1::SIDE_TEXT;
+    // How long Next goes on waiting for a batch once it is asked to stop.
+    std::chrono::milliseconds stop_patience{0};
     // Whether every record must have a gold label.
     bool needs_gold = false;
     // Bytes of token ids that are remembered.
@@ -62,8 +66,8 @@ class DataLoader {
   // Label sources must have called back, or must never do so any more, before what they refer to goes away.
   ~DataLoader();
 
-  // The batch of the next step. CANCELLED once `stop` is requested and the batch is not there; else the error that its
-  // records or labels met, naming the step and the record.
+  // The batch of the next step. CANCELLED when `stop` is requested and the batch is not there within stop_patience;
+  // else the error that its records or labels met, naming the step and the record.
   absl::StatusOr<Batch> Next(std::stop_token stop);
 
   // How often a block of the corpus was read per pass, on average; a pass begun counts as a whole one. Once Next has

@@ -235,5 +235,30 @@ TEST_F(DataLoaderTest, AStopEndsTheWait) {
   EXPECT_EQ(loader->Next(stop.get_token()).status().code(), absl::StatusCode::kCancelled);
 }
 
+TEST_F(DataLoaderTest, LabelsThatAreOnTheirWayWhenTheStopComesAreWaitedForIfAsked) {
+  AskTeacher();
+  options_.stop_patience = std::chrono::minutes(1);
+  auto loader = Start();
+  std::stop_source stop;
+  stop.request_stop();
+  std::jthread teacher([&] {
+    const auto asked = teacher_.Take(0);
+    asked.callback(AnswerTo(asked.inputs));
+  });
+  const auto batch = loader->Next(stop.get_token());
+  ASSERT_TRUE(batch.ok()) << batch.status();
+  EXPECT_EQ(batch->step, 0);
+}
+
+TEST_F(DataLoaderTest, BeginsAtTheStepOfTheCheckpoint) {
+  const auto from_the_start = Start();
+  for (int step = 0; step < 2; ++step) ASSERT_TRUE(from_the_start->Next({}).ok());
+  options_.first_step = 2;
+  const auto batch = Start()->Next({});
+  ASSERT_TRUE(batch.ok()) << batch.status();
+  EXPECT_EQ(batch->step, 2);
+  EXPECT_EQ(batch->ids, from_the_start->Next({})->ids);
+}
+
 }  // namespace
 }  // namespace polystill::student_worker

@@ -15,6 +15,9 @@ class JobLink {
   // Tells how far the job is: the latest report is sent, at most 5 a second. Cheap enough for every step.
   virtual void Report(const v1::WorkerMessage::Progress& progress) = 0;
 
+  // Tells that a checkpoint is whole and on the disk.
+  virtual void TellCheckpoint(const v1::WorkerMessage::Checkpointed& checkpoint) = 0;
+
   // The index of an assignment. NOT_FOUND, UNAVAILABLE, DATA_LOSS (it is not the one of that digest),
   // CANCELLED (stopped meanwhile).
   virtual absl::StatusOr<v1::CorpusIndex> GetIndex(const std::string& digest) = 0;

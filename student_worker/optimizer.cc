@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
+#include <algorithm>
 #include <cmath>
 #include <optional>
 
@@ -80,6 +81,23 @@ Optimizer::NamedTensors Optimizer::State() const {
   }
   if (adam) state.emplace_back("count", counts_[0]);
   return state;
+}
+
+absl::Status Optimizer::Restore(int64_t step, const NamedTensors& state) {
+  const NamedTensors mine = State();
+  for (size_t i = 0; i < std::max(mine.size(), state.size()); ++i) {
+    if (i >= mine.size()) return absl::InvalidArgumentError(absl::StrCat("tensor '", state[i].first, "' is surplus"));
+    const auto& [name, tensor] = mine[i];
+    if (i >= state.size() || state[i].first != name) {
+      return absl::InvalidArgumentError(absl::StrCat("tensor '", name, "' is missing"));
+    }
+    if (state[i].second.sizes() == tensor.sizes() && state[i].second.scalar_type() == tensor.scalar_type()) continue;
+    return absl::InvalidArgumentError(absl::StrCat("tensor '", name, "' has another shape or type"));
+  }
+  const at::NoGradGuard no_grad;
+  for (size_t i = 0; i < mine.size(); ++i) mine[i].second.copy_(state[i].second);
+  step_ = step;
+  return absl::OkStatus();
 }
 
 }  // namespace polystill::student_worker

@@ -31,6 +31,10 @@ class Optimizer {
   // What a checkpoint must hold beside the parameters, e.g. "exp_avg.embedding.weight". Views, not copies.
   NamedTensors State() const;
 
+  // Goes on from where an optimiser of the same job was after `step` steps, when its State() was `state`.
+  // INVALID_ARGUMENT names the tensor that is missing, surplus or of another shape; nothing is changed then.
+  absl::Status Restore(int64_t step, const NamedTensors& state);
+
  private:
   // Factor that the gradients are to be multiplied by: 1, or what brings their norm down to clip_norm.
   absl::Status ComputeClipFactor(const std::vector<at::Tensor>& gradients, double* factor) const;

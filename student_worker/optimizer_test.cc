@@ -116,6 +116,41 @@ TEST(Optimizer, AppliesNothingWhenTheGradientsAreNotFinite) {
   }
 }
 
+// The second half by an optimiser that was restored gives the bits of one that did it all.
+TEST_P(Formulas, GoOnFromASavedState) {
+  const Case& c = GetParam();
+  const auto step_to = [&](Optimizer* optimizer, at::Tensor weight, int last) {
+    for (int t = static_cast<int>(optimizer->step()) + 1; t <= last; ++t) {
+      weight.mutable_grad() = at::tensor({Gradient(0, t), Gradient(1, t)}, at::kDouble).to(c.dtype);
+      ASSERT_TRUE(optimizer->Step().ok());
+    }
+  };
+  const at::Tensor unbroken = at::ones({2}, c.dtype), broken = at::ones({2}, c.dtype);
+  Optimizer all(Spec(c), kSteps, {{"w", unbroken}});
+  step_to(&all, unbroken, kSteps);
+  Optimizer first(Spec(c), kSteps, {{"w", broken}});
+  step_to(&first, broken, kSteps / 2);
+  Optimizer second(Spec(c), kSteps, {{"w", broken}});
+  ASSERT_TRUE(second.Restore(kSteps / 2, first.State()).ok());
+  step_to(&second, broken, kSteps);
+  EXPECT_TRUE(at::equal(broken, unbroken));
+}
+
+TEST(Optimizer, RefusesAnotherState) {
+  const auto make = [](v1::Optimizer::Kind kind, std::initializer_list<int64_t> shape) {
+    return Optimizer(Spec({"", kind, 0, 0.9, 0, at::kFloat, 0}), kSteps, {{"w", at::ones(shape)}});
+  };
+  Optimizer adam = make(kAdamW, {2});
+  const auto message = [&](const Optimizer& other) {
+    const absl::Status status = adam.Restore(1, other.State());
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+    return std::string(status.message());
+  };
+  EXPECT_EQ(message(make(kAdamW, {3})), "tensor 'exp_avg.w' has another shape or type");
+  EXPECT_EQ(message(make(kSgd, {2})), "tensor 'exp_avg.w' is missing");
+  EXPECT_EQ(adam.step(), 0);
+}
+
 TEST(Optimizer, NamesItsState) {
   const auto names = [](v1::Optimizer::Kind kind, double momentum) {
     std::vector<std::string> found;

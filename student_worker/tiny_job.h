@@ -3,6 +3,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "polystill/v1/coordinator.pb.h"
 #include "polystill/v1/corpus.pb.h"
@@ -32,8 +33,11 @@ class TinyLink : public JobLink {
   void Report(const v1::WorkerMessage::Progress& progress) override {
     if (on_progress) on_progress(progress);
   }
+  void TellCheckpoint(const v1::WorkerMessage::Checkpointed& checkpoint) override { checkpoints.push_back(checkpoint); }
   absl::StatusOr<v1::CorpusIndex> GetIndex(const std::string& digest) override;
 
+  // Those of one write at a time: read them when the training has ended.
+  std::vector<v1::WorkerMessage::Checkpointed> checkpoints;
   std::function<void(const v1::WorkerMessage::Progress&)> on_progress;
 
  private:

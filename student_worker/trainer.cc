@@ -1,16 +1,16 @@
 #include "student_worker/trainer.h"
 
 #include <ATen/Parallel.h>
-#include <google/protobuf/io/coded_stream.h>
-#include <google/protobuf/io/zero_copy_stream_impl_lite.h>
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <chrono>
 #include <memory>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "checkpoint/async_writer.h"
 #include "checkpoint/checkpoint.h"
 #include "collectives/group.h"
 #include "collectives/reducer.h"
@@ -19,11 +19,16 @@
 #include "corpus/tokenizer.h"
 #include "models/model.h"
 #include "models/package.h"
-#include "runtime/sha256.h"
 #include "runtime/status.h"
+#include "runtime/yaml_proto.h"
 #include "student_worker/data_loader.h"
+#include "student_worker/early_stopping.h"
+#include "student_worker/held_out.h"
 #include "student_worker/optimizer.h"
+#include "student_worker/roll_call.h"
+#include "student_worker/schedule.h"
 #include "student_worker/teachers.h"
+#include "student_worker/training_state.h"
 #include "student_worker/training_step.h"
 
 namespace polystill::student_worker {
@@ -32,25 +37,19 @@ namespace {
 // Longer than a teacher may be away (soft_labels::LabelClient::Options::give_up_after_ms): a rank that waits for labels
 // is no dead rank. A killed rank shows at once, whatever this is.
 constexpr std::chrono::seconds kPeerTimeout(90);
+// For labels that are on their way when the stop comes: a whole step more ends at a boundary with a checkpoint.
+constexpr std::chrono::seconds kStopPatience(3);
+
+using Clock = std::chrono::steady_clock;
 
 // Steps between two comparisons of the replicas' weights. The digest of 3 million
 // weights takes 7 ms, 0.3% of so many steps of theirs.
 constexpr int64_t kCompareEvery = 100;
 
-std::string MessageDigest(const google::protobuf::Message& message) {
-  std::string bytes;
-  google::protobuf::io::StringOutputStream stream(&bytes);
-  google::protobuf::io::CodedOutputStream coded(&stream);
-  coded.SetSerializationDeterministic(true);
-  message.SerializeToCodedStream(&coded);
-  coded.Trim();
-  return Sha256Hex(bytes);
-}
-
 // Reads of a block per pass and rank from which on reading is said to be slow; 1 when every block is read once.
 constexpr double kManyReads = 2;
 
-// One job from its first to its last step.
+// One job from its first step, or that of its checkpoint, to its last.
 class Trainer {
  public:
   Trainer(const v1::WorkerOrder::Assignment& assignment, const WorkerContext& context)
@@ -59,17 +58,23 @@ class Trainer {
   absl::Status Prepare();
   absl::Status Run();
   absl::StatusOr<v1::WorkerMessage::Done> Finish();
-  // The state after the last step applied, if this rank is the one that writes it.
-  absl::Status SaveCheckpoint();
 
  private:
   absl::Status LoadData();
   absl::Status MakeModel();
+  absl::Status Resume();
   absl::Status JoinGroup();
   absl::Status Step();
-  absl::Status CompareDigests();
+  // True when the ranks have agreed to stop.
+  absl::StatusOr<bool> AfterStep();
+  absl::Status MeasureIfDue();
+  // A roll call; with the digest of the weights where they are to be compared.
+  absl::StatusOr<RollCall::Answer> CallRoll(bool compare);
+  absl::Status BeginCheckpoint(const v1::Counted& counted);
+  v1::Counted Counted() const;
   void TellCosts() const;
   void NoteProgress(const Batch& batch, double loss);
+  bool ended() const { return optimizer_->step() == steps_ || (early_stopper_ != nullptr && early_stopper_->ended()); }
   std::string TokenizerFile() const;
   bool writes_files() const { return assignment_.rank() == 0; }
 
@@ -87,9 +92,20 @@ class Trainer {
   std::unique_ptr<TrainingStep> training_step_;
   std::unique_ptr<Teachers> teachers_;
   std::unique_ptr<DataLoader> loader_;  // after teachers_, which it asks
+  std::unique_ptr<RollCall> roll_call_;
+  std::unique_ptr<HeldOut> held_out_;            // null without early stopping, as is
+  std::unique_ptr<EarlyStopper> early_stopper_;  // this
+  checkpoint::NamedTensors best_;                // the parameters of its best step
 
+  // Steps that the checkpoint had seen.
+  int64_t first_step_ = 0;
+  // Of the last roll call.
+  int64_t called_step_ = 0;
+  Clock::time_point called_at_ = Clock::now();
+  double wait_before_ = 0;
   v1::WorkerMessage::Progress progress_;
   std::string weights_digest_;
+  std::unique_ptr<checkpoint::AsyncWriter> writer_;  // last: it writes what is above
 };
 
 std::string Trainer::TokenizerFile() const {
@@ -104,6 +120,7 @@ absl::Status Trainer::Prepare() {
     ASSIGN_OR_RETURN(tokenizer_, corpus::Tokenizer::Load(file, job_.tokenizer().max_length()));
   }
   RETURN_IF_ERROR(MakeModel());
+  RETURN_IF_ERROR(Annotate(Resume(), assignment_.checkpoint()));
   RETURN_IF_ERROR(LoadData());
   return JoinGroup();
 }
@@ -120,6 +137,29 @@ absl::Status Trainer::MakeModel() {
   } catch (const c10::Error& error) {
     return absl::InternalError(absl::StrCat("the optimiser's state: ", error.what_without_backtrace()));
   }
+  if (job_.has_early_stopping()) {
+    early_stopper_ = std::make_unique<EarlyStopper>(job_.early_stopping(), v1::EarlyStoppingState());
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Trainer::Resume() {
+  if (assignment_.checkpoint().empty()) return absl::OkStatus();
+  ASSIGN_OR_RETURN(checkpoint::CheckpointState state, checkpoint::LoadCheckpoint(assignment_.checkpoint()));
+  RETURN_IF_ERROR(RestoreState(state, job_, model_.get(), optimizer_.get()));
+  if (early_stopper_ != nullptr && state.early_stopping.has_value()) {
+    early_stopper_ = std::make_unique<EarlyStopper>(job_.early_stopping(), *state.early_stopping);
+    best_ = std::move(state.best);
+  }
+  progress_.set_step(state.step);
+  // What all ranks had consumed goes on with one of them, so that the sum over the ranks counts it once.
+  if (!writes_files()) return absl::OkStatus();
+  *progress_.mutable_records() = state.counted.records();
+  progress_.set_labels(state.counted.labels());
+  progress_.set_label_bytes(state.counted.label_bytes());
+  progress_.set_data_wait_seconds(state.counted.data_wait_seconds());
+  wait_before_ = state.counted.data_wait_seconds();
+  spdlog::info("{}: goes on after step {} from {}", job_.name(), state.step, assignment_.checkpoint());
   return absl::OkStatus();
 }
 
@@ -130,7 +170,12 @@ absl::Status Trainer::LoadData() {
   ASSIGN_OR_RETURN(auto reader, corpus::Reader::Open(index));
   const std::vector<LabelKind> kinds = LabelKindsOf(assignment_);
   ASSIGN_OR_RETURN(teachers_, Teachers::Connect(assignment_, kinds));
+  if (early_stopper_ != nullptr) {
+    ASSIGN_OR_RETURN(held_out_, HeldOut::Load(assignment_, context_.link, tokenizer_.get()));
+  }
   DataLoader::Options options;
+  options.first_step = optimizer_->step();
+  options.stop_patience = kStopPatience;
   options.steps = steps_;
   options.rank = assignment_.rank();
   options.world_size = assignment_.world_size();
@@ -157,21 +202,78 @@ absl::Status Trainer::JoinGroup() {
   for (const auto& [name, parameter] : model_->NamedParameters()) parameters.push_back(parameter);
   ASSIGN_OR_RETURN(reducer_, collectives::Reducer::Create(parameters, group_.get()));
   training_step_ = std::make_unique<TrainingStep>(job_, *model_, reducer_.get(), optimizer_.get());
+  first_step_ = called_step_ = optimizer_->step();
+  roll_call_ = std::make_unique<RollCall>(group_.get(), first_step_);
+  writer_ = std::make_unique<checkpoint::AsyncWriter>(job_.checkpoints());
   return absl::OkStatus();
 }
 
 absl::Status Trainer::Run() {
-  while (optimizer_->step() < steps_) {
-    if (context_.stop.stop_requested()) {
-      return absl::CancelledError(absl::StrCat("stopped after step ", optimizer_->step(), " of ", steps_));
-    }
+  // Replicas that read one checkpoint from several disks may differ.
+  if (!assignment_.checkpoint().empty()) RETURN_IF_ERROR(CallRoll(/*compare=*/true).status());
+  while (!ended()) {
     RETURN_IF_ERROR(Step());
-    const int64_t done = optimizer_->step();
-    const bool saves = done == steps_ || (job_.checkpoint_every() > 0 && done % job_.checkpoint_every() == 0);
-    if (saves || done % kCompareEvery == 0) RETURN_IF_ERROR(CompareDigests());
-    if (saves) RETURN_IF_ERROR(SaveCheckpoint());
+    ASSIGN_OR_RETURN(const bool stop, AfterStep());
+    if (!stop || ended()) continue;
+    RETURN_IF_ERROR(writer_->Flush());
+    return absl::CancelledError(absl::StrCat("stopped after step ", optimizer_->step(), " of ", steps_));
   }
+  return writer_->Flush();
+}
+
+absl::StatusOr<bool> Trainer::AfterStep() {
+  RETURN_IF_ERROR(writer_->Poll());
+  RETURN_IF_ERROR(MeasureIfDue());
+  const int64_t step = optimizer_->step();
+  const bool saves = ended() || (job_.checkpoint_every() > 0 && step % job_.checkpoint_every() == 0);
+  const bool compares = saves || step % kCompareEvery == 0;
+  if (!compares && !roll_call_->IsDue(step)) return false;
+  ASSIGN_OR_RETURN(RollCall::Answer answer, CallRoll(compares));
+  if (!saves && !answer.stop) return false;
+  if (!compares) {
+    ASSIGN_OR_RETURN(answer, CallRoll(/*compare=*/true));
+  }
+  RETURN_IF_ERROR(BeginCheckpoint(answer.counted));
+  return saves ? answer.stop : true;
+}
+
+absl::Status Trainer::MeasureIfDue() {
+  const int64_t step = optimizer_->step();
+  if (early_stopper_ == nullptr || !early_stopper_->IsDue(step)) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const double value, held_out_->Measure(*model_, group_.get()));
+  if (early_stopper_->Note(step, value)) {
+    best_ = model_->NamedParameters();
+    for (auto& [name, tensor] : best_) tensor = tensor.detach().clone();
+  }
+  spdlog::info("{}: step {}: {} on held-out records is {:.6g}, the best {:.6g} (step {})", job_.name(), step,
+               EnumName(v1::EarlyStopping::Metric_descriptor()->FindValueByNumber(job_.early_stopping().metric())),
+               value, early_stopper_->state().best(), early_stopper_->state().best_step());
   return absl::OkStatus();
+}
+
+absl::StatusOr<RollCall::Answer> Trainer::CallRoll(bool compare) {
+  v1::RankNote note;
+  note.set_stop(context_.stop.stop_requested());
+  *note.mutable_counted() = Counted();
+  if (compare) {
+    weights_digest_ = models::WeightsDigest(*model_);
+    note.set_weights_digest(weights_digest_);
+  }
+  const int64_t step = optimizer_->step();
+  const double seconds = std::chrono::duration<double>(Clock::now() - called_at_).count();
+  note.set_step_seconds(seconds / static_cast<double>(std::max<int64_t>(step - called_step_, 1)));
+  called_step_ = step;
+  called_at_ = Clock::now();
+  return roll_call_->Hold(step, note);
+}
+
+v1::Counted Trainer::Counted() const {
+  v1::Counted counted;
+  *counted.mutable_records() = progress_.records();
+  counted.set_labels(progress_.labels());
+  counted.set_label_bytes(progress_.label_bytes());
+  counted.set_data_wait_seconds(progress_.data_wait_seconds());
+  return counted;
 }
 
 absl::Status Trainer::Step() {
@@ -191,39 +293,36 @@ void Trainer::NoteProgress(const Batch& batch, double loss) {
   for (const auto& [language, records] : batch.languages) (*progress_.mutable_records())[language] += records;
   progress_.set_labels(progress_.labels() + batch.label_count);
   progress_.set_label_bytes(progress_.label_bytes() + batch.label_bytes);
-  progress_.set_data_wait_seconds(loader_->wait_seconds());
+  progress_.set_data_wait_seconds(wait_before_ + loader_->wait_seconds());
+  progress_.set_learning_rate(LearningRate(job_.optimizer(), optimizer_->step() - 1, steps_));
+  if (early_stopper_ != nullptr) {
+    progress_.set_validation(early_stopper_->state().last());
+    progress_.set_validation_step(early_stopper_->state().last_step());
+  }
   context_.link->Report(progress_);
 }
 
-// Replicas that have drifted apart are an error, never averaged away.
-absl::Status Trainer::CompareDigests() {
-  weights_digest_ = models::WeightsDigest(*model_);
-  ASSIGN_OR_RETURN(const std::vector<std::string> digests, group_->AllGather(weights_digest_));
-  for (size_t rank = 0; rank < digests.size(); ++rank) {
-    if (digests[rank] == digests[0]) continue;
-    return absl::InternalError(absl::StrCat("replicas apart after step ", optimizer_->step(), ": rank 0 has weights ",
-                                            digests[0], ", rank ", rank, " has ", digests[rank]));
-  }
-  return absl::OkStatus();
-}
-
-absl::Status Trainer::SaveCheckpoint() {
+absl::Status Trainer::BeginCheckpoint(const v1::Counted& counted) {
   if (!writes_files()) return absl::OkStatus();
-  checkpoint::CheckpointState state;
-  state.job = job_.name();
-  state.step = optimizer_->step();
-  state.generation = assignment_.generation();
-  state.spec_digest = MessageDigest(job_);
-  state.plan_digest = MessageDigest(job_.plan());
-  state.model = model_->NamedParameters();
-  state.optimizer = optimizer_->State();
-  return checkpoint::SaveCheckpoint(job_.checkpoints(), state).status();
+  checkpoint::CheckpointState state = StateOf(job_, assignment_.generation(), *model_, *optimizer_);
+  state.counted = counted;
+  if (early_stopper_ != nullptr) state.early_stopping = early_stopper_->state();
+  state.best = best_;
+  v1::WorkerMessage::Checkpointed written;
+  written.set_generation(state.generation);
+  written.set_step(state.step);
+  written.set_weights_digest(weights_digest_);
+  return writer_->Write(std::move(state), [link = context_.link, written](const std::string& path) mutable {
+    written.set_path(path);
+    link->TellCheckpoint(written);
+  });
 }
 
 void Trainer::TellCosts() const {
   const double reads = loader_->ReadsPerBlock();
+  const int64_t steps = std::max<int64_t>(optimizer_->step() - first_step_, 1);
   spdlog::info("{}: {} steps; milliseconds a step: {}; each block of the corpus was read {:.1f} times a pass",
-               job_.name(), steps_, training_step_->phases().PerStep(steps_, loader_->wait_seconds()), reads);
+               job_.name(), steps, training_step_->phases().PerStep(steps, loader_->wait_seconds()), reads);
   if (reads <= kManyReads) return;
   spdlog::warn(
       "{}: the blocks that the languages' shuffle windows span do not fit in the cache, so each was read {:.1f} times "
@@ -233,6 +332,12 @@ void Trainer::TellCosts() const {
 }
 
 absl::StatusOr<v1::WorkerMessage::Done> Trainer::Finish() {
+  if (!best_.empty()) {
+    RETURN_IF_ERROR(models::SetParameters(best_, model_.get()));
+    weights_digest_ = models::WeightsDigest(*model_);
+    spdlog::info("{}: ended at step {} of {}, keeps the weights of step {}", job_.name(), optimizer_->step(), steps_,
+                 early_stopper_->state().best_step());
+  }
   if (writes_files()) {
     v1::Signature signature;
     signature.set_input(tokenizer_ == nullptr ? v1::Signature::INPUT_IDS : v1::Signature::INPUT_TEXT);
@@ -257,8 +362,7 @@ absl::StatusOr<v1::WorkerMessage::Done> Train(const v1::WorkerOrder::Assignment&
   RETURN_IF_ERROR(trainer.Prepare());
   const absl::Status status = trainer.Run();
   if (status.ok()) return trainer.Finish();
-  // Whoever is stopped keeps what is done, be it by the order itself or by a peer that obeyed it earlier.
-  if (context.stop.stop_requested()) RETURN_IF_ERROR(trainer.SaveCheckpoint());
+  // Whoever is stopped is no failure, be it by the order itself or by a peer that obeyed it earlier.
   return context.stop.stop_requested() ? absl::CancelledError(status.message()) : status;
 }
 

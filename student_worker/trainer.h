@@ -21,8 +21,9 @@ struct WorkerContext {
 };
 
 // Carries out an assignment of KIND_TRAIN: trains the job's model together with the other ranks, writes checkpoints
-// and, as rank 0, the package. CANCELLED when stopped: then at a step boundary, after a last checkpoint. ABORTED: a
-// peer is gone; UNAVAILABLE: no teacher answers; else the status names the file, record or field at fault.
+// and, as rank 0, the package. Goes on from assignment.checkpoint if there is one. CANCELLED when stopped (some rank
+// was): then at a step boundary, after a last checkpoint, unless labels or peers stay away. ABORTED: a peer is gone;
+// UNAVAILABLE: no teacher answers; else the status names the file, record or field at fault.
 absl::StatusOr<v1::WorkerMessage::Done> Train(const v1::WorkerOrder::Assignment& assignment,
                                               const WorkerContext& context);
 

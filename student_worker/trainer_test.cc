@@ -88,11 +88,16 @@ TEST_F(TrainerTest, StopsAtAStepBoundaryWithACheckpoint) {
   link_.on_progress = [&](const auto& progress) {
     if (progress.step() == 5) stop_.request_stop();
   };
-  const auto assignment = TinyTraining(folder_, 1000);
+  const auto assignment = TinyTraining(folder_, 100'000);
   EXPECT_EQ(Train(assignment, context_).status().code(), absl::StatusCode::kCancelled);
   const auto latest = checkpoint::LatestCheckpoint(assignment.job().checkpoints());
   ASSERT_TRUE(latest.state.has_value());
-  EXPECT_EQ(latest.state->step, 5);
+  // The ranks agree at their next roll call, half a second's steps later at most.
+  EXPECT_GE(latest.state->step, 5);
+  EXPECT_LT(latest.state->step, 100'000);
+  ASSERT_THAT(link_.checkpoints, testing::SizeIs(1));
+  EXPECT_EQ(link_.checkpoints[0].step(), latest.state->step);
+  EXPECT_EQ(link_.checkpoints[0].path(), latest.path);
 }
 
 TEST_F(TrainerTest, RefusesALossWithoutATeacher) {
@@ -253,6 +258,18 @@ int TrainTransformer(const collectives::Group::Options& options, const std::stri
   });
 }
 
+// It ends early, at a learning rate that makes it worse again.
+int TrainEarly(const collectives::Group::Options& options, const std::string& root) {
+  return TrainRank(options, root, kSteps, [](v1::Job* job) {
+    job->mutable_early_stopping()->set_metric(v1::EarlyStopping::METRIC_LOSS);
+    job->mutable_early_stopping()->set_every(4);
+    job->mutable_early_stopping()->set_patience(2);
+    job->set_validation_index_digest(job->plan().index_digest());
+    job->mutable_optimizer()->set_lr(1.0);
+    job->mutable_optimizer()->set_schedule(v1::Optimizer::SCHEDULE_CONSTANT);
+  });
+}
+
 // Of three ranks, the first has no record.
 int TrainOnTwoRecords(const collectives::Group::Options& options, const std::string& root) {
   return TrainRank(options, root, 20, [](v1::Job* job) {
@@ -330,12 +347,30 @@ TEST(Ranks, ReplicasThatAreApartAreFoundBeforeTheEnd) {
   }
 }
 
+TEST(Ranks, OneTwoAndThreeStopAtTheSameStepWithTheSameWeights) {
+  const std::string root = NewFolder();
+  WriteTinyCorpus(root, kRecords);
+  const Trained alone = TrainWithRanks("early", root, 1);
+  ASSERT_FALSE(alone.steps.empty());
+  EXPECT_LT(alone.steps.size(), kSteps);
+  for (const int world_size : {2, 3}) {
+    const Trained together = TrainWithRanks("early", root, world_size);
+    EXPECT_EQ(together.steps, alone.steps);
+    ASSERT_EQ(together.parameters.size(), alone.parameters.size());
+    for (const auto& [name, parameter] : alone.parameters) {
+      const double difference = (together.parameters.at(name) - parameter).abs().max().item<double>();
+      EXPECT_LE(difference, 1e-9 * parameter.abs().max().item<double>()) << name << ", " << world_size << " ranks";
+    }
+  }
+}
+
 }  // namespace
 }  // namespace polystill::student_worker
 
 int main(int argc, char** argv) {
   return polystill::collectives::RankTestMain(argc, argv,
                                               {{"apart", polystill::student_worker::TrainApart},
+                                               {"early", polystill::student_worker::TrainEarly},
                                                {"transformer", polystill::student_worker::TrainTransformer},
                                                {"two records", polystill::student_worker::TrainOnTwoRecords}});
 }

@@ -1,0 +1,144 @@
+#include "coordinator/dry_run.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <set>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "coordinator/stages.h"
+#include "corpus/plan.h"
+#include "runtime/status.h"
+
+namespace polystill::coordinator {
+namespace {
+
+// Of a record's row in the predictions beside the probabilities: id, language, group, label; a guess.
+constexpr int64_t kPredictionBytes = 48;
+
+std::string Bytes(double bytes) {
+  constexpr const char* kUnits[] = {"B", "KB", "MB", "GB", "TB"};
+  size_t unit = 0;
+  for (; bytes >= 1000 && unit + 1 < std::size(kUnits); ++unit) bytes /= 1000;
+  return absl::StrFormat(unit == 0 ? "%.0f %s" : "%.1f %s", bytes, kUnits[unit]);
+}
+
+int64_t ElementBytes(const v1::Job& job) { return job.dtype() == v1::Student::DTYPE_FLOAT64 ? 8 : 4; }
+
+// Tensors of a checkpoint, in multiples of the parameters: themselves, the optimiser's moments, the best so far.
+int64_t CopiesInCheckpoint(const v1::Job& job) {
+  const bool adam = job.optimizer().kind() != v1::Optimizer::KIND_SGD;
+  return 1 + (adam ? 2 : job.optimizer().momentum() > 0 ? 1 : 0) + (job.has_early_stopping() ? 1 : 0);
+}
+
+// Bytes of one record's soft labels: dense codecs hold a number of each class.
+int64_t LabelBytes(const v1::Job& job) {
+  std::set<std::pair<std::string, int>> kinds;
+  int64_t bytes = 0;
+  for (const v1::Loss& loss : job.losses()) {
+    if (loss.kind() == v1::LOSS_KIND_TASK || !kinds.emplace(loss.teacher(), loss.codec()).second) continue;
+    bytes += job.labels_size() * (loss.codec() == v1::CODEC_DENSE_FP32 ? 4 : 2);
+  }
+  return bytes;
+}
+
+class DryRun {
+ public:
+  DryRun(const v1::RunSpec& spec, const Stages& stages, const CountParameters& parameters)
+      : spec_(spec), stages_(stages), parameters_(parameters) {}
+
+  absl::StatusOr<std::string> Describe() {
+    for (const PlannedJob& planned : stages_.prepared.jobs) {
+      if (planned.job.kind() == v1::Job::KIND_TRAIN) {
+        RETURN_IF_ERROR(Annotate(AddTraining(planned), planned.job.name()));
+      } else {
+        AddEvaluation(planned);
+      }
+    }
+    AddProcesses();
+    absl::StrAppend(&text_, "disk in ", spec_.output(), ": packages ", Bytes(package_bytes_), ", checkpoints at most ",
+                    Bytes(checkpoint_bytes_), ", predictions about ", Bytes(prediction_bytes_), "\n");
+    return text_;
+  }
+
+ private:
+  absl::Status AddTraining(const PlannedJob& planned) {
+    const v1::Job& job = planned.job;
+    const auto index = stages_.indexes.at(job.plan().index_digest());
+    ASSIGN_OR_RETURN(const corpus::Plan plan, corpus::Plan::Create(job.plan(), index));
+    ASSIGN_OR_RETURN(const int64_t parameters, parameters_(job));
+    absl::StrAppend(&text_, job.name(), ": ", job.steps(), " steps of ", job.plan().batch_size(), " records, ",
+                    parameters, " parameters\n");
+    for (int i = 0; i < index->languages_size(); ++i) {
+      const auto& language = index->languages(i);
+      const double drawn = static_cast<double>(job.steps()) * static_cast<double>(plan.quotas()[i]) /
+                           static_cast<double>(plan.cycle_steps());
+      absl::StrAppendFormat(&text_, "  %-12s %12d records %10.2f passes\n", language.name(), language.records(),
+                            drawn / static_cast<double>(language.records()));
+    }
+    if (!job.validation_index_digest().empty()) {
+      absl::StrAppend(&text_, "  held out: ", RecordsOf(job.validation_index_digest()), " records, every ",
+                      job.early_stopping().every(), " steps\n");
+    }
+    if (const int64_t bytes = LabelBytes(job) * job.plan().batch_size() * job.steps(); bytes > 0) {
+      absl::StrAppend(&text_, "  soft labels: ", Bytes(static_cast<double>(bytes)), "\n");
+    }
+    const auto model_bytes = static_cast<double>(parameters * ElementBytes(job));
+    package_bytes_ += model_bytes;
+    // Finished jobs keep one; the one under way those that are asked for, and the one being written.
+    const double checkpoint = model_bytes * static_cast<double>(CopiesInCheckpoint(job));
+    checkpoint_bytes_ += checkpoint;
+    checkpoint_bytes_peak_ = std::max(checkpoint_bytes_peak_, checkpoint * job.keep_checkpoints());
+    return absl::OkStatus();
+  }
+
+  void AddEvaluation(const PlannedJob& planned) {
+    const int64_t records = RecordsOf(planned.job.plan().index_digest());
+    absl::StrAppend(&text_, planned.job.name(), ": ", planned.job.models_size(), " models on ", records, " records\n");
+    checkpoint_bytes_ += checkpoint_bytes_peak_;
+    prediction_bytes_ += static_cast<double>(
+        records * (kPredictionBytes + int64_t{4} * planned.job.models_size() * planned.job.labels_size()));
+  }
+
+  void AddProcesses() {
+    int teachers = 0;
+    for (const v1::Teacher& teacher : spec_.teachers()) {
+      const bool asked =
+          std::any_of(stages_.prepared.jobs.begin(), stages_.prepared.jobs.end(), [&](const auto& planned) {
+            return std::find(planned.teachers.begin(), planned.teachers.end(), teacher.name()) !=
+                   planned.teachers.end();
+          });
+      if (teacher.address().empty() && asked) teachers += teacher.replicas();
+    }
+    absl::StrAppend(&text_, "processes: 1 coordinator, ", teachers, " teacher servers, ", spec_.student().workers(),
+                    " student workers, of ", spec_.student().threads(), " threads each\n");
+  }
+
+  int64_t RecordsOf(const std::string& digest) const {
+    int64_t records = 0;
+    for (const auto& language : stages_.indexes.at(digest)->languages()) records += language.records();
+    return records;
+  }
+
+  const v1::RunSpec& spec_;
+  const Stages& stages_;
+  const CountParameters& parameters_;
+  std::string text_;
+  double package_bytes_ = 0;
+  double checkpoint_bytes_ = 0;
+  double checkpoint_bytes_peak_ = 0;
+  double prediction_bytes_ = 0;
+};
+
+}  // namespace
+
+absl::StatusOr<std::string> DescribeDryRun(const v1::RunSpec& spec, const CountParameters& parameters) {
+  const std::atomic<bool> stop = false;
+  ASSIGN_OR_RETURN(const Stages stages, IndexJobs(
+                                            spec, [](const StageProgress&) {}, stop));
+  return DryRun(spec, stages, parameters).Describe();
+}
+
+}  // namespace polystill::coordinator

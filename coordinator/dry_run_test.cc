@@ -1,0 +1,71 @@
+#include "coordinator/dry_run.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "coordinator/run_file.h"
+#include "runtime/files.h"
+
+namespace polystill::coordinator {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::HasSubstr;
+
+TEST(DescribeDryRun, SaysWhatARunWouldDoAndNeed) {
+  const std::string folder = testing::TempDir() + "dry_run_test";
+  fs::remove_all(folder);
+  std::string lines;
+  const auto add = [&lines](const std::string& language, const std::string& split, int records) {
+    for (int i = 0; i < records; ++i) {
+      absl::StrAppend(&lines, R"({"id": ")", language, split, i, R"(", "language": ")", language, R"(", "split": ")",
+                      split, R"(", "label": "net", "ids": [1], "source_ids": [1]})", "\n");
+    }
+  };
+  add("de", "train", 30);
+  add("fr", "train", 10);
+  add("de", "dev", 6);
+  add("de", "test", 7);
+  add("fr", "test", 3);
+  ASSERT_TRUE(WriteFileAtomically(folder + "/corpus/a.jsonl", lines).ok());
+  const std::string run = absl::StrCat(R"(version: 1
+name: dry
+corpus: {path: )",
+                                       folder, R"(/corpus, labels: [net, devel, games]}
+tokenizer: {kind: ids, vocab_size: 100}
+teachers: [{name: far, address: 'h:1'}, {name: near, package: )",
+                                       folder, R"(, replicas: 2}]
+student:
+  losses: [{kind: soft_label, teacher: near}, {kind: logit_mse, teacher: near}]
+  early_stopping: {every: 3}
+  batch_size: 8
+  epochs: 2
+  workers: 3
+  keep_checkpoints: 2
+output: )",
+                                       folder, "/out\n");
+  ASSERT_TRUE(WriteFileAtomically(folder + "/run.yaml", run).ok());
+  const auto file = ReadRunFile(folder + "/run.yaml", {});
+  ASSERT_TRUE(file.ok()) << file.status();
+  const auto text = DescribeDryRun(file->spec, [](const v1::Job&) { return 1000; });
+  ASSERT_TRUE(text.ok()) << text.status();
+  EXPECT_THAT(*text, HasSubstr("distilled: 10 steps of 8 records, 1000 parameters\n"));
+  EXPECT_THAT(*text, HasSubstr("de                     30 records       2.00 passes\n"));
+  EXPECT_THAT(*text, HasSubstr("fr                     10 records       2.00 passes\n"));
+  EXPECT_THAT(*text, HasSubstr("held out: 6 records, every 3 steps\n"));
+  // 80 records, one kind of label, 3 classes in 2 bytes each.
+  EXPECT_THAT(*text, HasSubstr("soft labels: 480 B\n"));
+  EXPECT_THAT(*text, HasSubstr("evaluate: 1 models on 10 records\n"));
+  EXPECT_THAT(*text, HasSubstr("processes: 1 coordinator, 2 teacher servers, 3 student workers, of 1 threads each\n"));
+  // 4 bytes a parameter; weights, two moments and the best weights in each of three checkpoints.
+  EXPECT_THAT(*text, HasSubstr("packages 4.0 KB, checkpoints at most 48.0 KB, predictions about"));
+  EXPECT_FALSE(fs::exists(folder + "/out"));
+  fs::remove_all(folder);
+}
+
+}  // namespace
+}  // namespace polystill::coordinator

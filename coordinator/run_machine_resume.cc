@@ -1,0 +1,59 @@
+// What outlives the process: checkpoints that are admitted and dropped, and the jobs and stages of an earlier process.
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "coordinator/run_machine.h"
+
+namespace polystill::coordinator {
+
+void RunMachine::AdoptStages() {
+  for (StageState& stage : stages_) {
+    const std::string name = stage.status.name();
+    const auto before = config_.resumed.stages.find(name);
+    if (before == config_.resumed.stages.end()) continue;
+    stage.seconds_before = before->second.seconds();
+    if (!config_.resumed.finished.contains(name)) continue;
+    stage.status = before->second;
+    stage.status.set_finished(true);
+  }
+}
+
+void RunMachine::SkipFinishedJobs() {
+  for (; next_job_ < jobs_.size() && config_.resumed.finished.contains(jobs_[next_job_].job.name()); ++next_job_) {
+    const v1::Job& job = jobs_[next_job_].job;
+    Say(absl::StrCat(job.name(), ": was finished before"));
+    if (StageState* stage = FindStage(job.name())) FinishStage(stage);
+    OfferPackage(job);
+  }
+}
+
+std::string RunMachine::CheckpointPath(const v1::Job& job, int64_t step) {
+  return absl::StrCat(job.checkpoints(), "/step-", absl::Dec(step, absl::kZeroPad9));
+}
+
+void RunMachine::OnCheckpointed(StreamId stream, const v1::WorkerMessage::Checkpointed& written) {
+  // Also when the run was stopped meanwhile: then it is the one to resume from.
+  if (!job_.has_value() || job_->generation != written.generation() || job_->ranks[0].stream != stream) return;
+  const v1::Job& job = jobs_[next_job_].job;
+  // The coordinator deletes what it has admitted, so it admits nothing but the job's own folders.
+  if (written.step() < 1 || written.step() > job.steps() || written.path() != CheckpointPath(job, written.step())) {
+    return Drop(stream,
+                absl::InvalidArgumentError(absl::StrCat("checkpointed: ", written.path(), " is no checkpoint of ",
+                                                        job.name(), "'s step ", written.step())));
+  }
+  std::vector<StateStore::Checkpoint>& admitted = checkpoints_[job.name()];
+  std::erase_if(admitted, [&](const auto& checkpoint) { return checkpoint.step >= written.step(); });
+  admitted.push_back({written.step(), written.generation(), written.path(), written.weights_digest()});
+  actions_.push_back(RecordCheckpoint{job.name(), admitted.back(), StageOf(job.name())});
+  KeepCheckpoints(job, std::max<size_t>(job.keep_checkpoints(), 1));
+}
+
+void RunMachine::KeepCheckpoints(const v1::Job& job, size_t count) {
+  std::vector<StateStore::Checkpoint>& admitted = checkpoints_[job.name()];
+  while (admitted.size() > count) {
+    actions_.push_back(DropCheckpoint{job.name(), admitted.front().step, admitted.front().path});
+    admitted.erase(admitted.begin());
+  }
+}
+
+}  // namespace polystill::coordinator

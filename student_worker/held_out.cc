@@ -1,0 +1,120 @@
+#include "student_worker/held_out.h"
+
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "corpus/plan.h"
+#include "corpus/reader.h"
+#include "runtime/status.h"
+#include "student_worker/early_stopping.h"
+#include "student_worker/inputs.h"
+
+namespace polystill::student_worker {
+namespace {
+
+// Records of one round of forwards, to bound the memory of the logits.
+constexpr size_t kRecordsAtOnce = 256;
+
+int64_t RecordsOf(const v1::CorpusIndex& index) {
+  int64_t records = 0;
+  for (const auto& language : index.languages()) records += language.records();
+  return records;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<HeldOut>> HeldOut::Load(const v1::WorkerOrder::Assignment& assignment, JobLink* link,
+                                                       const corpus::Tokenizer* tokenizer) {
+  const v1::Job& job = assignment.job();
+  ASSIGN_OR_RETURN(v1::CorpusIndex fetched, link->GetIndex(job.validation_index_digest()));
+  const auto index = std::make_shared<const v1::CorpusIndex>(std::move(fetched));
+  ASSIGN_OR_RETURN(const auto reader, corpus::Reader::Open(index));
+  const auto mine = corpus::Plan::SliceOf(RecordsOf(*index), assignment.rank(), assignment.world_size());
+  std::unique_ptr<HeldOut> held_out(new HeldOut(job));
+  int64_t position = 0;
+  for (int l = 0; l < index->languages_size(); ++l) {
+    Language language{index->languages(l).name(), {}, {}};
+    for (int b = 0; b < index->languages(l).blocks_size(); ++b) {
+      const int64_t end = position + index->languages(l).blocks(b).records();
+      const bool touches = position < mine.last && end > mine.first;
+      std::vector<corpus::Record> records;
+      if (touches) {
+        ASSIGN_OR_RETURN(records, reader->ReadBlock(l, b));
+      }
+      for (int64_t i = std::max(position, mine.first); touches && i < std::min(end, mine.last); ++i) {
+        const corpus::Record& record = records[i - position];
+        if (record.label < 0) {
+          return absl::FailedPreconditionError(
+              absl::StrCat("held-out record '", record.id,
+                           "' has no label, which early_stopping needs; leave such records out with its `where`"));
+        }
+        language.tokens.push_back(TokenIdsOf(record, job.reads(), tokenizer));
+        language.gold.push_back(record.label);
+      }
+      position = end;
+    }
+    if (!language.gold.empty()) held_out->languages_.push_back(std::move(language));
+  }
+  return held_out;
+}
+
+absl::Status HeldOut::CountSome(const models::Model& model, const Language& language, size_t first, size_t last,
+                                v1::HeldOutCounts::Language* counts) const {
+  const std::vector<std::vector<int32_t>> rows(language.tokens.begin() + first, language.tokens.begin() + last);
+  const at::Tensor logits = models::FixedShapeForward(model, rows).to(at::kDouble);
+  if (!at::isfinite(logits).all().item<bool>()) {
+    return absl::FailedPreconditionError("logits of the held-out records are not finite; lower the learning rate");
+  }
+  const at::Tensor predicted = logits.argmax(1).contiguous();
+  const at::Tensor log_probabilities = at::log_softmax(logits, 1).contiguous();
+  const int64_t classes = logits.size(1);
+  for (size_t i = first; i < last; ++i) {
+    const auto row = static_cast<int64_t>(i - first);
+    const int64_t gold = language.gold[i];
+    const int cell = static_cast<int>(gold * classes + predicted.const_data_ptr<int64_t>()[row]);
+    counts->set_confusion(cell, counts->confusion(cell) + 1);
+    const double loss = -log_probabilities.const_data_ptr<double>()[row * classes + gold];
+    counts->set_loss(counts->loss() + std::llround(std::ldexp(loss, 32)));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<v1::HeldOutCounts> HeldOut::Count(const models::Model& model) const {
+  const at::NoGradGuard no_grad;
+  v1::HeldOutCounts counts;
+  for (const Language& language : languages_) {
+    auto* out = counts.add_languages();
+    out->set_name(language.name);
+    out->mutable_confusion()->Resize(job_.labels_size() * job_.labels_size(), 0);
+    for (size_t first = 0; first < language.gold.size(); first += kRecordsAtOnce) {
+      const size_t last = std::min(language.gold.size(), first + kRecordsAtOnce);
+      RETURN_IF_ERROR(CountSome(model, language, first, last, out));
+    }
+  }
+  return counts;
+}
+
+absl::StatusOr<double> HeldOut::Measure(const models::Model& model, collectives::Group* group) const {
+  v1::HeldOutCounts mine;
+  try {
+    ASSIGN_OR_RETURN(mine, Count(model));
+  } catch (const c10::Error& error) {
+    return absl::InternalError(absl::StrCat("held-out records: ", error.what_without_backtrace()));
+  }
+  ASSIGN_OR_RETURN(const std::vector<std::string> answers, group->AllGather(mine.SerializeAsString()));
+  std::vector<v1::HeldOutCounts> parts(answers.size());
+  for (size_t rank = 0; rank < answers.size(); ++rank) {
+    if (!parts[rank].ParseFromString(answers[rank])) {
+      return absl::InternalError(absl::StrCat("rank ", rank, " sent something else than its held-out counts"));
+    }
+  }
+  return MetricOf(job_.early_stopping().metric(), Sum(parts), job_.labels_size());
+}
+
+}  // namespace polystill::student_worker

@@ -1,0 +1,44 @@
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "collectives/group.h"
+#include "corpus/tokenizer.h"
+#include "models/model.h"
+#include "polystill/v1/coordinator.pb.h"
+#include "polystill/v1/training.pb.h"
+#include "student_worker/job_link.h"
+
+namespace polystill::student_worker {
+
+// This rank's part of the held-out records of an early-stopping job, as token ids in memory: each record is with one
+// rank, in contiguous parts of the index's order. Not thread-safe.
+class HeldOut {
+ public:
+  // `tokenizer`: null when the corpus holds token ids. FAILED_PRECONDITION names a record without a gold label; else
+  // the errors of JobLink::GetIndex and corpus::Reader.
+  static absl::StatusOr<std::unique_ptr<HeldOut>> Load(const v1::WorkerOrder::Assignment& assignment, JobLink* link,
+                                                       const corpus::Tokenizer* tokenizer);
+
+  // A collective: the job's metric of `model` on the records of all ranks, the same number on each of them and for any
+  // number of them. FAILED_PRECONDITION: logits that are not finite; UNAVAILABLE: a peer is gone.
+  absl::StatusOr<double> Measure(const models::Model& model, collectives::Group* group) const;
+
+ private:
+  struct Language {
+    std::string name;
+    std::vector<std::vector<int32_t>> tokens;
+    std::vector<int64_t> gold;
+  };
+  explicit HeldOut(const v1::Job& job) : job_(job) {}
+  absl::StatusOr<v1::HeldOutCounts> Count(const models::Model& model) const;
+  absl::Status CountSome(const models::Model& model, const Language& language, size_t first, size_t last,
+                         v1::HeldOutCounts::Language* counts) const;
+
+  const v1::Job& job_;
+  std::vector<Language> languages_;
+};
+
+}  // namespace polystill::student_worker

@@ -1,0 +1,57 @@
+#include "student_worker/training_state.h"
+
+#include <google/protobuf/io/coded_stream.h>
+#include <google/protobuf/io/zero_copy_stream_impl_lite.h>
+
+#include <string>
+
+#include "runtime/sha256.h"
+#include "runtime/status.h"
+
+namespace polystill::student_worker {
+namespace {
+
+std::string MessageDigest(const google::protobuf::Message& message) {
+  std::string bytes;
+  google::protobuf::io::StringOutputStream stream(&bytes);
+  google::protobuf::io::CodedOutputStream coded(&stream);
+  coded.SetSerializationDeterministic(true);
+  message.SerializeToCodedStream(&coded);
+  coded.Trim();
+  return Sha256Hex(bytes);
+}
+
+// Of what a checkpoint's training must share with the one that goes on from it.
+std::string ResumableDigest(v1::Job job) {
+  job.clear_threads();
+  job.clear_prefetch();
+  job.clear_checkpoint_every();
+  job.clear_keep_checkpoints();
+  return MessageDigest(job);
+}
+
+}  // namespace
+
+checkpoint::CheckpointState StateOf(const v1::Job& job, int64_t generation, const models::Model& model,
+                                    const Optimizer& optimizer) {
+  checkpoint::CheckpointState state;
+  state.job = job.name();
+  state.step = optimizer.step();
+  state.generation = generation;
+  state.spec_digest = ResumableDigest(job);
+  state.plan_digest = MessageDigest(job.plan());
+  state.model = model.NamedParameters();
+  state.optimizer = optimizer.State();
+  return state;
+}
+
+absl::Status RestoreState(const checkpoint::CheckpointState& state, const v1::Job& job, models::Model* model,
+                          Optimizer* optimizer) {
+  if (state.plan_digest != MessageDigest(job.plan()) || state.spec_digest != ResumableDigest(job)) {
+    return absl::FailedPreconditionError("was written by a job with another specification or plan");
+  }
+  RETURN_IF_ERROR(models::SetParameters(state.model, model));
+  return optimizer->Restore(state.step, state.optimizer);
+}
+
+}  // namespace polystill::student_worker
