@@ -182,12 +182,13 @@ void Reader::ReadList(const YamlTree& tree, const std::string& path, Message* me
   }
 }
 
-// map<string, string> only: no schema of ours has another.
+// The bounds of the map's rule are those of its values.
 void Reader::ReadMap(const YamlTree& tree, const std::string& path, Message* message, const FieldDescriptor* field) {
   if (tree.kind == Kind::kNull) return;
   if (tree.kind != Kind::kMap) return Expected(tree, path, "keys and values ({key: value})");
-  const Descriptor* entry_type = field->message_type();
-  GOOGLE_CHECK(entry_type->map_value()->cpp_type() == FieldDescriptor::CPPTYPE_STRING) << field->full_name();
+  const FieldDescriptor* value_field = field->message_type()->map_value();
+  const bool numbers = value_field->cpp_type() == FieldDescriptor::CPPTYPE_DOUBLE;
+  GOOGLE_CHECK(numbers || value_field->cpp_type() == FieldDescriptor::CPPTYPE_STRING) << field->full_name();
   std::map<std::string, int> written;
   for (const auto& [key, child] : tree.children) {
     const std::string child_path = Join(path, key);
@@ -200,9 +201,16 @@ void Reader::ReadMap(const YamlTree& tree, const std::string& path, Message* mes
       Expected(child, child_path, "one value");
       continue;
     }
+    const std::optional<double> number = numbers ? ReadDouble(child, child_path, field) : 0.0;
+    if (!number.has_value()) continue;
     Message* entry = message->GetReflection()->AddMessage(message, field);
-    entry->GetReflection()->SetString(entry, entry_type->map_key(), key);
-    entry->GetReflection()->SetString(entry, entry_type->map_value(), child.scalar);
+    const Reflection* reflection = entry->GetReflection();
+    reflection->SetString(entry, field->message_type()->map_key(), key);
+    if (numbers) {
+      reflection->SetDouble(entry, value_field, *number);
+    } else {
+      reflection->SetString(entry, value_field, child.scalar);
+    }
   }
 }
 

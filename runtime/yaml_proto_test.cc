@@ -101,8 +101,14 @@ TEST(ReadYaml, EachKindOfMistakeHasItsLineAndMessage) {
       {"  epochs: many", "run.yaml:10: student.epochs: expected a number, got 'many'"},
       {"  epochs: nan", "run.yaml:10: student.epochs: expected a number, got 'nan'"},
       {"  optimizer: {momentum: 1}", "run.yaml:10: student.optimizer.momentum: must be at most 0.999999, got 1"},
-      {"  model: {kind: transformer}",
-       "run.yaml:10: student.model.kind: unknown value 'transformer'; known: subword_bag"},
+      {"  model: {kind: transformor}",
+       "run.yaml:10: student.model.kind: unknown value 'transformor'; known: subword_bag, transformer, torchscript; "
+       "did "
+       "you mean transformer?"},
+      {"  languages: {mixture: {weights: {de: much}}}",
+       "run.yaml:10: student.languages.mixture.weights.de: expected a number, got 'much'"},
+      {"  languages: {mixture: {weights: {de: 0}}}",
+       "run.yaml:10: student.languages.mixture.weights.de: must be above 0, got 0"},
       {"  reads: sorce_text",
        "run.yaml:10: student.reads: unknown value 'sorce_text'; known: text, source_text; did you mean source_text?"},
       {"  reads: unspecified", "run.yaml:10: student.reads: unknown value 'unspecified'; known: text, source_text"},
@@ -111,7 +117,7 @@ TEST(ReadYaml, EachKindOfMistakeHasItsLineAndMessage) {
       {"baselines: {gold: 1}",
        "run.yaml:10: baselines: expected a list (write each entry after a dash), got keys and values"},
       {"baselines: [gold,\n  silver]",
-       "run.yaml:11: baselines.1: unknown value 'silver'; known: zero_shot, no_teacher, gold"},
+       "run.yaml:11: baselines.1: unknown value 'silver'; known: zero_shot, no_teacher, gold, pseudo_label, gold_all"},
       {"name: twice", "run.yaml:10: name: is written twice, first in line 2"},
       {"evaluate: {where: {split: a, split: b}}",
        "run.yaml:10: evaluate.where.split: is written twice, first in line 10"},
@@ -184,7 +190,8 @@ TEST(ReadYaml, MistakesInSettingsNameTheSetting) {
       {"student.epochs=x", "--set student.epochs=x: expected a number, got 'x'"},
       {"student.epochs=", "--set student.epochs=: expected a number, got nothing"},
       {"baselines=[gold, x]",
-       "--set baselines=[gold, x]: baselines.1: unknown value 'x'; known: zero_shot, no_teacher, gold"},
+       "--set baselines=[gold, x]: baselines.1: unknown value 'x'; known: zero_shot, no_teacher, gold, pseudo_label, "
+       "gold_all"},
       {"student.losses.1.weight=2",
        "--set student.losses.1.weight=2: there is no entry 1 in a list of 1 (the first is 0)"},
       {"name.x=2", "--set name.x=2: there is no x in a single value"},
@@ -232,7 +239,7 @@ TEST(ReadYaml, RandomTextIsAnswered) {
 TEST(WriteYaml, ReadsBackEqual) {
   v1::RunSpec spec, again;
   const std::string yaml = absl::StrCat(kSmall, R"(  optimizer: {weight_decay: 0, lr: 5e-3, eps: 1.2345678901234567e-9}
-  languages: {targets: ["no", zh_CN, "1.10", "ja: x", "", "日本"]}
+  languages: {targets: ["no", zh_CN, "1.10", "ja: x", "", "日本"], mixture: {kind: weights, weights: {"no": 0.1, zh_CN: 3}}}
 teachers:
   - {name: a, train: {where: {pool: A, language: "no"}}}
   - {name: b, package: "a b/c#d"}
@@ -270,7 +277,7 @@ TEST(DescribeKeys, HasALineAKey) {
   EXPECT_THAT(keys, StartsWith("version: whole number (required)  # version of the run file's format; 1\n"));
   EXPECT_THAT(keys, HasSubstr("\nteachers.N.train.optimizer.kind: adamw|adam|sgd = adamw  # adamw, adam or sgd\n"));
   EXPECT_THAT(keys, HasSubstr("\nstudent.where: keys and values  # column: value of"));
-  EXPECT_THAT(keys, HasSubstr("\nbaselines: list of zero_shot|no_teacher|gold  #"));
+  EXPECT_THAT(keys, HasSubstr("\nbaselines: list of zero_shot|no_teacher|gold|pseudo_label|gold_all  #"));
 }
 
 TEST(NearestName, FindsWhatWasMeant) {

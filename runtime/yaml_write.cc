@@ -88,20 +88,20 @@ void EmitValue(const Message& message, const FieldDescriptor* field, int index, 
 
 // Sorted by key, so that equal messages give equal text.
 void EmitMap(const Message& message, const FieldDescriptor* field, YAML::Emitter* out) {
-  std::map<std::string, std::string> entries;
+  const FieldDescriptor* key_field = field->message_type()->map_key();
+  const FieldDescriptor* value_field = field->message_type()->map_value();
+  std::map<std::string, const Message*> entries;
   const Reflection* reflection = message.GetReflection();
   for (int i = 0; i < reflection->FieldSize(message, field); ++i) {
     const Message& entry = reflection->GetRepeatedMessage(message, field, i);
-    const Descriptor* type = field->message_type();
-    entries[entry.GetReflection()->GetString(entry, type->map_key())] =
-        entry.GetReflection()->GetString(entry, type->map_value());
+    entries[entry.GetReflection()->GetString(entry, key_field)] = &entry;
   }
   *out << YAML::Flow << YAML::BeginMap;
-  for (const auto& [key, value] : entries) {
+  for (const auto& [key, entry] : entries) {
     *out << YAML::Key;
     EmitText(key, out);
     *out << YAML::Value;
-    EmitText(value, out);
+    EmitValue(*entry, value_field, 0, out);
   }
   *out << YAML::EndMap;
 }
