@@ -12,7 +12,7 @@ namespace {
 
 using nlohmann::json;
 
-constexpr const char* kModels[] = {"zero_shot", "no_teacher", "distilled", "gold"};
+constexpr const char* kModels[] = {"zero_shot", "no_teacher", "pseudo_label", "distilled", "gold", "gold_all"};
 constexpr std::pair<const char*, const char*> kMetrics[] = {{"accuracy", "accuracy"}, {"macro_f1", "macro-F1"}};
 constexpr size_t kLanguageWidth = 8;
 constexpr size_t kRecordsWidth = 9;

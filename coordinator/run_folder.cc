@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <cerrno>
 #include <filesystem>
+#include <iterator>
+#include <string_view>
 #include <system_error>
 
 #include "absl/strings/match.h"
@@ -20,7 +22,9 @@ namespace {
 namespace fs = std::filesystem;
 
 bool IsModelName(const std::string& name) {
-  return name == "distilled" || name == "no_teacher" || name == "gold" || absl::StartsWith(name, "teacher-");
+  constexpr std::string_view kStudents[] = {"distilled", "no_teacher", "pseudo_label", "gold", "gold_all"};
+  return std::find(std::begin(kStudents), std::end(kStudents), name) != std::end(kStudents) ||
+         absl::StartsWith(name, "teacher-");
 }
 
 // What a run writes, as far as it is there. Logs belong to whoever started the processes.
@@ -29,7 +33,8 @@ std::vector<fs::path> OwnFiles(const fs::path& folder) {
   const std::string state = kStateFile;
   for (const std::string& name :
        {state, state + "-wal", state + "-shm", std::string(kSpecFile), std::string(kReportFile),
-        std::string("predictions.parquet"), std::string("tokenizer/tokenizer.model")}) {
+        std::string(kHtmlReportFile), std::string("predictions.parquet"), std::string(kLatencyFile),
+        std::string("tokenizer/tokenizer.model")}) {
     if (fs::exists(folder / name)) own.push_back(folder / name);
   }
   for (const char* kind : {"models", "checkpoints"}) {

@@ -13,6 +13,8 @@ inline constexpr char kLockFile[] = "lock";
 inline constexpr char kStateFile[] = "coordinator.sqlite";
 inline constexpr char kSpecFile[] = "run.yaml";
 inline constexpr char kReportFile[] = "report.json";
+inline constexpr char kHtmlReportFile[] = "report.html";
+inline constexpr char kLatencyFile[] = "latency.json";
 
 // The folder of one run, locked for as long as this object lives (flock on <folder>/lock: it goes with the process).
 class RunFolder {

@@ -19,7 +19,7 @@ from processes import BIN, REPO, SAMPLE
 from recompute_report import check
 
 LANGUAGES = {"de", "fr", "es", "ja"}
-MODELS = {"zero_shot", "no_teacher", "distilled", "gold"}
+MODELS = {"zero_shot", "no_teacher", "pseudo_label", "distilled", "gold", "gold_all"}
 CORPUS = REPO / "recipes" / "package_topics" / "sample"
 INTERRUPTED = 130
 
@@ -85,9 +85,7 @@ def test_the_report(finished: Finished) -> None:
     assert {Path(file["path"]).name for file in report["corpus"]["files"]} == {
         path.name for path in CORPUS.glob("*.jsonl")
     }
-    assert {"index", "tokenizer", "teacher:english", "distilled", "no_teacher", "gold", "evaluate"} <= set(
-        report["seconds"]
-    )
+    assert {"index", "tokenizer", "teacher:english", "evaluate"} | MODELS - {"zero_shot"} <= set(report["seconds"])
 
 
 def test_the_report_agrees_with_the_predictions(finished: Finished) -> None:
@@ -111,7 +109,7 @@ def test_every_role_ran_as_processes_of_its_own(finished: Finished) -> None:
 
 def test_a_run_repeats_bit_for_bit(finished: Finished, tmp_path: Path) -> None:
     again = run(SAMPLE, tmp_path / "run")
-    for model in ("teacher-english", "distilled", "no_teacher", "gold"):
+    for model in ("teacher-english", *sorted(MODELS - {"zero_shot"})):
         assert again.package(model) == finished.package(model), model
     assert (again.output / "predictions.parquet").read_bytes() == (finished.output / "predictions.parquet").read_bytes()
 
@@ -143,16 +141,18 @@ def spec_with(path: Path, corpus: Path, baselines: list[str]) -> Path:
 def test_no_gold_label_of_a_target_language_is_read(finished: Finished, tmp_path: Path) -> None:
     labels = ["net", "games", "av", "graphics"]
     swapped = relabelled(tmp_path / "swapped", lambda label: labels[(labels.index(label) + 1) % len(labels)])
-    wrong = run(spec_with(tmp_path / "swapped.yaml", swapped, ["zero_shot", "gold"]), tmp_path / "wrong")
+    wrong = run(spec_with(tmp_path / "swapped.yaml", swapped, ["pseudo_label", "gold", "gold_all"]), tmp_path / "wrong")
     absent = relabelled(tmp_path / "absent", lambda _: None)
-    without = run(spec_with(tmp_path / "absent.yaml", absent, ["zero_shot"]), tmp_path / "without")
+    without = run(spec_with(tmp_path / "absent.yaml", absent, ["pseudo_label"]), tmp_path / "without")
     for other in (wrong, without):
         for model, role in (("teacher-english", "teacher"), ("distilled", "student")):
             assert other.package(model) == finished.package(model)
             assert other.report[role]["digest"] == finished.report[role]["digest"]
+        assert other.package("pseudo_label") == finished.package("pseudo_label")
         assert other.report["mean"]["distilled"] == finished.report["mean"]["distilled"]
-    # The reference that does read them learns the wrong ones: the change was there to be seen.
-    assert wrong.package("gold") != finished.package("gold")
+    # The references that do read them learn the wrong ones: the change was there to be seen.
+    for reference in ("gold", "gold_all"):
+        assert wrong.package(reference) != finished.package(reference)
     assert wrong.report["mean"]["gold"]["accuracy"] < 0.3
 
 
