@@ -89,6 +89,9 @@ absl::StatusOr<evaluation::RunFacts> FactsOf(const FinishedRun& run) {
   for (const int metric : run.spec.evaluate().metrics()) {
     facts.metrics.push_back(NameOf(v1::Evaluate::Metric_descriptor(), metric));
   }
+  facts.top_k = run.spec.evaluate().top_k();
+  facts.resamples = run.spec.evaluate().bootstrap();
+  facts.seed = run.spec.seed();
   for (const auto& stage : run.status.stages()) {
     facts.seconds.emplace_back(stage.name(), stage.seconds());
     if (stage.name() != kStudentJob) continue;

@@ -1,12 +1,14 @@
 #include "evaluation/report.h"
 
 #include <algorithm>
-#include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "absl/strings/str_cat.h"
+#include "evaluation/bootstrap.h"
 #include "evaluation/metrics.h"
 #include "evaluation/predictions.h"
+#include "evaluation/tally.h"
 #include "runtime/files.h"
 #include "runtime/status.h"
 
@@ -15,96 +17,142 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr char kAccuracy[] = "accuracy";
-constexpr char kMacroF1[] = "macro_f1";
+constexpr char kStudent[] = "distilled";
 
-// Everything counted of one language, a confusion for each model.
-struct LanguageCounts {
-  std::vector<Confusion> models;
-  int64_t records = 0;
-  int64_t without_gold = 0;
-};
-
+// What the file of predictions says.
 struct Table {
   std::vector<std::string> labels;
   std::vector<std::string> models;
-  // Sorted by name.
-  std::map<std::string, LanguageCounts> languages;
+  Tally tally;
+  // Unset without resamples.
+  std::optional<Intervals> intervals;
 };
 
-void Count(const Prediction& row, LanguageCounts* counts) {
-  if (row.gold < 0) {
-    ++counts->without_gold;
-    return;
-  }
-  ++counts->records;
-  for (size_t m = 0; m < counts->models.size(); ++m) counts->models[m].Add(row.gold, ArgMax(row.probabilities[m]));
+// Index of the distilled student; -1 when it is not there.
+int StudentOf(const Table& table) {
+  const auto found = std::find(table.models.begin(), table.models.end(), kStudent);
+  return found == table.models.end() ? -1 : static_cast<int>(found - table.models.begin());
 }
 
-absl::StatusOr<Table> CountAll(const std::string& predictions) {
+absl::StatusOr<Table> CountAll(const RunFacts& facts, const std::string& predictions) {
   ASSIGN_OR_RETURN(const auto reader, PredictionsReader::Open(predictions));
-  Table table{reader->labels(), reader->models(), {}};
+  const int models = static_cast<int>(reader->models().size()), classes = static_cast<int>(reader->labels().size());
+  Table table{reader->labels(), reader->models(), Tally(models, classes, facts.top_k), std::nullopt};
   if (table.labels.empty()) return absl::DataLossError(absl::StrCat(predictions, ": names no label"));
-  const std::vector<Confusion> nothing(table.models.size(), Confusion(static_cast<int>(table.labels.size())));
   while (true) {
     ASSIGN_OR_RETURN(const auto rows, reader->Next());
     if (rows.empty()) break;
-    for (const Prediction& row : rows) {
-      Count(row, &table.languages.try_emplace(row.language, LanguageCounts{nothing, 0, 0}).first->second);
-    }
+    for (const Prediction& row : rows) table.tally.Add(row);
   }
-  const auto scored = [](const auto& language) { return language.second.records > 0; };
-  if (std::none_of(table.languages.begin(), table.languages.end(), scored)) {
+  if (table.tally.groups() == 0) {
     return absl::InvalidArgumentError(
         absl::StrCat(predictions, ": no record has a gold label; let evaluate.where name records that have one"));
+  }
+  if (facts.resamples > 0 && models > 0) {
+    table.intervals = Bootstrap(table.tally, std::max(StudentOf(table), 0), facts.resamples, facts.seed);
   }
   return table;
 }
 
-// {accuracy, macro_f1} as far as they are asked for.
-Json Metrics(const RunFacts& facts, double accuracy, double macro_f1) {
-  const auto asked = [&facts](const char* metric) {
-    return facts.metrics.empty() ||
-           std::find(facts.metrics.begin(), facts.metrics.end(), metric) != facts.metrics.end();
-  };
+Json IntervalOf(const Interval& interval) { return Json::array({interval.low, interval.high}); }
+
+// `intervals` may be null.
+template <typename Value>
+Json ScoresOf(const Value& value, const MetricIntervals* intervals) {
   Json json = Json::object();
-  if (asked(kAccuracy)) json[kAccuracy] = accuracy;
-  if (asked(kMacroF1)) json[kMacroF1] = macro_f1;
+  for (const Metric metric : kMetrics) json[MetricName(metric)] = value(metric);
+  if (intervals == nullptr) return json;
+  for (size_t i = 0; i < kMetrics.size(); ++i) {
+    json["intervals"][MetricName(kMetrics[i])] = IntervalOf((*intervals)[i]);
+  }
   return json;
 }
 
-Json LanguagesOf(const RunFacts& facts, const Table& table) {
+Json ClassOf(const ClassScores& scores) {
+  return {{"precision", scores.precision}, {"recall", scores.recall}, {"f1", scores.f1}, {"support", scores.support}};
+}
+
+Json ClassesOf(const Table& table, const Confusion& confusion) {
   Json json = Json::object();
-  for (const auto& [name, counts] : table.languages) {
+  for (int label = 0; label < confusion.classes(); ++label) {
+    const auto scores = confusion.OfClass(label);
+    if (scores.has_value()) json[table.labels[label]] = ClassOf(*scores);
+  }
+  return json;
+}
+
+// Each class's mean over the languages that have it, and its support in all.
+Json MeanClassesOf(const Table& table, size_t model) {
+  Json json = Json::object();
+  for (size_t label = 0; label < table.labels.size(); ++label) {
+    ClassScores sum;
+    int languages = 0;
+    for (const auto& [name, language] : table.tally.languages()) {
+      const auto scores = language.models[model].OfClass(static_cast<int>(label));
+      if (!scores.has_value()) continue;
+      sum.precision += scores->precision;
+      sum.recall += scores->recall;
+      sum.f1 += scores->f1;
+      sum.support += scores->support;
+      ++languages;
+    }
+    if (languages == 0) continue;
+    json[table.labels[label]] =
+        ClassOf({sum.precision / languages, sum.recall / languages, sum.f1 / languages, sum.support});
+  }
+  return json;
+}
+
+Json LanguagesOf(const Table& table) {
+  Json json = Json::object();
+  for (const auto& [name, counts] : table.tally.languages()) {
     Json& language = json[name];
     language["records"] = counts.records;
     if (counts.without_gold > 0) language["without_gold"] = counts.without_gold;
     if (counts.records == 0) continue;
     for (size_t m = 0; m < table.models.size(); ++m) {
-      language[table.models[m]] = Metrics(facts, counts.models[m].Accuracy(), counts.models[m].MacroF1());
+      const Confusion& confusion = counts.models[m];
+      const auto* intervals = table.intervals.has_value() ? &table.intervals->languages.at(name)[m] : nullptr;
+      Json& scores = language[table.models[m]];
+      scores = ScoresOf([&](Metric metric) { return confusion.Value(metric); }, intervals);
+      scores["classes"] = ClassesOf(table, confusion);
     }
   }
   return json;
 }
 
-Json MeanOf(const RunFacts& facts, const Table& table) {
+Json MeansOf(const Table& table) {
   int64_t records = 0;
-  int languages = 0;
-  for (const auto& [name, counts] : table.languages) {
-    records += counts.records;
-    languages += counts.records > 0 ? 1 : 0;
-  }
+  for (const auto& [name, counts] : table.tally.languages()) records += counts.records;
   Json json = {{"records", records}};
   for (size_t m = 0; m < table.models.size(); ++m) {
-    double accuracy = 0, macro_f1 = 0;
-    for (const auto& [name, counts] : table.languages) {
-      if (counts.records == 0) continue;
-      accuracy += counts.models[m].Accuracy();
-      macro_f1 += counts.models[m].MacroF1();
-    }
-    json[table.models[m]] = Metrics(facts, accuracy / languages, macro_f1 / languages);
+    const int model = static_cast<int>(m);
+    const auto* intervals = table.intervals.has_value() ? &table.intervals->mean[m] : nullptr;
+    Json& scores = json[table.models[m]];
+    scores = ScoresOf([&](Metric metric) { return MeanOf(table.tally, model, metric); }, intervals);
+    scores["classes"] = MeanClassesOf(table, m);
   }
   return json;
+}
+
+Json DifferencesOf(const Table& table) {
+  Json json = Json::object();
+  const int student = StudentOf(table);
+  for (int m = 0; student >= 0 && m < table.tally.models(); ++m) {
+    if (m == student) continue;
+    Json& model = json[table.models[m]];
+    for (size_t i = 0; i < kMetrics.size(); ++i) {
+      Json& metric = model[MetricName(kMetrics[i])];
+      metric["difference"] = MeanOf(table.tally, student, kMetrics[i]) - MeanOf(table.tally, m, kMetrics[i]);
+      if (table.intervals.has_value()) metric["interval"] = IntervalOf(table.intervals->differences[m][i]);
+    }
+  }
+  return json;
+}
+
+Json BootstrapOf(const RunFacts& facts, const Table& table) {
+  if (!table.intervals.has_value()) return nullptr;
+  return {{"resamples", facts.resamples}, {"groups", table.tally.groups()}, {"seed", facts.seed}};
 }
 
 Json ModelFacts(const ReportedModel& model) {
@@ -117,11 +165,15 @@ Json ModelFacts(const ReportedModel& model) {
 }  // namespace
 
 absl::Status WriteReport(const RunFacts& facts, const std::string& predictions, const std::string& report) {
-  ASSIGN_OR_RETURN(const Table table, CountAll(predictions));
+  ASSIGN_OR_RETURN(const Table table, CountAll(facts, predictions));
   Json json;
   json["run"] = facts.run;
-  json["languages"] = LanguagesOf(facts, table);
-  json["mean"] = MeanOf(facts, table);
+  json["metrics"] = facts.metrics;
+  json["top_k"] = facts.top_k;
+  json["bootstrap"] = BootstrapOf(facts, table);
+  json["languages"] = LanguagesOf(table);
+  json["mean"] = MeansOf(table);
+  json["differences"] = DifferencesOf(table);
   json["labels"] = {
       {"classes", table.labels}, {"count", facts.label_count}, {"bytes", facts.label_bytes}, {"codec", facts.codec}};
   json["teacher"] = facts.teacher.has_value() ? ModelFacts(*facts.teacher) : Json(nullptr);

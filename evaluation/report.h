@@ -25,8 +25,13 @@ struct ReportedModel {
 // What the report says beside the table.
 struct RunFacts {
   std::string run;
-  // "accuracy", "macro_f1": what the table shows; both when empty.
+  // Names of the metrics that the table shows; report.json has all.
   std::vector<std::string> metrics;
+  // `top_k` counts a record as right when its class is among so many.
+  int top_k = 1;
+  // Of the intervals; none with 0 resamples.
+  int resamples = 0;
+  uint64_t seed = 0;
   // Soft labels of the distillation: how many, their payload in bytes, how they were encoded.
   int64_t label_count = 0;
   int64_t label_bytes = 0;
@@ -47,16 +52,22 @@ struct RunFacts {
 // Computes the table from the file of predictions and writes report.json, atomically:
 //
 //   run          name of the run
-//   languages    LANGUAGE -> {records, MODEL: {accuracy, macro_f1}, ...}; {without_gold: n} where n records have no
-//   gold
-//                label: they are predicted, but not counted in `records` and in no metric
-//   mean         {records: sum, MODEL: {accuracy, macro_f1}}: unweighted over the languages
+//   metrics      names of the metrics that the table shows
+//   top_k        k of the metric top_k
+//   bootstrap    {resamples, groups, seed} of the intervals; null without
+//   languages    LANGUAGE -> {records, MODEL: SCORES, ...}; {without_gold: n} where n records have no gold label: they
+//                are predicted, but not counted in `records` and in no metric
+//   mean         {records: sum, MODEL: SCORES}: unweighted over the languages, a class's over those that have it
+//   differences  MODEL -> METRIC -> {difference, interval}: mean of the distilled student minus that of MODEL
 //   labels       {classes, count, bytes, codec}
 //   teacher      {name, package, digest, parameters, reads}; null without one
 //   student      {name, package, digest, parameters, reads, workers}
 //   corpus       {files: [{path, sha256, bytes}]}
 //   seconds      {STAGE: seconds}
 //   predictions  path of the file of predictions
+//
+// SCORES: {METRIC: value for each of kMetrics, intervals: {METRIC: [low, high]} (evaluation/bootstrap.h; left out
+// without), classes: {LABEL: {precision, recall, f1, support}} for each class in gold or prediction}.
 //
 // INVALID_ARGUMENT when no record has a gold label; otherwise the errors of PredictionsReader and WriteFileAtomically.
 absl::Status WriteReport(const RunFacts& facts, const std::string& predictions, const std::string& report);

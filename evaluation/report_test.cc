@@ -79,7 +79,11 @@ TEST_F(ReportTest, FactsOfTheRun) {
   facts.seconds = {{"index", 0.5}, {"distilled", 3.25}};
   const nlohmann::json report = Report(facts);
   EXPECT_EQ(report["run"], "topics");
-  EXPECT_FALSE(report["mean"]["distilled"].contains("accuracy"));
+  // All metrics are there, whatever the table shows.
+  EXPECT_EQ(report["metrics"], (std::vector<std::string>{"macro_f1"}));
+  EXPECT_EQ(report["mean"]["distilled"]["accuracy"], 1.0);
+  EXPECT_TRUE(report["bootstrap"].is_null());
+  EXPECT_FALSE(report["mean"]["distilled"].contains("intervals"));
   EXPECT_EQ(report["labels"]["count"], 12);
   EXPECT_EQ(report["labels"]["bytes"], 480);
   EXPECT_EQ(report["labels"]["codec"], "dense_fp16");
@@ -90,6 +94,42 @@ TEST_F(ReportTest, FactsOfTheRun) {
   EXPECT_EQ(report["corpus"]["files"][0],
             nlohmann::json::parse(R"({"path": "a.parquet", "sha256": "ef", "bytes": 77})"));
   EXPECT_EQ(report["seconds"], nlohmann::json::parse(R"({"index": 0.5, "distilled": 3.25})"));
+}
+
+TEST_F(ReportTest, ClassesIntervalsAndDifferences) {
+  auto writer = PredictionsWriter::Create(predictions_, {"net", "devel", "av"}, {"gold", "distilled"});
+  ASSERT_TRUE(writer.ok()) << writer.status();
+  const std::vector<float> net = {0.6f, 0.3f, 0.1f}, devel = {0.1f, 0.6f, 0.3f};
+  ASSERT_TRUE((*writer)
+                  ->Append({{"a", "de", "one", 0, {net, net}},
+                            {"b", "de", "two", 1, {net, devel}},
+                            {"c", "fr", "one", 0, {devel, net}},
+                            {"d", "fr", "two", 2, {net, net}}})
+                  .ok());
+  ASSERT_TRUE((*writer)->Finish().ok());
+  RunFacts facts;
+  facts.top_k = 2;
+  facts.resamples = 200;
+  facts.seed = 3;
+  const nlohmann::json report = Report(facts);
+  EXPECT_EQ(report["bootstrap"], nlohmann::json::parse(R"({"resamples": 200, "groups": 2, "seed": 3})"));
+  const nlohmann::json& de = report["languages"]["de"];
+  EXPECT_EQ(de["gold"]["top_k"], 1.0);
+  EXPECT_EQ(report["languages"]["fr"]["gold"]["top_k"], 0.0);
+  EXPECT_EQ(de["gold"]["classes"]["net"],
+            nlohmann::json::parse(R"({"precision": 0.5, "recall": 1.0, "f1": 0.6666666666666666, "support": 1})"));
+  EXPECT_FALSE(de["gold"]["classes"].contains("av"));
+  // de: all right. fr: net right, av said to be net.
+  EXPECT_EQ(report["mean"]["distilled"]["classes"]["net"]["precision"], (1 + 0.5) / 2);
+  EXPECT_EQ(report["mean"]["distilled"]["classes"]["net"]["support"], 2);
+  EXPECT_EQ(report["mean"]["distilled"]["classes"]["av"]["recall"], 0.0);
+  EXPECT_EQ(report["differences"]["gold"]["accuracy"]["difference"], (1.0 + 0.5) / 2 - (0.5 + 0.0) / 2);
+  EXPECT_FALSE(report["differences"].contains("distilled"));
+  // Resamples: group one twice, both groups, group two twice. distilled in fr: 1, 0.5, 0.
+  EXPECT_EQ(report["languages"]["fr"]["distilled"]["intervals"]["accuracy"], nlohmann::json::parse("[0.0, 1.0]"));
+  EXPECT_EQ(de["distilled"]["intervals"]["accuracy"], nlohmann::json::parse("[1.0, 1.0]"));
+  // distilled - gold of the mean: group one (0 + 1) / 2, group two (1 + 0) / 2, both ((1 - 1/2) + 1/2) / 2.
+  EXPECT_EQ(report["differences"]["gold"]["accuracy"]["interval"], nlohmann::json::parse("[0.5, 0.5]"));
 }
 
 TEST_F(ReportTest, RecordsWithoutGoldAreToldAndNotScored) {

@@ -16,10 +16,13 @@ from typing import Any
 import pytest
 import yaml
 from processes import BIN, REPO, SAMPLE
-from recompute_report import check
+from recompute_report import check, outside
+
+from recipes.package_topics import compare
 
 LANGUAGES = {"de", "fr", "es", "ja"}
 MODELS = {"zero_shot", "no_teacher", "pseudo_label", "distilled", "gold", "gold_all"}
+METRICS = {"accuracy", "macro_f1", "micro_f1", "macro_precision", "macro_recall", "top_k"}
 CORPUS = REPO / "recipes" / "package_topics" / "sample"
 INTERRUPTED = 130
 
@@ -56,7 +59,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
 def test_the_table_has_a_row_for_each_language(finished: Finished) -> None:
     lines = finished.stdout.splitlines()
     assert Path(lines[-1].strip()).resolve() == (finished.output / "report.json").resolve()
-    rows = {line.split()[0]: line for line in lines if line.strip()}
+    rows: dict[str, str] = {}
+    for line in filter(str.strip, lines):
+        name = line.split()[0]
+        rows[name] = rows.get(name, "") + line  # one table a metric: six models do not fit side by side
     for name, scores in [*finished.report["languages"].items(), ("mean", finished.report["mean"])]:
         for model in MODELS:
             assert f"{100 * scores[model]['accuracy']:.1f}" in rows[name], (name, model, finished.stdout)
@@ -69,7 +75,11 @@ def test_the_report(finished: Finished) -> None:
     assert set(report["languages"]) == LANGUAGES
     for scores in [*report["languages"].values(), report["mean"]]:
         assert set(scores) == MODELS | {"records"}
-        assert all(set(scores[model]) == {"accuracy", "macro_f1"} for model in MODELS)
+        assert all(set(scores[model]) == METRICS | {"intervals", "classes"} for model in MODELS)
+        assert all(set(scores[model]["intervals"]) == METRICS for model in MODELS)
+    assert set(report["differences"]) == MODELS - {"distilled"}
+    assert (report["metrics"], report["top_k"]) == (["accuracy", "macro_f1"], 3)
+    assert report["bootstrap"]["resamples"] == 1000
     assert report["mean"]["records"] == sum(scores["records"] for scores in report["languages"].values()) == 48
     assert report["labels"]["classes"] == ["net", "games", "av", "graphics"]
     assert report["labels"]["codec"] == "dense_fp16"
@@ -90,6 +100,15 @@ def test_the_report(finished: Finished) -> None:
 
 def test_the_report_agrees_with_the_predictions(finished: Finished) -> None:
     assert check(finished.output) == []
+
+
+def test_the_intervals_agree_with_the_recipes_comparison(finished: Finished) -> None:
+    data = compare.tally([compare.read_run(finished.output / "predictions.parquet")])
+    drawn = compare.resampled_scores(data, resamples=4000, seed=5)[:, :, :, 0]
+    for row, language in enumerate([*data.languages, "mean"]):
+        scores = finished.report["mean"] if language == "mean" else finished.report["languages"][language]
+        for column, model in enumerate(data.models):
+            assert outside(language, scores[model]["intervals"]["accuracy"], drawn[row, :, column]) == []
 
 
 def test_the_student_learns_from_the_teacher(finished: Finished) -> None:
