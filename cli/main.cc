@@ -7,6 +7,7 @@
 
 #include "cli/check_command.h"
 #include "cli/exit_codes.h"
+#include "cli/html_report.h"
 #include "cli/run_command.h"
 #include "cli/siblings.h"
 
@@ -20,6 +21,7 @@ constexpr char kFooter[] =
     "  polystill check --keys                        all keys of a run file, with defaults\n"
     "  polystill run run.yaml                        runs it on this machine\n"
     "  polystill run run.yaml --set student.epochs=2 --set output=runs/short\n"
+    "  polystill report runs/short                   makes its report.html again\n"
     "  polystill coordinator --spec run.yaml --listen 0.0.0.0:7000 --insecure      on a cluster: one coordinator,\n"
     "  polystill teacher --coordinator HOST:7000 --teacher NAME                    teacher servers\n"
     "  polystill student --coordinator HOST:7000                                   and student workers\n"
@@ -36,6 +38,15 @@ int Become(const std::string& role, const std::vector<std::string>& arguments) {
   const auto folder = ProgramFolder();
   const absl::Status status = folder.ok() ? BecomeSibling(*folder, role, arguments) : folder.status();
   std::cerr << "polystill: " << status.message() << std::endl;
+  return kExitFailed;
+}
+
+int MakeHtmlReport(const std::string& run_folder) {
+  const auto folder = ProgramFolder();
+  const absl::StatusOr<std::vector<std::string>> command =
+      folder.ok() ? HtmlReportCommand(*folder, run_folder) : folder.status();
+  const absl::Status status = command.ok() ? BecomeProgram(*command) : command.status();
+  std::cerr << "polystill report: " << status.message() << std::endl;
   return kExitFailed;
 }
 
@@ -80,6 +91,9 @@ int main(int argc, char** argv) {
   bool keys = false;
   CLI::Option* keys_flag = check->add_flag("--keys", keys, "print the reference of all keys instead");
   check->get_option("FILE")->excludes(keys_flag);
+  std::string run_folder;
+  CLI::App* report = app.add_subcommand("report", "make report.html of a finished run, as `run` does at its end");
+  report->add_option("RUN_FOLDER", run_folder, "the run's output folder")->required();
   for (const auto& [role, help] : kRoles) app.add_subcommand(role, help);
   try {
     app.parse(argc, argv);
@@ -88,5 +102,6 @@ int main(int argc, char** argv) {
     return app.exit(error) == 0 ? kExitFine : kExitUsage;
   }
   if (*run) return RunHere(options);
+  if (*report) return MakeHtmlReport(run_folder);
   return keys ? PrintKeys(std::cout) : CheckRunFile(options.run_file, options.settings, std::cout, std::cerr);
 }

@@ -10,9 +10,12 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "cli/children.h"
 #include "cli/exit_codes.h"
+#include "cli/html_report.h"
 #include "cli/launch.h"
+#include "cli/log_tail.h"
 #include "cli/progress.h"
 #include "cli/report_table.h"
 #include "cli/run_watcher.h"
@@ -36,12 +39,16 @@ constexpr milliseconds kNoticeWithin{10'000};
 // After the run has ended: for everybody to leave by themselves; then after SIGTERM.
 constexpr milliseconds kLeaveWithin{20'000};
 constexpr milliseconds kTermPatience{5'000};
+// For Python to draw report.html.
+constexpr milliseconds kDrawWithin{120'000};
 
 int TerminalWidth() {
   constexpr int kUsualWidth = 80;
   winsize size = {};
   return ::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : kUsualWidth;
 }
+
+constexpr char kHtmlReporter[] = "report";
 
 class Session {
  public:
@@ -65,6 +72,7 @@ class Session {
   int Finish();
   int Fail(const absl::Status& status);
   int PrintReport();
+  std::string MakeHtmlReport();
 
   const RunOptions options_;
   const v1::RunSpec spec_;
@@ -195,8 +203,29 @@ int Session::PrintReport() {
   if (!report.ok()) return Fail(report.status());
   const absl::StatusOr<std::string> table = ReportTable(*report);
   if (!table.ok()) return Fail(Annotate(table.status(), path));
-  out_ << "\n" << *table << "\n" << path << std::endl;
+  out_ << "\n" << *table << "\n" << MakeHtmlReport() << "\n" << path << std::endl;
   return kExitFine;
+}
+
+// The path of report.html, or why there is none: a run without it is a whole run.
+std::string Session::MakeHtmlReport() {
+  const auto command = HtmlReportCommand(options_.programs, spec_.output());
+  absl::Status status = command.status();
+  if (status.ok()) status = children_.Start({kHtmlReporter, *command}, false);
+  if (status.ok() && children_.WaitForAll(kDrawWithin)) {
+    for (const ChildProcess* child : children_.ended()) {
+      if (child->name() != kHtmlReporter) continue;
+      if (child->succeeded()) return absl::StrCat(spec_.output(), "/", coordinator::kHtmlReportFile);
+      // Its last line: log tails have a mark before each.
+      const std::string tail = LogTail(child->log(), child->log_start(), 1);
+      const std::string why(absl::StripAsciiWhitespace(absl::StripPrefix(absl::StripAsciiWhitespace(tail), "|")));
+      status = absl::UnavailableError(why.empty() ? "Python failed" : why);
+    }
+  }
+  children_.EndAll(kTermPatience);
+  if (status.ok()) status = absl::DeadlineExceededError("Python was not done in time");
+  return absl::StrCat("no ", coordinator::kHtmlReportFile, ": ", status.message(), "; then: polystill report ",
+                      spec_.output());
 }
 
 }  // namespace
