@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
+#include "coordinator/run_folder.h"
 #include "runtime/counter_rng.h"
 #include "runtime/yaml_proto.h"
 
@@ -208,6 +209,16 @@ PlannedJob EvaluateJob(const v1::RunSpec& spec) {
   for (const auto& [baseline, name] : kTrainedBaselinesAbove) {
     if (Asks(spec, baseline)) add(name, PackageFolder(spec, name));
   }
+  // Both on the texts that the student reads, so that they are compared on the same.
+  const auto time = [&](const std::string& name, const std::string& package) {
+    v1::EvaluatedModel* model = planned.job.add_timed();
+    model->set_name(name);
+    model->set_package(package);
+    model->set_reads(spec.student().reads());
+  };
+  if (teacher != nullptr) time("teacher", TeacherPackage(spec, *teacher));
+  time("student", PackageFolder(spec, "distilled"));
+  planned.job.set_latency(absl::StrCat(spec.output(), "/", kLatencyFile));
   return planned;
 }
 

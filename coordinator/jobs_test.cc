@@ -253,6 +253,13 @@ TEST(PlanJobs, EvaluateHasEveryModelOnTheStudentsSide) {
   }
   EXPECT_THAT(models, ElementsAre("zero_shot=/run/models/teacher-english", "no_teacher=/run/models/no_teacher",
                                   "distilled=/run/models/distilled", "gold=/run/models/gold"));
+  ASSERT_EQ(evaluate.job.timed_size(), 2);
+  EXPECT_EQ(evaluate.job.timed(0).name(), "teacher");
+  EXPECT_EQ(evaluate.job.timed(0).package(), "/run/models/teacher-english");
+  EXPECT_EQ(evaluate.job.timed(0).reads(), v1::SIDE_TEXT);
+  EXPECT_EQ(evaluate.job.timed(1).name(), "student");
+  EXPECT_EQ(evaluate.job.timed(1).package(), "/run/models/distilled");
+  EXPECT_EQ(evaluate.job.latency(), "/run/latency.json");
   EXPECT_THAT(evaluate.selection.where(), UnorderedElementsAre(Pair("split", "test")));
   EXPECT_TRUE(evaluate.selection.reads_labels());
   EXPECT_THAT(evaluate.selection.languages(), ElementsAre("de", "fr"));

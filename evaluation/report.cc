@@ -1,6 +1,7 @@
 #include "evaluation/report.h"
 
 #include <algorithm>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
 
@@ -162,6 +163,44 @@ Json ModelFacts(const ReportedModel& model) {
   return json;
 }
 
+Json CostOf(const ModelCost& cost) {
+  Json json;
+  json["parameters"] = cost.parameters.has_value() ? Json(*cost.parameters) : Json(nullptr);
+  json["bytes"] = cost.bytes;
+  if (cost.latency.empty()) return json;
+  for (const auto& [batch, latency] : cost.latency) {
+    json["latency"][batch]["forward_ms"] = latency.forward_ms;
+    if (latency.text_ms.has_value()) json["latency"][batch]["text_ms"] = *latency.text_ms;
+  }
+  return json;
+}
+
+// How often the student fits into the teacher's time.
+Json SpeedupOf(const Latencies& teacher, const Latencies& student) {
+  Json json = Json::object();
+  for (const auto& [batch, slow] : teacher) {
+    const auto found = student.find(batch);
+    if (found == student.end()) continue;
+    json[batch]["forward"] = slow.forward_ms / found->second.forward_ms;
+    if (slow.text_ms.has_value() && found->second.text_ms.has_value()) {
+      json[batch]["text"] = *slow.text_ms / *found->second.text_ms;
+    }
+  }
+  return json;
+}
+
+Json CostsOf(const std::vector<ModelCost>& costs) {
+  Json json = Json::object();
+  std::map<std::string, Latencies> latencies;
+  for (const ModelCost& cost : costs) {
+    json[cost.role] = CostOf(cost);
+    latencies[cost.role] = cost.latency;
+  }
+  const Json speedup = SpeedupOf(latencies["teacher"], latencies["student"]);
+  if (!speedup.empty()) json["speedup"] = speedup;
+  return json;
+}
+
 }  // namespace
 
 absl::Status WriteReport(const RunFacts& facts, const std::string& predictions, const std::string& report) {
@@ -179,6 +218,7 @@ absl::Status WriteReport(const RunFacts& facts, const std::string& predictions, 
   json["teacher"] = facts.teacher.has_value() ? ModelFacts(*facts.teacher) : Json(nullptr);
   json["student"] = ModelFacts(facts.student);
   json["student"]["workers"] = facts.workers;
+  json["models"] = CostsOf(facts.costs);
   json["corpus"]["files"] = Json::array();
   for (const RunFacts::File& file : facts.files) {
     json["corpus"]["files"].push_back({{"path", file.path}, {"sha256", file.sha256}, {"bytes", file.bytes}});

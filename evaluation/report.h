@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "evaluation/latency.h"
 
 namespace polystill::evaluation {
 
@@ -20,6 +21,18 @@ struct ReportedModel {
   std::optional<int64_t> parameters;
   // text or source_text.
   std::string reads;
+};
+
+// What a model takes to use.
+struct ModelCost {
+  // "teacher" or "student".
+  std::string role;
+  // Unset where the package does not tell.
+  std::optional<int64_t> parameters;
+  // Of all files of its package.
+  int64_t bytes = 0;
+  // Empty where it was not measured.
+  Latencies latency;
 };
 
 // What the report says beside the table.
@@ -39,6 +52,8 @@ struct RunFacts {
   std::optional<ReportedModel> teacher;
   ReportedModel student;
   int workers = 0;
+  // Teacher and student, as far as their packages are at hand.
+  std::vector<ModelCost> costs;
   struct File {
     std::string path;
     std::string sha256;
@@ -62,6 +77,8 @@ struct RunFacts {
 //   labels       {classes, count, bytes, codec}
 //   teacher      {name, package, digest, parameters, reads}; null without one
 //   student      {name, package, digest, parameters, reads, workers}
+//   models       {teacher, student: {parameters, bytes of the package, latency: {BATCH: {forward_ms, text_ms}}},
+//                speedup: {BATCH: {forward, text}}: the teacher's times by the student's}; as far as they are known
 //   corpus       {files: [{path, sha256, bytes}]}
 //   seconds      {STAGE: seconds}
 //   predictions  path of the file of predictions

@@ -75,6 +75,8 @@ TEST_F(ReportTest, FactsOfTheRun) {
   facts.teacher = ReportedModel{"english", "models/teacher-english", "ab", 1234, "source_text"};
   facts.student = {"distilled", "models/distilled", "cd", std::nullopt, "text"};
   facts.workers = 2;
+  facts.costs = {{"teacher", 1234, 5000, {{"batch_1", {3, 4}}}},
+                 {"student", std::nullopt, 50, {{"batch_1", {0.125, 1}}}}};
   facts.files = {{"a.parquet", "ef", 77}};
   facts.seconds = {{"index", 0.5}, {"distilled", 3.25}};
   const nlohmann::json report = Report(facts);
@@ -91,6 +93,10 @@ TEST_F(ReportTest, FactsOfTheRun) {
       "digest": "ab", "parameters": 1234, "reads": "source_text"})"));
   EXPECT_EQ(report["student"]["workers"], 2);
   EXPECT_TRUE(report["student"]["parameters"].is_null());
+  EXPECT_EQ(report["models"], nlohmann::json::parse(R"({
+      "teacher": {"parameters": 1234, "bytes": 5000, "latency": {"batch_1": {"forward_ms": 3.0, "text_ms": 4.0}}},
+      "student": {"parameters": null, "bytes": 50, "latency": {"batch_1": {"forward_ms": 0.125, "text_ms": 1.0}}},
+      "speedup": {"batch_1": {"forward": 24.0, "text": 4.0}}})"));
   EXPECT_EQ(report["corpus"]["files"][0],
             nlohmann::json::parse(R"({"path": "a.parquet", "sha256": "ef", "bytes": 77})"));
   EXPECT_EQ(report["seconds"], nlohmann::json::parse(R"({"index": 0.5, "distilled": 3.25})"));

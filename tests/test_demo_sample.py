@@ -98,6 +98,20 @@ def test_the_report(finished: Finished) -> None:
     assert {"index", "tokenizer", "teacher:english", "evaluate"} | MODELS - {"zero_shot"} <= set(report["seconds"])
 
 
+def test_what_teacher_and_student_take(finished: Finished) -> None:
+    models = finished.report["models"]
+    for role, package in (("teacher", "teacher-english"), ("student", "distilled")):
+        assert models[role]["bytes"] == sum(map(len, finished.package(package).values()))
+        assert models[role]["parameters"] == finished.report[role]["parameters"]
+        for batch in ("batch_1", "batch_32"):
+            times = models[role]["latency"][batch]
+            assert set(times) == {"forward_ms", "text_ms"}
+            assert all(0 < milliseconds < 1000 for milliseconds in times.values())
+        assert any(line.startswith(f"{role}   ") and "one text" in line for line in finished.stdout.splitlines())
+    slow, fast = (models[role]["latency"]["batch_32"]["text_ms"] for role in ("teacher", "student"))
+    assert models["speedup"]["batch_32"]["text"] == pytest.approx(slow / fast)
+
+
 def test_the_report_agrees_with_the_predictions(finished: Finished) -> None:
     assert check(finished.output) == []
 

@@ -64,7 +64,7 @@ def title_of(metric: str, report: dict[str, Any]) -> str:
 def speeds(report: dict[str, Any]) -> list[dict[str, Any]]:
     """A row a measured model."""
     models = report.get("models") or {}
-    return [{"role": role, **models[role]} for role in ("teacher", "student") if models.get(role)]
+    return [{"role": role, "latency": {}, **models[role]} for role in ("teacher", "student") if models.get(role)]
 
 
 def latency_points(report: dict[str, Any], metric: str) -> dict[str, tuple[float, float]]:
@@ -72,7 +72,7 @@ def latency_points(report: dict[str, Any], metric: str) -> dict[str, tuple[float
     points = {}
     for row in speeds(report):
         scores = report["mean"].get("zero_shot" if row["role"] == "teacher" else "distilled")
-        times = (row.get("latency") or {}).get("batch_1")
+        times = row["latency"].get("batch_1")
         if scores and times:
             points[row["role"]] = (times.get("text_ms", times["forward_ms"]), scores[metric])
     return points
