@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "cli/check_command.h"
 #include "cli/exit_codes.h"
+#include "cli/html_report.h"
 #include "cli/run_command.h"
 #include "cli/siblings.h"
 #include "cli/status_command.h"
@@ -31,6 +32,7 @@ constexpr char kFooter[] =
     "  polystill status runs/short                   where it stands\n"
     "  polystill stop runs/short                     stops it at its next step, with a checkpoint\n"
     "  polystill predict --student runs/short --text 'a text'                      asks what came out of it\n"
+    "  polystill report runs/short                   makes its report.html again\n"
     "On a cluster: one coordinator, teacher servers and student workers\n"
     "  polystill coordinator --spec run.yaml --listen 0.0.0.0:7000 --advertise HEAD-NODE --insecure\n"
     "  polystill teacher --coordinator HEAD-NODE:7000 --teacher NAME --listen 0.0.0.0:0 --advertise $(hostname) \\\n"
@@ -44,6 +46,7 @@ constexpr char kRun[] = "run";
 constexpr char kCheck[] = "check";
 constexpr char kStatus[] = "status";
 constexpr char kStop[] = "stop";
+constexpr char kReport[] = "report";
 
 // The programs that `polystill ROLE ...` becomes, and what the help says of them.
 constexpr std::pair<const char*, const char*> kRoles[] = {
@@ -61,13 +64,22 @@ int Become(const std::string& role, const std::vector<std::string>& arguments) {
 
 // CLI11 alone would say no more of a wrong command than that one is required.
 absl::Status CheckCommand(const std::string& command) {
-  std::vector<std::string> known = {kRun, kCheck, kStatus, kStop};
+  std::vector<std::string> known = {kRun, kCheck, kStatus, kStop, kReport};
   for (const auto& [role, help] : kRoles) known.push_back(role);
   if (command.rfind('-', 0) == 0 || std::find(known.begin(), known.end(), command) != known.end()) {
     return absl::OkStatus();
   }
   return absl::InvalidArgumentError(
       absl::StrCat("unknown command '", command, "'", polystill::Suggestion(command, known)));
+}
+
+int MakeHtmlReport(const std::string& run_folder) {
+  const auto folder = ProgramFolder();
+  const absl::StatusOr<std::vector<std::string>> command =
+      folder.ok() ? HtmlReportCommand(*folder, run_folder) : folder.status();
+  const absl::Status status = command.ok() ? BecomeProgram(*command) : command.status();
+  std::cerr << "polystill report: " << status.message() << std::endl;
+  return kExitFailed;
 }
 
 void AddRunFile(CLI::App* command, RunOptions* options) {
@@ -141,6 +153,8 @@ int main(int argc, char** argv) {
   bool keys = false;
   CLI::Option* keys_flag = check->add_flag("--keys", keys, "print the reference of all keys instead");
   check->get_option("FILE")->excludes(keys_flag);
+  CLI::App* report = app.add_subcommand(kReport, "make report.html of a finished run, as `run` does at its end");
+  report->add_option("RUN_FOLDER", run_folder, "the run's output folder")->required();
   for (const auto& [role, help] : kRoles) app.add_subcommand(role, help);
   try {
     app.parse(argc, argv);
@@ -152,5 +166,6 @@ int main(int argc, char** argv) {
   if (*run) return RunHere(options);
   if (*status) return ShowStatus(run_folder, json, std::cout, std::cerr);
   if (*stop) return StopRun(run_folder, std::cout, std::cerr);
+  if (*report) return MakeHtmlReport(run_folder);
   return keys ? PrintKeys(std::cout) : CheckRunFile(options.run_file, options.settings, std::cout, std::cerr);
 }

@@ -10,9 +10,12 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "cli/children.h"
 #include "cli/exit_codes.h"
+#include "cli/html_report.h"
 #include "cli/launch.h"
+#include "cli/log_tail.h"
 #include "cli/progress.h"
 #include "cli/report_table.h"
 #include "cli/run_watcher.h"
@@ -40,6 +43,8 @@ constexpr milliseconds kStraggle{1'000};
 constexpr milliseconds kTermPatience{5'000};
 // A stopped training writes a checkpoint first (coordinator::RunMachine::kSaveWithin, and some).
 constexpr milliseconds kSaveWithin{150'000};
+// For Python to draw report.html.
+constexpr milliseconds kDrawWithin{120'000};
 
 int TerminalWidth() {
   constexpr int kUsualWidth = 80;
@@ -47,15 +52,16 @@ int TerminalWidth() {
   return ::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : kUsualWidth;
 }
 
+constexpr char kHtmlReporter[] = "report";
+
 std::string ReportOf(const v1::RunSpec& spec) { return absl::StrCat(spec.output(), "/", coordinator::kReportFile); }
 
-// The table and, last, the path of the report.
-absl::Status PrintReportOf(const v1::RunSpec& spec, std::ostream& out) {
+absl::Status PrintTableOf(const v1::RunSpec& spec, std::ostream& out) {
   const std::string path = ReportOf(spec);
   ASSIGN_OR_RETURN(const std::string report, ReadFile(path));
   const absl::StatusOr<std::string> table = ReportTable(report);
   RETURN_IF_ERROR(Annotate(table.status(), path));
-  out << "\n" << *table << "\n" << path << std::endl;
+  out << "\n" << *table << std::endl;
   return absl::OkStatus();
 }
 
@@ -103,6 +109,7 @@ class Session {
   int Fail(const absl::Status& status);
   int PrintReport();
   std::string ResumeCommand() const;
+  std::string MakeHtmlReport();
 
   const RunOptions options_;
   const v1::RunSpec spec_;
@@ -260,8 +267,31 @@ std::string Session::ResumeCommand() const {
 }
 
 int Session::PrintReport() {
-  const absl::Status printed = PrintReportOf(spec_, out_);
-  return printed.ok() ? kExitFine : Fail(printed);
+  const absl::Status printed = PrintTableOf(spec_, out_);
+  if (!printed.ok()) return Fail(printed);
+  out_ << MakeHtmlReport() << "\n" << ReportOf(spec_) << std::endl;
+  return kExitFine;
+}
+
+// The path of report.html, or why there is none: a run without it is a whole run.
+std::string Session::MakeHtmlReport() {
+  const auto command = HtmlReportCommand(options_.programs, spec_.output());
+  absl::Status status = command.status();
+  if (status.ok()) status = children_.Start({kHtmlReporter, *command}, false);
+  if (status.ok() && children_.WaitForAll(kDrawWithin)) {
+    for (const ChildProcess* child : children_.ended()) {
+      if (child->name() != kHtmlReporter) continue;
+      if (child->succeeded()) return absl::StrCat(spec_.output(), "/", coordinator::kHtmlReportFile);
+      // Its last line: log tails have a mark before each.
+      const std::string tail = LogTail(child->log(), child->log_start(), 1);
+      const std::string why(absl::StripAsciiWhitespace(absl::StripPrefix(absl::StripAsciiWhitespace(tail), "|")));
+      status = absl::UnavailableError(why.empty() ? "Python failed" : why);
+    }
+  }
+  children_.EndAll(kTermPatience);
+  if (status.ok()) status = absl::DeadlineExceededError("Python was not done in time");
+  return absl::StrCat("no ", coordinator::kHtmlReportFile, ": ", status.message(), "; then: polystill report ",
+                      spec_.output());
 }
 
 }  // namespace
@@ -280,9 +310,13 @@ int Run(const RunOptions& options, std::ostream& out, std::ostream& err) {
   // The report comes last: with it, all is done.
   if (options.resume && fs::exists(ReportOf(run->spec))) {
     out << "run " << run->spec.name() << " is done already" << std::endl;
-    const absl::Status printed = PrintReportOf(run->spec, out);
-    if (!printed.ok()) err << printed.message() << std::endl;
-    return printed.ok() ? kExitFine : kExitFailed;
+    const absl::Status printed = PrintTableOf(run->spec, out);
+    if (!printed.ok()) {
+      err << printed.message() << std::endl;
+      return kExitFailed;
+    }
+    out << ReportOf(run->spec) << std::endl;
+    return kExitFine;
   }
   return Session(options, run->spec, out, err).Run();
 }

@@ -25,7 +25,8 @@ struct RunOptions {
 //   1. Read the run file; start the coordinator and wait for its address.
 //   2. Start teacher servers and student workers; follow the run's status, drawing progress on `out`.
 //   3. A process that dies, Ctrl-C, or the coordinator's word ends it; wait for everybody, kill whoever stays.
-//   4. Print the table and, last, the path of the report; or on `err` what failed, with the end of the log.
+//   4. Print the table, make report.html, and print, last, the path of the report; or on `err` what failed, with the
+//   end of the log.
 //
 // Returns the exit code (cli/exit_codes.h). Call it from the main thread, before any other is started.
 int Run(const RunOptions& options, std::ostream& out, std::ostream& err);

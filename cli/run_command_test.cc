@@ -151,14 +151,31 @@ TEST_F(RunCommandTest, ASignalBeforeTheStartStopsIt) {
 }
 
 TEST_F(RunCommandTest, TheTableAndThePathOfTheReportComeLast) {
-  Write("/report.json", R"({"languages": {"de": {"records": 3, "distilled": {"accuracy": 0.5, "macro_f1": 0.25}}},
+  Write(
+      "/report.json",
+      R"({"metrics": ["accuracy", "macro_f1"], "bootstrap": null, "differences": {}, "languages": {"de": {"records": 3, "distilled": {"accuracy": 0.5, "macro_f1": 0.25}}},
                             "mean": {"records": 3, "distilled": {"accuracy": 0.5, "macro_f1": 0.25}}})");
   WriteProgram("polystill-coordinator",
                absl::StrCat("cp ", folder_, "/report.json ", folder_, "/out/; echo 127.0.0.1:1 > $ADDRESS; exit 0"));
   WriteProgram("polystill-student", "exit 0");
   EXPECT_EQ(Run(), kExitFine) << err_.str();
   EXPECT_THAT(out_.str(), HasSubstr("de              3      50.0      25.0\n"));
-  EXPECT_THAT(out_.str(), EndsWith(absl::StrCat("\n", folder_, "/out/report.json\n")));
+  // The programs have no Python beside them here.
+  EXPECT_THAT(out_.str(), HasSubstr("\nno report.html: Python's module polystill_report is neither in"));
+  EXPECT_THAT(out_.str(),
+              EndsWith(absl::StrCat("; then: polystill report ", folder_, "/out\n", folder_, "/out/report.json\n")));
+  // A Python that does it, and one that says why not.
+  fs::create_directories(folder_ + "/python/polystill_report");
+  ASSERT_EQ(::setenv("POLYSTILL_PYTHON", absl::StrCat(folder_, "/bin/python").c_str(), 1), 0);
+  options_.overwrite = true;
+  WriteProgram("python", "exit 0");
+  EXPECT_EQ(Run(), kExitFine) << err_.str();
+  EXPECT_THAT(out_.str(), EndsWith(absl::StrCat("\n", folder_, "/out/report.html\n", folder_, "/out/report.json\n")));
+  WriteProgram("python", "echo 'no matplotlib: install it' >&2; exit 1");
+  EXPECT_EQ(Run(), kExitFine) << err_.str();
+  EXPECT_THAT(out_.str(), EndsWith(absl::StrCat("\nno report.html: no matplotlib: install it; then: polystill report ",
+                                                folder_, "/out\n", folder_, "/out/report.json\n")));
+  ::unsetenv("POLYSTILL_PYTHON");
 }
 
 TEST_F(RunCommandTest, ATornReportIsAFailure) {

@@ -20,12 +20,17 @@ absl::StatusOr<std::string> ProgramFolder() {
 
 absl::Status BecomeSibling(const std::string& folder, const std::string& role,
                            const std::vector<std::string>& arguments) {
-  const std::string program = absl::StrCat(folder, "/polystill-", role);
-  std::vector<char*> argv = {const_cast<char*>(program.c_str())};
-  for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
-  argv.push_back(nullptr);
-  ::execv(program.c_str(), argv.data());
-  return FileError(errno, program, "start");
+  std::vector<std::string> argv = {absl::StrCat(folder, "/polystill-", role)};
+  argv.insert(argv.end(), arguments.begin(), arguments.end());
+  return BecomeProgram(argv);
+}
+
+absl::Status BecomeProgram(const std::vector<std::string>& argv) {
+  std::vector<char*> words;
+  for (const std::string& argument : argv) words.push_back(const_cast<char*>(argument.c_str()));
+  words.push_back(nullptr);
+  ::execv(words[0], words.data());
+  return FileError(errno, argv[0], "start");
 }
 
 }  // namespace polystill::cli

@@ -15,4 +15,7 @@ absl::StatusOr<std::string> ProgramFolder();
 absl::Status BecomeSibling(const std::string& folder, const std::string& role,
                            const std::vector<std::string>& arguments);
 
+// Becomes the program argv[0]; returns only when that fails (NOT_FOUND names the file).
+absl::Status BecomeProgram(const std::vector<std::string>& argv);
+
 }  // namespace polystill::cli

@@ -27,10 +27,10 @@ class Reducer {
   // No collective: ranks may call it as often as their slices need, or never. Errors as of Backward.
   absl::Status Accumulate(const at::Tensor& loss);
 
-  // A collective. Every rank calls it once a step, with a `loss` (a scalar) that depends on every parameter, even if by zeros
-  // alone. On OK each parameter's grad() is the sum over the ranks, not the mean, and every bucket was reduced whole.
-  // On an error (ABORTED: a peer; INTERNAL: a parameter without a gradient, or this rank's own backward pass) the
-  // gradients must not be applied, and this object and the group are of no use any more.
+  // A collective. Every rank calls it once a step, with a `loss` (a scalar) that depends on every parameter, even if by
+  // zeros alone. On OK each parameter's grad() is the sum over the ranks, not the mean, and every bucket was reduced
+  // whole. On an error (ABORTED: a peer; INTERNAL: a parameter without a gradient, or this rank's own backward pass)
+  // the gradients must not be applied, and this object and the group are of no use any more.
   absl::Status Backward(const at::Tensor& loss);
 
   int buckets() const;

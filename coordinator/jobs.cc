@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
+#include "coordinator/run_folder.h"
 #include "runtime/counter_rng.h"
 #include "runtime/yaml_proto.h"
 
@@ -16,6 +17,12 @@ namespace {
 // (proto/polystill/v1/corpus.proto).
 constexpr int kPlanAlgorithm = 1;
 constexpr int64_t kShuffleWindow = 65'536;
+
+// The columns of the table before and after the distilled student, by how much they know.
+constexpr std::pair<v1::Baseline, const char*> kTrainedBaselinesBelow[] = {{v1::BASELINE_NO_TEACHER, "no_teacher"},
+                                                                           {v1::BASELINE_PSEUDO_LABEL, "pseudo_label"}};
+constexpr std::pair<v1::Baseline, const char*> kTrainedBaselinesAbove[] = {{v1::BASELINE_GOLD, "gold"},
+                                                                           {v1::BASELINE_GOLD_ALL, "gold_all"}};
 
 bool Asks(const v1::RunSpec& spec, v1::Baseline baseline) {
   return std::find(spec.baselines().begin(), spec.baselines().end(), baseline) != spec.baselines().end();
@@ -122,7 +129,7 @@ PlannedJob NoTeacherJob(const v1::RunSpec& spec, const v1::Teacher& teacher) {
   return planned;
 }
 
-// "distilled" with the student's losses, or "gold" with the task loss.
+// The student on its own records: "distilled" with the student's losses, the baselines with others.
 PlannedJob StudentJob(const v1::RunSpec& spec, const std::string& name,
                       const google::protobuf::RepeatedPtrField<v1::Loss>& losses) {
   const v1::Student& student = spec.student();
@@ -148,6 +155,42 @@ PlannedJob StudentJob(const v1::RunSpec& spec, const std::string& name,
   return planned;
 }
 
+// The losses with the teacher's arg-max for whatever else they ask of it: same teachers, codecs and weights.
+google::protobuf::RepeatedPtrField<v1::Loss> PseudoLabelLosses(const v1::Student& student) {
+  google::protobuf::RepeatedPtrField<v1::Loss> losses = student.losses();
+  for (v1::Loss& loss : losses) {
+    if (loss.kind() == v1::LOSS_KIND_TASK) continue;
+    loss.set_kind(v1::LOSS_KIND_HARD_LABEL);
+    loss.set_temperature(1.0);
+  }
+  return losses;
+}
+
+google::protobuf::RepeatedPtrField<v1::Loss> GoldLosses() {
+  google::protobuf::RepeatedPtrField<v1::Loss> losses;
+  *losses.Add() = TaskLoss();
+  return losses;
+}
+
+// The student on the gold labels of its own records and of those that teachers are trained on here, each once.
+PlannedJob GoldAllJob(const v1::RunSpec& spec) {
+  PlannedJob planned = StudentJob(spec, "gold_all", GoldLosses());
+  v1::Selection& selection = planned.selection;
+  v1::Selection::Alternative& own = *selection.add_alternatives();
+  own.mutable_where()->swap(*selection.mutable_where());
+  own.mutable_languages()->Swap(selection.mutable_languages());
+  for (const v1::Teacher& teacher : spec.teachers()) {
+    if (teacher.has_train()) *selection.add_alternatives()->mutable_where() = teacher.train().where();
+  }
+  // Weights are given for the student's languages; the teacher's have none.
+  v1::Mixture& mixture = *planned.job.mutable_plan()->mutable_mixture();
+  if (mixture.kind() == v1::Mixture::KIND_WEIGHTS) {
+    mixture.set_kind(v1::Mixture::KIND_PROPORTIONAL);
+    mixture.clear_weights();
+  }
+  return planned;
+}
+
 // Every model on the student's side of the records of the final table.
 PlannedJob EvaluateJob(const v1::RunSpec& spec) {
   PlannedJob planned;
@@ -163,9 +206,23 @@ PlannedJob EvaluateJob(const v1::RunSpec& spec) {
   };
   const v1::Teacher* teacher = ZeroShotTeacher(spec);
   if (Asks(spec, v1::BASELINE_ZERO_SHOT) && teacher != nullptr) add("zero_shot", TeacherPackage(spec, *teacher));
-  if (Asks(spec, v1::BASELINE_NO_TEACHER)) add("no_teacher", PackageFolder(spec, "no_teacher"));
+  for (const auto& [baseline, name] : kTrainedBaselinesBelow) {
+    if (Asks(spec, baseline)) add(name, PackageFolder(spec, name));
+  }
   add("distilled", PackageFolder(spec, "distilled"));
-  if (Asks(spec, v1::BASELINE_GOLD)) add("gold", PackageFolder(spec, "gold"));
+  for (const auto& [baseline, name] : kTrainedBaselinesAbove) {
+    if (Asks(spec, baseline)) add(name, PackageFolder(spec, name));
+  }
+  // Both on the texts that the student reads, so that they are compared on the same.
+  const auto time = [&](const std::string& name, const std::string& package) {
+    v1::EvaluatedModel* model = planned.job.add_timed();
+    model->set_name(name);
+    model->set_package(package);
+    model->set_reads(spec.student().reads());
+  };
+  if (teacher != nullptr) time("teacher", TeacherPackage(spec, *teacher));
+  time("student", PackageFolder(spec, "distilled"));
+  planned.job.set_latency(absl::StrCat(spec.output(), "/", kLatencyFile));
   return planned;
 }
 
@@ -179,11 +236,11 @@ std::vector<PlannedJob> PlanJobs(const v1::RunSpec& spec) {
   jobs.push_back(StudentJob(spec, "distilled", spec.student().losses()));
   const v1::Teacher* trained = TrainedTeacher(spec);
   if (Asks(spec, v1::BASELINE_NO_TEACHER) && trained != nullptr) jobs.push_back(NoTeacherJob(spec, *trained));
-  if (Asks(spec, v1::BASELINE_GOLD)) {
-    google::protobuf::RepeatedPtrField<v1::Loss> task;
-    *task.Add() = TaskLoss();
-    jobs.push_back(StudentJob(spec, "gold", task));
+  if (Asks(spec, v1::BASELINE_PSEUDO_LABEL)) {
+    jobs.push_back(StudentJob(spec, "pseudo_label", PseudoLabelLosses(spec.student())));
   }
+  if (Asks(spec, v1::BASELINE_GOLD)) jobs.push_back(StudentJob(spec, "gold", GoldLosses()));
+  if (Asks(spec, v1::BASELINE_GOLD_ALL)) jobs.push_back(GoldAllJob(spec));
   jobs.push_back(EvaluateJob(spec));
   return jobs;
 }
@@ -206,7 +263,8 @@ bool TrainsTokenizer(const v1::RunSpec& spec) {
 std::vector<v1::Selection> TokenizerSelections(const v1::RunSpec& spec) {
   std::vector<v1::Selection> selections;
   for (const PlannedJob& planned : PlanJobs(spec)) {
-    if (planned.job.kind() != v1::Job::KIND_TRAIN) continue;
+    // A union of other trainings' records ("gold_all") would only give them more weight.
+    if (planned.job.kind() != v1::Job::KIND_TRAIN || planned.selection.alternatives_size() > 0) continue;
     v1::Selection selection = planned.selection;
     selection.set_reads_labels(false);
     const auto same_records = [&](const v1::Selection& other) {

@@ -24,8 +24,9 @@ struct PlannedJob {
   int workers = 1;
 };
 
-// The jobs of a run in their order: "teacher:<name>" for each teacher that is trained here, "distilled", "no_teacher"
-// and "gold" as baselines ask for them, "evaluate". `spec` as ReadRunFile (coordinator/run_file.h) returns it.
+// The jobs of a run in their order: "teacher:<name>" for each teacher that is trained here, "distilled", "no_teacher",
+// "pseudo_label", "gold" and "gold_all" as baselines ask for them, "evaluate". `spec` as ReadRunFile
+// (coordinator/run_file.h) returns it.
 std::vector<PlannedJob> PlanJobs(const v1::RunSpec& spec);
 
 // The records that early_stopping of a job measures on: those of its `where`, with their labels, in the job's languages
@@ -41,7 +42,7 @@ std::vector<v1::Selection> TokenizerSelections(const v1::RunSpec& spec);
 // Names of all stages in their order: "index", "tokenizer" when one is trained, then the jobs.
 std::vector<std::string> StageNames(const v1::RunSpec& spec);
 
-// Where the package of a model of this run is written: "teacher-english", "distilled", "no_teacher", "gold" in
+// Where the package of a model of this run is written: "teacher-english", "distilled", "no_teacher", ... in
 // <output>/models/.
 std::string PackageFolder(const v1::RunSpec& spec, const std::string& model);
 

@@ -72,6 +72,9 @@ TEST(StageNames, FollowTheOrderOfTheRun) {
       {{}, {"index", "tokenizer", "teacher:english", "distilled", "no_teacher", "gold", "evaluate"}},
       {{"baselines=[]"}, {"index", "tokenizer", "teacher:english", "distilled", "evaluate"}},
       {{"baselines=[zero_shot]", "tokenizer.kind=ids"}, {"index", "teacher:english", "distilled", "evaluate"}},
+      {{"baselines=[gold_all, gold, pseudo_label, no_teacher]"},
+       {"index", "tokenizer", "teacher:english", "distilled", "no_teacher", "pseudo_label", "gold", "gold_all",
+        "evaluate"}},
       {{"tokenizer.path=/my.model", "baselines=[gold]"}, {"index", "teacher:english", "distilled", "gold", "evaluate"}},
       {{"teachers=[{name: a, package: /p}, {name: b, train: {}}, {name: c, train: {}}]", "baselines=[]"},
        {"index", "tokenizer", "teacher:b", "teacher:c", "distilled", "evaluate"}},
@@ -186,6 +189,61 @@ TEST(PlanJobs, GoldIsTheStudentOnItsOwnLabels) {
   EXPECT_THAT(gold.teachers, IsEmpty());
 }
 
+TEST(PlanJobs, PseudoLabelHasTheTeachersArgMaxForItsSoftLabels) {
+  const std::vector<PlannedJob> jobs =
+      PlanJobs(Spec({"baselines=[pseudo_label]",
+                     "student.losses=[{kind: soft_label, temperature: 2, weight: 0.7, codec: dense_fp32, teacher: "
+                     "english}, {kind: logit_mse, weight: 0.3, teacher: other}]"}));
+  const PlannedJob& pseudo = Find(jobs, "pseudo_label");
+  const PlannedJob& distilled = Find(jobs, "distilled");
+  EXPECT_THAT(LossKinds(pseudo.job), ElementsAre(v1::LOSS_KIND_HARD_LABEL, v1::LOSS_KIND_HARD_LABEL));
+  EXPECT_EQ(pseudo.job.losses(0).weight(), 0.7);
+  EXPECT_EQ(pseudo.job.losses(0).temperature(), 1.0);
+  EXPECT_EQ(pseudo.job.losses(0).codec(), v1::CODEC_DENSE_FP32);
+  EXPECT_EQ(pseudo.teachers, distilled.teachers);
+  EXPECT_EQ(pseudo.epochs, distilled.epochs);
+  EXPECT_FALSE(pseudo.selection.reads_labels());
+  EXPECT_TRUE(MessageDifferencer::Equals(pseudo.selection, distilled.selection));
+  EXPECT_TRUE(MessageDifferencer::Equals(pseudo.job.plan(), distilled.job.plan()));
+}
+
+TEST(PlanJobs, GoldAllHasTheRecordsOfStudentAndTeacher) {
+  const std::vector<PlannedJob> jobs = PlanJobs(Spec({"baselines=[gold_all]"}));
+  const PlannedJob& all = Find(jobs, "gold_all");
+  EXPECT_THAT(LossKinds(all.job), ElementsAre(v1::LOSS_KIND_TASK));
+  EXPECT_EQ(all.job.model().width(), 64);
+  EXPECT_EQ(all.job.reads(), v1::SIDE_TEXT);
+  EXPECT_EQ(all.epochs, 3.0);
+  EXPECT_THAT(all.teachers, IsEmpty());
+  EXPECT_TRUE(all.selection.reads_labels());
+  EXPECT_TRUE(all.selection.reads_text());
+  EXPECT_FALSE(all.selection.reads_source_text());
+  EXPECT_THAT(all.selection.where(), IsEmpty());
+  EXPECT_THAT(all.selection.languages(), IsEmpty());
+  ASSERT_EQ(all.selection.alternatives_size(), 2);
+  EXPECT_THAT(all.selection.alternatives(0).where(), UnorderedElementsAre(Pair("pool", "B"), Pair("split", "train")));
+  EXPECT_THAT(all.selection.alternatives(0).languages(), ElementsAre("de", "fr"));
+  EXPECT_THAT(all.selection.alternatives(1).where(),
+              UnorderedElementsAre(Pair("language", "en"), Pair("pool", "A"), Pair("split", "train")));
+  EXPECT_TRUE(MessageDifferencer::Equals(all.job.plan(), Find(jobs, "distilled").job.plan()));
+}
+
+TEST(PlanJobs, GoldAllSharesOutByRecordsWhereWeightsNameTheStudentsLanguages) {
+  const std::vector<PlannedJob> jobs =
+      PlanJobs(Spec({"baselines=[gold_all]", "student.languages.mixture={kind: weights, weights: {de: 2, fr: 1}}"}));
+  EXPECT_EQ(Find(jobs, "distilled").job.plan().mixture().weights_size(), 2);
+  EXPECT_EQ(Find(jobs, "gold_all").job.plan().mixture().kind(), v1::Mixture::KIND_PROPORTIONAL);
+  EXPECT_EQ(Find(jobs, "gold_all").job.plan().mixture().weights_size(), 0);
+}
+
+TEST(PlanJobs, TheTablesColumnsGoFromTheLeastKnowledgeToTheMost) {
+  const std::vector<PlannedJob> jobs =
+      PlanJobs(Spec({"baselines=[gold_all, gold, pseudo_label, no_teacher, zero_shot]"}));
+  std::vector<std::string> models;
+  for (const v1::EvaluatedModel& model : Find(jobs, "evaluate").job.models()) models.push_back(model.name());
+  EXPECT_THAT(models, ElementsAre("zero_shot", "no_teacher", "pseudo_label", "distilled", "gold", "gold_all"));
+}
+
 TEST(PlanJobs, EvaluateHasEveryModelOnTheStudentsSide) {
   const std::vector<PlannedJob> jobs = PlanJobs(Spec());
   const PlannedJob& evaluate = Find(jobs, "evaluate");
@@ -199,6 +257,13 @@ TEST(PlanJobs, EvaluateHasEveryModelOnTheStudentsSide) {
   }
   EXPECT_THAT(models, ElementsAre("zero_shot=/run/models/teacher-english", "no_teacher=/run/models/no_teacher",
                                   "distilled=/run/models/distilled", "gold=/run/models/gold"));
+  ASSERT_EQ(evaluate.job.timed_size(), 2);
+  EXPECT_EQ(evaluate.job.timed(0).name(), "teacher");
+  EXPECT_EQ(evaluate.job.timed(0).package(), "/run/models/teacher-english");
+  EXPECT_EQ(evaluate.job.timed(0).reads(), v1::SIDE_TEXT);
+  EXPECT_EQ(evaluate.job.timed(1).name(), "student");
+  EXPECT_EQ(evaluate.job.timed(1).package(), "/run/models/distilled");
+  EXPECT_EQ(evaluate.job.latency(), "/run/latency.json");
   EXPECT_THAT(evaluate.selection.where(), UnorderedElementsAre(Pair("split", "test")));
   EXPECT_TRUE(evaluate.selection.reads_labels());
   EXPECT_THAT(evaluate.selection.languages(), ElementsAre("de", "fr"));
@@ -221,6 +286,13 @@ TEST(TokenizerSelections, JoinEqualRecordsAndReadNoLabel) {
   EXPECT_TRUE(selections[1].reads_text());
   EXPECT_TRUE(selections[1].reads_source_text());
   for (const v1::Selection& selection : selections) EXPECT_FALSE(selection.reads_labels());
+}
+
+TEST(TokenizerSelections, DoNotDependOnTheBaselines) {
+  const std::vector<v1::Selection> with = TokenizerSelections(Spec({"baselines=[gold, gold_all, pseudo_label]"}));
+  const std::vector<v1::Selection> without = TokenizerSelections(Spec({"baselines=[]"}));
+  ASSERT_EQ(with.size(), without.size());
+  for (size_t i = 0; i < with.size(); ++i) EXPECT_TRUE(MessageDifferencer::Equals(with[i], without[i]));
 }
 
 TEST(TokenizerFolder, IsEmptyWithIds) {

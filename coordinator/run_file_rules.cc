@@ -170,10 +170,23 @@ class Rules {
       if (spec_.baselines(i) == v1::BASELINE_NO_TEACHER && TrainedTeacher(spec_) == nullptr) {
         Add(path, "no_teacher learns from the records of a teacher that is trained here; no teacher has a train key");
       }
+      if (spec_.baselines(i) == v1::BASELINE_GOLD_ALL && TrainedTeacher(spec_) == nullptr) {
+        Add(path, "gold_all learns from the records of a teacher that is trained here too; no teacher has a train key");
+      }
+      if (spec_.baselines(i) == v1::BASELINE_PSEUDO_LABEL && !AsksATeacher()) {
+        Add(path, "pseudo_label learns from a teacher's arg-max; no loss of student.losses asks a teacher");
+      }
       if (spec_.baselines(i) == v1::BASELINE_ZERO_SHOT && ZeroShotTeacher(spec_) == nullptr) {
         Add(path, "zero_shot evaluates a teacher's package; no teacher has a train or package key");
       }
     }
+  }
+
+  bool AsksATeacher() const {
+    const auto& losses = spec_.student().losses();
+    return spec_.teachers_size() > 0 && std::any_of(losses.begin(), losses.end(), [](const v1::Loss& loss) {
+             return loss.kind() != v1::LOSS_KIND_TASK;
+           });
   }
 
   const v1::RunSpec& spec_;

@@ -223,6 +223,7 @@ TEST_F(RunFileTest, EachRuleHasItsLineAndMessage) {
        "run.yaml:9: baselines.1: no_teacher learns from the records of a teacher that is trained here; no teacher has "
        "a "
        "train key"},
+      {"gold]", "gold, pseudo_label, gold_all]", ""},
       {"gold]", "gold, gold]", "run.yaml:12: baselines.3: 'gold' is listed twice"},
       {"baselines:", "evaluate: {where: {lang: de}}\nbaselines:",
        "run.yaml:12: evaluate.where.lang: no column role that records can be chosen by; known: language, split, pool, "
@@ -242,6 +243,15 @@ TEST_F(RunFileTest, AnAddressTakesNoReplicas) {
       Mistakes(kGood, {"teachers.0={name: far, address: 'h:7000', replicas: 2}", "baselines=[gold]"}),
       ElementsAre("--set teachers.0={name: far, address: 'h:7000', replicas: 2}: teachers.0.replicas: goes with "
                   "train or package; a teacher with an address is not started here"));
+}
+
+TEST_F(RunFileTest, BaselinesNeedTheTeachersThatTheyLearnFrom) {
+  EXPECT_THAT(Mistakes(kGood, {"teachers.0={name: far, package: FOLDER/package}", "baselines=[gold_all]"}),
+              ElementsAre(HasSubstr("baselines.0: gold_all learns from the records of a teacher that is trained here "
+                                    "too; no teacher has a train key")));
+  EXPECT_THAT(Mistakes(kGood, {"student.losses=[{kind: task}]", "baselines=[pseudo_label]"}),
+              ElementsAre(HasSubstr("baselines.0: pseudo_label learns from a teacher's arg-max; no loss of "
+                                    "student.losses asks a teacher")));
 }
 
 TEST_F(RunFileTest, RulesNameTheSettingThatBreaksThem) {

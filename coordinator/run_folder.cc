@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <cerrno>
 #include <filesystem>
+#include <iterator>
+#include <string_view>
 #include <system_error>
 
 #include "absl/strings/match.h"
@@ -22,7 +24,9 @@ namespace fs = std::filesystem;
 constexpr char kFileScheme[] = "file://";
 
 bool IsModelName(const std::string& name) {
-  return name == "distilled" || name == "no_teacher" || name == "gold" || absl::StartsWith(name, "teacher-");
+  constexpr std::string_view kStudents[] = {"distilled", "no_teacher", "pseudo_label", "gold", "gold_all"};
+  return std::find(std::begin(kStudents), std::end(kStudents), name) != std::end(kStudents) ||
+         absl::StartsWith(name, "teacher-");
 }
 
 absl::StatusOr<bool> Exists(const fs::path& path) {
@@ -49,8 +53,8 @@ absl::StatusOr<std::vector<fs::path>> OwnFiles(const fs::path& folder) {
   const std::string state = kStateFile;
   for (const std::string& name :
        {state, state + "-wal", state + "-shm", std::string(kSpecFile), std::string(kReportFile),
-        std::string(kAddressFile), std::string(kStatusFile), std::string(kEventsFolder),
-        std::string("predictions.parquet"), std::string("tokenizer/tokenizer.model")}) {
+        std::string(kAddressFile), std::string(kStatusFile), std::string(kEventsFolder), std::string(kHtmlReportFile),
+        std::string(kLatencyFile), std::string("predictions.parquet"), std::string("tokenizer/tokenizer.model")}) {
     ASSIGN_OR_RETURN(const bool exists, Exists(folder / name));
     if (exists) own.push_back(folder / name);
   }

@@ -18,6 +18,8 @@ inline constexpr char kReportFile[] = "report.json";
 inline constexpr char kAddressFile[] = "coordinator.address";
 inline constexpr char kStatusFile[] = "status.json";
 inline constexpr char kEventsFolder[] = "events";
+inline constexpr char kHtmlReportFile[] = "report.html";
+inline constexpr char kLatencyFile[] = "latency.json";
 
 // The folder of one run, locked for as long as this object lives (flock on <folder>/lock: it goes with the process).
 class RunFolder {

@@ -74,9 +74,13 @@ TEST_F(RunFolderTest, OverwriteDeletesTheRunsOwnFilesOnly) {
                                         "status.json",
                                         "coordinator.address",
                                         "events/distilled/events.out.tfevents.1",
+                                        "report.html",
+                                        "latency.json",
                                         "predictions.parquet",
                                         "tokenizer/tokenizer.model",
                                         "models/gold/teacher.yaml",
+                                        "models/gold_all/teacher.yaml",
+                                        "checkpoints/pseudo_label/step-000000010/w",
                                         "checkpoints/teacher-english/step-000000010/w"};
   const std::vector<std::string> others = {"notes.txt", "models/mine/weights", "logs/coordinator-0.log",
                                            "tokenizer/vocabulary.txt"};

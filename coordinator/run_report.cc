@@ -2,7 +2,9 @@
 
 #include <yaml-cpp/yaml.h>
 
+#include <filesystem>
 #include <set>
+#include <system_error>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -58,6 +60,35 @@ const v1::Teacher* LabellingTeacher(const v1::RunSpec& spec) {
   return spec.teachers().empty() ? nullptr : &spec.teachers(0);
 }
 
+// Bytes of all files of a package.
+absl::StatusOr<int64_t> PackageBytes(const std::string& package) {
+  int64_t bytes = 0;
+  std::error_code error;
+  for (std::filesystem::recursive_directory_iterator at(package, error), end; !error && at != end;
+       at.increment(error)) {
+    if (at->is_regular_file(error)) bytes += static_cast<int64_t>(at->file_size(error));
+  }
+  if (error) return FileError(error.value(), package, "read");
+  return bytes;
+}
+
+absl::StatusOr<std::vector<evaluation::ModelCost>> CostsOf(const FinishedRun& run) {
+  const v1::Job* evaluate = FindJob(run, v1::Job::KIND_EVALUATE, "");
+  std::vector<evaluation::ModelCost> costs;
+  if (evaluate == nullptr || evaluate->latency().empty()) return costs;
+  ASSIGN_OR_RETURN(const auto latencies, evaluation::ReadLatencies(evaluate->latency()));
+  for (const v1::EvaluatedModel& model : evaluate->timed()) {
+    evaluation::ModelCost cost;
+    cost.role = model.name();
+    ASSIGN_OR_RETURN(cost.parameters, ReadParameters(model.package()));
+    ASSIGN_OR_RETURN(cost.bytes, PackageBytes(model.package()));
+    const auto latency = latencies.find(model.name());
+    if (latency != latencies.end()) cost.latency = latency->second;
+    costs.push_back(std::move(cost));
+  }
+  return costs;
+}
+
 // Every file that some job read, once.
 std::vector<evaluation::RunFacts::File> FilesOf(const FinishedRun& run) {
   std::set<std::string> seen;
@@ -100,6 +131,9 @@ absl::StatusOr<evaluation::RunFacts> FactsOf(const FinishedRun& run) {
   for (const int metric : run.spec.evaluate().metrics()) {
     facts.metrics.push_back(NameOf(v1::Evaluate::Metric_descriptor(), metric));
   }
+  facts.top_k = run.spec.evaluate().top_k();
+  facts.resamples = run.spec.evaluate().bootstrap();
+  facts.seed = run.spec.seed();
   for (const auto& stage : run.status.stages()) {
     facts.seconds.emplace_back(stage.name(), stage.seconds());
     if (FindJob(run, v1::Job::KIND_TRAIN, stage.name()) != nullptr) {
@@ -119,6 +153,7 @@ absl::StatusOr<evaluation::RunFacts> FactsOf(const FinishedRun& run) {
   facts.student.reads = SideName(run.spec.student().reads());
   ASSIGN_OR_RETURN(facts.student.parameters, ReadParameters(facts.student.package));
   facts.workers = run.spec.student().workers();
+  ASSIGN_OR_RETURN(facts.costs, CostsOf(run));
   facts.files = FilesOf(run);
   return facts;
 }

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "coordinator/jobs.h"
+#include "evaluation/latency.h"
 #include "evaluation/predictions.h"
 #include "runtime/files.h"
 
@@ -66,6 +67,11 @@ TEST_F(RunReportTest, SaysWhatTheRunWas) {
   PlannedJob evaluate;
   evaluate.job.set_kind(v1::Job::KIND_EVALUATE);
   evaluate.job.set_predictions((folder_ / "predictions.parquet").string());
+  evaluate.job.set_latency((folder_ / "latency.json").string());
+  v1::EvaluatedModel& teacher = *evaluate.job.add_timed();
+  teacher.set_name("teacher");
+  teacher.set_package((folder_ / "english").string());
+  ASSERT_TRUE(evaluation::WriteLatencies({{"teacher", {{"batch_1", {1.5, 2}}}}}, evaluate.job.latency()).ok());
   run_.jobs = {distilled, evaluate};
   auto writer = evaluation::PredictionsWriter::Create(evaluate.job.predictions(), {"net", "devel"}, {"distilled"});
   ASSERT_TRUE(writer.ok()) << writer.status();
@@ -83,6 +89,9 @@ TEST_F(RunReportTest, SaysWhatTheRunWas) {
   EXPECT_EQ(report["student"]["parameters"], 77);
   EXPECT_EQ(report["student"]["digest"], "def");
   EXPECT_EQ(report["student"]["workers"], 2);
+  EXPECT_EQ(report["models"]["teacher"]["parameters"], 1234);
+  EXPECT_EQ(report["models"]["teacher"]["bytes"], 26);
+  EXPECT_EQ(report["models"]["teacher"]["latency"]["batch_1"]["text_ms"], 2.0);
   EXPECT_EQ(report["labels"]["codec"], "dense_fp16");
   EXPECT_EQ(report["labels"]["count"], 10);
   EXPECT_EQ(report["labels"]["bytes"], 200);

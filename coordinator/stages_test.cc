@@ -195,6 +195,30 @@ TEST_F(StagesTest, EqualSelectionsShareAnIndexAndProgressCountsEachOnce) {
   EXPECT_EQ(progress_.back().records_by_language.at("en"), 20);
 }
 
+TEST_F(StagesTest, GoldAllHasEachRecordOfStudentAndTeacherOnce) {
+  v1::RunSpec spec = Spec();
+  spec.add_baselines(v1::BASELINE_GOLD_ALL);
+  // The student's records hold the teacher's too: 20 of English, which must not be there twice.
+  (*spec.mutable_student()->mutable_where()).erase("pool");
+  const auto stages = Run(spec);
+  ASSERT_TRUE(stages.ok()) << stages.status();
+  const PlannedJob* all = Find(*stages, "gold_all");
+  ASSERT_NE(all, nullptr);
+  const int64_t steps = (60 * 3 + 8 - 1) / 8;  // 60 records, and the last step filled up
+  EXPECT_EQ(all->job.steps(), steps);
+  const auto index = stages->indexes.at(all->job.plan().index_digest());
+  ASSERT_EQ(index->languages_size(), 3);
+  EXPECT_EQ(index->languages(1).name(), "en");
+  EXPECT_EQ(index->languages(1).records(), 20);
+  // Without that overlap: the teacher's 20 beside the student's 40.
+  spec = Spec();
+  spec.add_baselines(v1::BASELINE_GOLD_ALL);
+  const auto apart = Run(spec);
+  ASSERT_TRUE(apart.ok()) << apart.status();
+  EXPECT_EQ(Find(*apart, "gold_all")->job.steps(), steps);
+  EXPECT_EQ(Find(*apart, "gold")->job.steps(), (30 + 10) * 3 / 8);
+}
+
 TEST_F(StagesTest, IndexBytesReadBackToTheSameDigest) {
   const auto stages = Run(Spec());
   ASSERT_TRUE(stages.ok()) << stages.status();

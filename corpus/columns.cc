@@ -32,10 +32,20 @@ bool IsIdList(const arrow::DataType& type) {
   return value == arrow::Type::INT32 || value == arrow::Type::INT64;
 }
 
+// The column roles that some `where` of the selection names. Sorted, since the order of a protobuf map is not fixed.
+std::set<std::string> WhereRoles(const v1::Selection& selection) {
+  std::set<std::string> roles;
+  for (const auto& [role, value] : selection.where()) roles.insert(role);
+  for (const auto& alternative : selection.alternatives()) {
+    for (const auto& [role, value] : alternative.where()) roles.insert(role);
+  }
+  return roles;
+}
+
 }  // namespace
 
 absl::Status CheckSelection(const v1::Selection& selection) {
-  for (const auto& [role, value] : selection.where()) {
+  for (const std::string& role : WhereRoles(selection)) {
     if (std::find(kWhereRoles.begin(), kWhereRoles.end(), role) == kWhereRoles.end()) {
       return absl::InvalidArgumentError(
           absl::StrCat("where: ", role, ": records are selected by ", absl::StrJoin(kWhereRoles, ", ")));
@@ -65,10 +75,7 @@ Column ColumnOf(const v1::Selection& selection, const std::string& role) {
 
 std::vector<Column> IndexColumns(const v1::Selection& selection) {
   std::vector<Column> columns = {ColumnOf(selection, "language")};
-  // Sorted, since the order of a protobuf map is not fixed.
-  std::set<std::string> roles;
-  for (const auto& [role, value] : selection.where()) roles.insert(role);
-  for (const std::string& role : roles) {
+  for (const std::string& role : WhereRoles(selection)) {
     Column column = ColumnOf(selection, role);
     column.optional = false;
     AddOnce(column, &columns);

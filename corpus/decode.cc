@@ -93,7 +93,7 @@ absl::StatusOr<std::vector<Record>> DecodeRecords(const v1::Selection& selection
     if (!filter.Matches(row)) continue;
     const auto language = filter.Language(row);
     if (!language.ok()) return RowError(selection, source, unit, row, language.status());
-    if (!filter.WantsLanguage(*language)) continue;
+    if (!filter.Wants(row, *language)) continue;
     auto record = builder.Build(row, *language);
     if (!record.ok()) return RowError(selection, source, unit, row, record.status());
     records.push_back(*std::move(record));

@@ -41,9 +41,8 @@ class IndexBuilder {
   }
 
   absl::StatusOr<v1::CorpusIndex> Finish() {
-    for (const std::string& language : selection_.languages()) {
-      if (!languages_.contains(language)) return MissingLanguage(language);
-    }
+    RETURN_IF_ERROR(CheckLanguages(selection_.languages()));
+    for (const auto& alternative : selection_.alternatives()) RETURN_IF_ERROR(CheckLanguages(alternative.languages()));
     if (languages_.empty()) return NothingKept();
     // A map by name: sorted.
     for (auto& [name, language] : languages_) *index_.add_languages() = std::move(language);
@@ -60,7 +59,7 @@ class IndexBuilder {
       if (!filter.Matches(row)) continue;
       const auto language = filter.Language(row);
       if (!language.ok()) return RowError(selection_, source, unit, row, language.status());
-      if (!filter.WantsLanguage(*language)) {
+      if (!filter.Wants(row, *language)) {
         unwanted_.emplace(*language);
         continue;
       }
@@ -85,10 +84,27 @@ class IndexBuilder {
   }
 
   std::string Where() const {
+    std::string where = Conditions(selection_.where());
+    std::vector<std::string> alternatives;
+    for (const auto& alternative : selection_.alternatives()) alternatives.push_back(Conditions(alternative.where()));
+    if (!alternatives.empty()) absl::StrAppend(&where, " and ", absl::StrJoin(alternatives, " or "));
+    return where;
+  }
+
+  template <typename Map>
+  static std::string Conditions(const Map& where) {
     std::vector<std::string> conditions;
-    for (const auto& [role, value] : selection_.where()) conditions.push_back(absl::StrCat(role, ": ", value));
+    for (const auto& [role, value] : where) conditions.push_back(absl::StrCat(role, ": ", value));
     std::sort(conditions.begin(), conditions.end());
     return absl::StrCat("{", absl::StrJoin(conditions, ", "), "}");
+  }
+
+  template <typename List>
+  absl::Status CheckLanguages(const List& wanted) const {
+    for (const std::string& language : wanted) {
+      if (!languages_.contains(language)) return MissingLanguage(language);
+    }
+    return absl::OkStatus();
   }
 
   absl::Status NothingKept() const {

@@ -74,6 +74,29 @@ TEST(IndexTest, SelectsByColumnsAndLanguages) {
               AllOf(HasSubstr("no record of language \"ja\" where {id: 1, split: train}"), HasSubstr("are de")));
 }
 
+TEST(IndexTest, AnyAlternativeIsEnoughAndARecordOfTwoIsThereOnce) {
+  const TestCorpus corpus;
+  corpus.WriteParquet("a.parquet", {RowJson("1", "en"), RowJson("2", "de"), RowJson("3", "de", "net", "dev"),
+                                    RowJson("4", "fr", "net", "dev"), RowJson("5", "fr", "net", "test")});
+  v1::Selection selection = corpus.Selection();
+  (*selection.add_alternatives()->mutable_where())["split"] = "train";
+  auto& second = *selection.add_alternatives();
+  (*second.mutable_where())["language"] = "de";
+  EXPECT_EQ(Summary(BuildIndex(selection).value()), "de:2 en:1");
+  // Languages belong to their alternative alone.
+  second.mutable_where()->clear();
+  second.add_languages("fr");
+  EXPECT_EQ(Summary(BuildIndex(selection).value()), "de:1 en:1 fr:2");
+  // What is outside of the alternatives holds for all of them.
+  (*selection.mutable_where())["split"] = "dev";
+  EXPECT_EQ(Summary(BuildIndex(selection).value()), "fr:1");
+  second.add_languages("ja");
+  EXPECT_THAT(ErrorOf(selection),
+              HasSubstr("no record of language \"ja\" where {split: dev} and {split: train} or {}"));
+  (*second.mutable_where())["label"] = "net";
+  EXPECT_THAT(ErrorOf(selection), HasSubstr("where: label: records are selected by"));
+}
+
 TEST(IndexTest, TakesOneFileRelativePathsAndUris) {
   const TestCorpus corpus;
   corpus.WriteParquet("a.parquet", {RowJson("1", "de")});

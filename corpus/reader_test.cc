@@ -85,6 +85,18 @@ TEST_P(ReaderFormatTest, FillsWhatTheSelectionAsksFor) {
   EXPECT_EQ(source_only[0].label, -1);
 }
 
+TEST_P(ReaderFormatTest, ReadsTheRecordsOfAnyAlternativeOnce) {
+  Write({RowJson("1", "en"), RowJson("2", "de"), RowJson("3", "de", "net", "dev"), RowJson("4", "fr", "net", "dev")});
+  v1::Selection selection = corpus_.Selection();
+  (*selection.add_alternatives()->mutable_where())["split"] = "train";
+  selection.add_alternatives()->add_languages("de");
+  const auto records = ReadAll(selection);
+  ASSERT_TRUE(records.ok()) << records.status();
+  std::vector<std::string> ids;
+  for (const Record& record : *records) ids.push_back(record.id);
+  EXPECT_THAT(ids, testing::UnorderedElementsAre("1", "2", "3"));
+}
+
 TEST_P(ReaderFormatTest, ErrorsNameTheRecord) {
   struct Case {
     std::string row;

@@ -1,5 +1,7 @@
 #include "corpus/row_filter.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "runtime/status.h"
@@ -33,21 +35,40 @@ absl::Status RowError(const v1::Selection& selection, Source& source, const Unit
   return absl::InvalidArgumentError(message);
 }
 
-RowFilter::RowFilter(const v1::Selection& selection, const Rows& rows)
-    : column_(ColumnOf(selection, "language")),
-      languages_(rows.Strings("language")),
-      wanted_(selection.languages().begin(), selection.languages().end()) {
-  for (const auto& [role, value] : selection.where()) conditions_.emplace_back(rows.Strings(role), value);
+template <typename Part>
+RowFilter::Conditions::Conditions(const Part& part, const Rows& rows)
+    : languages(part.languages().begin(), part.languages().end()) {
+  for (const auto& [role, value] : part.where()) values.emplace_back(rows.Strings(role), value);
 }
 
-bool RowFilter::Matches(int64_t row) const {
-  for (const auto& [column, value] : conditions_) {
+bool RowFilter::Conditions::Matches(int64_t row) const {
+  for (const auto& [column, value] : values) {
     if (column->IsNull(row) || column->GetView(row) != value) return false;
   }
   return true;
 }
 
-bool RowFilter::WantsLanguage(std::string_view language) const { return wanted_.empty() || wanted_.contains(language); }
+bool RowFilter::Conditions::WantsLanguage(std::string_view language) const {
+  return languages.empty() || languages.contains(language);
+}
+
+RowFilter::RowFilter(const v1::Selection& selection, const Rows& rows)
+    : column_(ColumnOf(selection, "language")), languages_(rows.Strings("language")), all_(selection, rows) {
+  for (const auto& alternative : selection.alternatives()) alternatives_.emplace_back(alternative, rows);
+}
+
+bool RowFilter::Matches(int64_t row) const {
+  const auto holds = [row](const Conditions& alternative) { return alternative.Matches(row); };
+  return all_.Matches(row) && (alternatives_.empty() || std::any_of(alternatives_.begin(), alternatives_.end(), holds));
+}
+
+bool RowFilter::Wants(int64_t row, std::string_view language) const {
+  const auto wants = [row, language](const Conditions& alternative) {
+    return alternative.Matches(row) && alternative.WantsLanguage(language);
+  };
+  return all_.WantsLanguage(language) &&
+         (alternatives_.empty() || std::any_of(alternatives_.begin(), alternatives_.end(), wants));
+}
 
 absl::StatusOr<std::string_view> RowFilter::Language(int64_t row) const {
   if (languages_->IsNull(row)) return MissingValue(column_);

@@ -27,18 +27,30 @@ class RowFilter {
   // `rows` must outlive it and hold IndexColumns(selection).
   RowFilter(const v1::Selection& selection, const Rows& rows);
 
-  // Whether `where` holds, whatever the language.
+  // Whether `where` holds, and that of an alternative when there are any, whatever the language.
   bool Matches(int64_t row) const;
-  bool WantsLanguage(std::string_view language) const;
+  // Whether the selection keeps a row that matches and is of this language.
+  bool Wants(int64_t row, std::string_view language) const;
 
   // NOT_FOUND (null), INVALID_ARGUMENT (empty, not UTF-8), without the place: see RowError.
   absl::StatusOr<std::string_view> Language(int64_t row) const;
 
  private:
+  // Column values that must hold and languages to keep, of the selection or of one of its alternatives.
+  struct Conditions {
+    template <typename Part>
+    Conditions(const Part& part, const Rows& rows);
+    bool Matches(int64_t row) const;
+    bool WantsLanguage(std::string_view language) const;
+
+    std::set<std::string, std::less<>> languages;
+    std::vector<std::pair<const arrow::LargeStringArray*, std::string>> values;
+  };
+
   const Column column_;
   const arrow::LargeStringArray* const languages_;
-  std::set<std::string, std::less<>> wanted_;
-  std::vector<std::pair<const arrow::LargeStringArray*, std::string>> conditions_;
+  const Conditions all_;
+  std::vector<Conditions> alternatives_;
 };
 
 // The labels of a unit's rows as indices into corpus.labels.

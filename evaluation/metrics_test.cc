@@ -23,10 +23,11 @@ class ConfusionTest : public testing::TestWithParam<Case> {};
 TEST_P(ConfusionTest, MetricsByHand) {
   const Case& c = GetParam();
   Confusion confusion(c.classes);
-  for (size_t i = 0; i < c.gold.size(); ++i) confusion.Add(c.gold[i], c.predicted[i]);
+  for (size_t i = 0; i < c.gold.size(); ++i) confusion.Add(c.gold[i], c.predicted[i], 1, 0);
   EXPECT_EQ(confusion.records(), static_cast<int64_t>(c.gold.size()));
-  EXPECT_DOUBLE_EQ(confusion.Accuracy(), c.accuracy);
-  EXPECT_DOUBLE_EQ(confusion.MacroF1(), c.macro_f1);
+  EXPECT_DOUBLE_EQ(confusion.Value(Metric::kAccuracy), c.accuracy);
+  EXPECT_DOUBLE_EQ(confusion.Value(Metric::kMicroF1), c.accuracy);
+  EXPECT_DOUBLE_EQ(confusion.Value(Metric::kMacroF1), c.macro_f1);
 }
 
 INSTANTIATE_TEST_SUITE_P(
@@ -43,8 +44,34 @@ INSTANTIATE_TEST_SUITE_P(
     [](const auto& info) { return info.param.name; });
 
 TEST(Confusion, WithoutRecordsThereIsNoMetric) {
-  EXPECT_TRUE(std::isnan(Confusion(3).Accuracy()));
-  EXPECT_TRUE(std::isnan(Confusion(3).MacroF1()));
+  for (const Metric metric : kMetrics) EXPECT_TRUE(std::isnan(Confusion(3).Value(metric))) << MetricName(metric);
+}
+
+TEST(Confusion, PrecisionRecallAndClassesByHand) {
+  Confusion confusion(4);
+  confusion.Add(0, 0, 2, 2);
+  confusion.Add(0, 1, 1, 1);
+  confusion.Add(1, 1, 3, 3);
+  confusion.Add(1, 0, 2, 0);
+  confusion.Add(1, 2, 2, 1);
+  // Class 0: TP 2, FP 2, FN 1. Class 1: TP 3, FP 1, FN 4. Class 2: FP 2. Class 3 occurs nowhere.
+  EXPECT_DOUBLE_EQ(confusion.Value(Metric::kMacroPrecision), (2.0 / 4 + 3.0 / 4 + 0) / 3);
+  EXPECT_DOUBLE_EQ(confusion.Value(Metric::kMacroRecall), (2.0 / 3 + 3.0 / 7 + 0) / 3);
+  EXPECT_DOUBLE_EQ(confusion.Value(Metric::kTopK), 7.0 / 10);
+  EXPECT_DOUBLE_EQ(confusion.OfClass(1)->precision, 3.0 / 4);
+  EXPECT_DOUBLE_EQ(confusion.OfClass(1)->recall, 3.0 / 7);
+  EXPECT_DOUBLE_EQ(confusion.OfClass(1)->f1, 6.0 / 11);
+  EXPECT_EQ(confusion.OfClass(1)->support, 7);
+  EXPECT_EQ(confusion.OfClass(2)->support, 0);
+  EXPECT_FALSE(confusion.OfClass(3).has_value());
+}
+
+TEST(RankOf, EqualValuesInTheirOrder) {
+  const std::vector<float> values = {0.2f, 0.5f, 0.2f, 0.1f};
+  EXPECT_EQ(RankOf(values, 1), 0);
+  EXPECT_EQ(RankOf(values, 0), 1);
+  EXPECT_EQ(RankOf(values, 2), 2);
+  EXPECT_EQ(RankOf(values, 3), 3);
 }
 
 TEST(ArgMax, FirstOfEqualValues) {

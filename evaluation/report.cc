@@ -3,10 +3,13 @@
 #include <algorithm>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "absl/strings/str_cat.h"
+#include "evaluation/bootstrap.h"
 #include "evaluation/metrics.h"
 #include "evaluation/predictions.h"
+#include "evaluation/tally.h"
 #include "runtime/files.h"
 #include "runtime/status.h"
 
@@ -15,83 +18,139 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr char kAccuracy[] = "accuracy";
-constexpr char kMacroF1[] = "macro_f1";
+constexpr char kStudent[] = "distilled";
 
-// Everything counted of one language, a confusion for each model.
-struct LanguageCounts {
-  std::vector<Confusion> models;
-  int64_t records = 0;
-};
-
+// What the file of predictions says.
 struct Table {
   std::vector<std::string> labels;
   std::vector<std::string> models;
-  // Sorted by name.
-  std::map<std::string, LanguageCounts> languages;
+  Tally tally;
+  // Unset without resamples.
+  std::optional<Intervals> intervals;
 };
 
-void Count(const Prediction& row, LanguageCounts* counts) {
-  ++counts->records;
-  for (size_t m = 0; m < counts->models.size(); ++m) counts->models[m].Add(row.gold, ArgMax(row.probabilities[m]));
+// Index of the distilled student; -1 when it is not there.
+int StudentOf(const Table& table) {
+  const auto found = std::find(table.models.begin(), table.models.end(), kStudent);
+  return found == table.models.end() ? -1 : static_cast<int>(found - table.models.begin());
 }
 
-absl::StatusOr<Table> CountAll(const std::string& predictions) {
+absl::StatusOr<Table> CountAll(const RunFacts& facts, const std::string& predictions) {
   ASSIGN_OR_RETURN(const auto reader, PredictionsReader::Open(predictions));
-  Table table{reader->labels(), reader->models(), {}};
+  const int models = static_cast<int>(reader->models().size()), classes = static_cast<int>(reader->labels().size());
+  Table table{reader->labels(), reader->models(), Tally(models, classes, facts.top_k), std::nullopt};
   if (table.labels.empty()) return absl::DataLossError(absl::StrCat(predictions, ": names no label"));
-  const std::vector<Confusion> nothing(table.models.size(), Confusion(static_cast<int>(table.labels.size())));
   while (true) {
     ASSIGN_OR_RETURN(const auto rows, reader->Next());
     if (rows.empty()) break;
-    for (const Prediction& row : rows) {
-      Count(row, &table.languages.try_emplace(row.language, LanguageCounts{nothing, 0}).first->second);
-    }
+    for (const Prediction& row : rows) table.tally.Add(row);
   }
-  if (table.languages.empty()) {
+  if (table.tally.groups() == 0) {
     return absl::InvalidArgumentError(absl::StrCat(predictions, ": holds no record; let evaluate.where name some"));
+  }
+  if (facts.resamples > 0 && models > 0) {
+    table.intervals = Bootstrap(table.tally, std::max(StudentOf(table), 0), facts.resamples, facts.seed);
   }
   return table;
 }
 
-// {accuracy, macro_f1} as far as they are asked for.
-Json Metrics(const RunFacts& facts, double accuracy, double macro_f1) {
-  const auto asked = [&facts](const char* metric) {
-    return facts.metrics.empty() ||
-           std::find(facts.metrics.begin(), facts.metrics.end(), metric) != facts.metrics.end();
-  };
+Json IntervalOf(const Interval& interval) { return Json::array({interval.low, interval.high}); }
+
+// `intervals` may be null.
+template <typename Value>
+Json ScoresOf(const Value& value, const MetricIntervals* intervals) {
   Json json = Json::object();
-  if (asked(kAccuracy)) json[kAccuracy] = accuracy;
-  if (asked(kMacroF1)) json[kMacroF1] = macro_f1;
+  for (const Metric metric : kMetrics) json[MetricName(metric)] = value(metric);
+  if (intervals == nullptr) return json;
+  for (size_t i = 0; i < kMetrics.size(); ++i) {
+    json["intervals"][MetricName(kMetrics[i])] = IntervalOf((*intervals)[i]);
+  }
   return json;
 }
 
-Json LanguagesOf(const RunFacts& facts, const Table& table) {
+Json ClassOf(const ClassScores& scores) {
+  return {{"precision", scores.precision}, {"recall", scores.recall}, {"f1", scores.f1}, {"support", scores.support}};
+}
+
+Json ClassesOf(const Table& table, const Confusion& confusion) {
   Json json = Json::object();
-  for (const auto& [name, counts] : table.languages) {
+  for (int label = 0; label < confusion.classes(); ++label) {
+    const auto scores = confusion.OfClass(label);
+    if (scores.has_value()) json[table.labels[label]] = ClassOf(*scores);
+  }
+  return json;
+}
+
+// Each class's mean over the languages that have it, and its support in all.
+Json MeanClassesOf(const Table& table, size_t model) {
+  Json json = Json::object();
+  for (size_t label = 0; label < table.labels.size(); ++label) {
+    ClassScores sum;
+    int languages = 0;
+    for (const auto& [name, language] : table.tally.languages()) {
+      const auto scores = language.models[model].OfClass(static_cast<int>(label));
+      if (!scores.has_value()) continue;
+      sum.precision += scores->precision;
+      sum.recall += scores->recall;
+      sum.f1 += scores->f1;
+      sum.support += scores->support;
+      ++languages;
+    }
+    if (languages == 0) continue;
+    json[table.labels[label]] =
+        ClassOf({sum.precision / languages, sum.recall / languages, sum.f1 / languages, sum.support});
+  }
+  return json;
+}
+
+Json LanguagesOf(const Table& table) {
+  Json json = Json::object();
+  for (const auto& [name, counts] : table.tally.languages()) {
     Json& language = json[name];
     language["records"] = counts.records;
     for (size_t m = 0; m < table.models.size(); ++m) {
-      language[table.models[m]] = Metrics(facts, counts.models[m].Accuracy(), counts.models[m].MacroF1());
+      const Confusion& confusion = counts.models[m];
+      const auto* intervals = table.intervals.has_value() ? &table.intervals->languages.at(name)[m] : nullptr;
+      Json& scores = language[table.models[m]];
+      scores = ScoresOf([&](Metric metric) { return confusion.Value(metric); }, intervals);
+      scores["classes"] = ClassesOf(table, confusion);
     }
   }
   return json;
 }
 
-Json MeanOf(const RunFacts& facts, const Table& table) {
+Json MeansOf(const Table& table) {
   int64_t records = 0;
-  for (const auto& [name, counts] : table.languages) records += counts.records;
-  const auto languages = static_cast<double>(table.languages.size());
+  for (const auto& [name, counts] : table.tally.languages()) records += counts.records;
   Json json = {{"records", records}};
   for (size_t m = 0; m < table.models.size(); ++m) {
-    double accuracy = 0, macro_f1 = 0;
-    for (const auto& [name, counts] : table.languages) {
-      accuracy += counts.models[m].Accuracy();
-      macro_f1 += counts.models[m].MacroF1();
-    }
-    json[table.models[m]] = Metrics(facts, accuracy / languages, macro_f1 / languages);
+    const int model = static_cast<int>(m);
+    const auto* intervals = table.intervals.has_value() ? &table.intervals->mean[m] : nullptr;
+    Json& scores = json[table.models[m]];
+    scores = ScoresOf([&](Metric metric) { return MeanOf(table.tally, model, metric); }, intervals);
+    scores["classes"] = MeanClassesOf(table, m);
   }
   return json;
+}
+
+Json DifferencesOf(const Table& table) {
+  Json json = Json::object();
+  const int student = StudentOf(table);
+  for (int m = 0; student >= 0 && m < table.tally.models(); ++m) {
+    if (m == student) continue;
+    Json& model = json[table.models[m]];
+    for (size_t i = 0; i < kMetrics.size(); ++i) {
+      Json& metric = model[MetricName(kMetrics[i])];
+      metric["difference"] = MeanOf(table.tally, student, kMetrics[i]) - MeanOf(table.tally, m, kMetrics[i]);
+      if (table.intervals.has_value()) metric["interval"] = IntervalOf(table.intervals->differences[m][i]);
+    }
+  }
+  return json;
+}
+
+Json BootstrapOf(const RunFacts& facts, const Table& table) {
+  if (!table.intervals.has_value()) return nullptr;
+  return {{"resamples", facts.resamples}, {"groups", table.tally.groups()}, {"seed", facts.seed}};
 }
 
 Json ModelFacts(const ReportedModel& model) {
@@ -101,19 +160,62 @@ Json ModelFacts(const ReportedModel& model) {
   return json;
 }
 
+Json CostOf(const ModelCost& cost) {
+  Json json;
+  json["parameters"] = cost.parameters.has_value() ? Json(*cost.parameters) : Json(nullptr);
+  json["bytes"] = cost.bytes;
+  if (cost.latency.empty()) return json;
+  for (const auto& [batch, latency] : cost.latency) {
+    json["latency"][batch]["forward_ms"] = latency.forward_ms;
+    if (latency.text_ms.has_value()) json["latency"][batch]["text_ms"] = *latency.text_ms;
+  }
+  return json;
+}
+
+// How often the student fits into the teacher's time.
+Json SpeedupOf(const Latencies& teacher, const Latencies& student) {
+  Json json = Json::object();
+  for (const auto& [batch, slow] : teacher) {
+    const auto found = student.find(batch);
+    if (found == student.end()) continue;
+    json[batch]["forward"] = slow.forward_ms / found->second.forward_ms;
+    if (slow.text_ms.has_value() && found->second.text_ms.has_value()) {
+      json[batch]["text"] = *slow.text_ms / *found->second.text_ms;
+    }
+  }
+  return json;
+}
+
+Json CostsOf(const std::vector<ModelCost>& costs) {
+  Json json = Json::object();
+  std::map<std::string, Latencies> latencies;
+  for (const ModelCost& cost : costs) {
+    json[cost.role] = CostOf(cost);
+    latencies[cost.role] = cost.latency;
+  }
+  const Json speedup = SpeedupOf(latencies["teacher"], latencies["student"]);
+  if (!speedup.empty()) json["speedup"] = speedup;
+  return json;
+}
+
 }  // namespace
 
 absl::Status WriteReport(const RunFacts& facts, const std::string& predictions, const std::string& report) {
-  ASSIGN_OR_RETURN(const Table table, CountAll(predictions));
+  ASSIGN_OR_RETURN(const Table table, CountAll(facts, predictions));
   Json json;
   json["run"] = facts.run;
-  json["languages"] = LanguagesOf(facts, table);
-  json["mean"] = MeanOf(facts, table);
+  json["metrics"] = facts.metrics;
+  json["top_k"] = facts.top_k;
+  json["bootstrap"] = BootstrapOf(facts, table);
+  json["languages"] = LanguagesOf(table);
+  json["mean"] = MeansOf(table);
+  json["differences"] = DifferencesOf(table);
   json["labels"] = {
       {"classes", table.labels}, {"count", facts.label_count}, {"bytes", facts.label_bytes}, {"codec", facts.codec}};
   json["teacher"] = facts.teacher.has_value() ? ModelFacts(*facts.teacher) : Json(nullptr);
   json["student"] = ModelFacts(facts.student);
   json["student"]["workers"] = facts.workers;
+  json["models"] = CostsOf(facts.costs);
   json["corpus"]["files"] = Json::array();
   for (const RunFacts::File& file : facts.files) {
     json["corpus"]["files"].push_back({{"path", file.path}, {"sha256", file.sha256}, {"bytes", file.bytes}});

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "evaluation/latency.h"
 
 namespace polystill::evaluation {
 
@@ -22,11 +23,28 @@ struct ReportedModel {
   std::string reads;
 };
 
+// What a model takes to use.
+struct ModelCost {
+  // "teacher" or "student".
+  std::string role;
+  // Unset where the package does not tell.
+  std::optional<int64_t> parameters;
+  // Of all files of its package.
+  int64_t bytes = 0;
+  // Empty where it was not measured.
+  Latencies latency;
+};
+
 // What the report says beside the table.
 struct RunFacts {
   std::string run;
-  // "accuracy", "macro_f1": what the table shows; both when empty.
+  // Names of the metrics that the table shows; report.json has all.
   std::vector<std::string> metrics;
+  // `top_k` counts a record as right when its class is among so many.
+  int top_k = 1;
+  // Of the intervals; none with 0 resamples.
+  int resamples = 0;
+  uint64_t seed = 0;
   // Soft labels of the distillation: how many, their payload in bytes, how they were encoded.
   int64_t label_count = 0;
   int64_t label_bytes = 0;
@@ -34,6 +52,8 @@ struct RunFacts {
   std::optional<ReportedModel> teacher;
   ReportedModel student;
   int workers = 0;
+  // Teacher and student, as far as their packages are at hand.
+  std::vector<ModelCost> costs;
   struct File {
     std::string path;
     std::string sha256;
@@ -54,15 +74,24 @@ struct RunFacts {
 // Computes the table from the file of predictions and writes report.json, atomically:
 //
 //   run          name of the run
-//   languages    LANGUAGE -> {records, MODEL: {accuracy, macro_f1}, ...}
-//   mean         {records: sum, MODEL: {accuracy, macro_f1}}: unweighted over the languages
+//   metrics      names of the metrics that the table shows
+//   top_k        k of the metric top_k
+//   bootstrap    {resamples, groups, seed} of the intervals; null without
+//   languages    LANGUAGE -> {records, MODEL: SCORES, ...}
+//   mean         {records: sum, MODEL: SCORES}: unweighted over the languages, a class's over those that have it
+//   differences  MODEL -> METRIC -> {difference, interval}: mean of the distilled student minus that of MODEL
 //   labels       {classes, count, bytes, codec}
 //   teacher      {name, package, digest, parameters, reads}; null without one
 //   student      {name, package, digest, parameters, reads, workers}
+//   models       {teacher, student: {parameters, bytes of the package, latency: {BATCH: {forward_ms, text_ms}}},
+//                speedup: {BATCH: {forward, text}}: the teacher's times by the student's}; as far as they are known
 //   corpus       {files: [{path, sha256, bytes}]}
 //   steps        {JOB: {taken, planned}}: early stopping takes fewer than planned
 //   seconds      {STAGE: seconds}
 //   predictions  path of the file of predictions
+//
+// SCORES: {METRIC: value for each of kMetrics, intervals: {METRIC: [low, high]} (evaluation/bootstrap.h; left out
+// without), classes: {LABEL: {precision, recall, f1, support}} for each class in gold or prediction}.
 //
 // INVALID_ARGUMENT when there is no record; otherwise the errors of PredictionsReader and WriteFileAtomically.
 absl::Status WriteReport(const RunFacts& facts, const std::string& predictions, const std::string& report);

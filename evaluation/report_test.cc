@@ -75,12 +75,18 @@ TEST_F(ReportTest, FactsOfTheRun) {
   facts.teacher = ReportedModel{"english", "models/teacher-english", "ab", 1234, "source_text"};
   facts.student = {"distilled", "models/distilled", "cd", std::nullopt, "text"};
   facts.workers = 2;
+  facts.costs = {{"teacher", 1234, 5000, {{"batch_1", {3, 4}}}},
+                 {"student", std::nullopt, 50, {{"batch_1", {0.125, 1}}}}};
   facts.files = {{"a.parquet", "ef", 77}};
   facts.seconds = {{"index", 0.5}, {"distilled", 3.25}};
   facts.steps = {{"distilled", 70, 100}};
   const nlohmann::json report = Report(facts);
   EXPECT_EQ(report["run"], "topics");
-  EXPECT_FALSE(report["mean"]["distilled"].contains("accuracy"));
+  // All metrics are there, whatever the table shows.
+  EXPECT_EQ(report["metrics"], (std::vector<std::string>{"macro_f1"}));
+  EXPECT_EQ(report["mean"]["distilled"]["accuracy"], 1.0);
+  EXPECT_TRUE(report["bootstrap"].is_null());
+  EXPECT_FALSE(report["mean"]["distilled"].contains("intervals"));
   EXPECT_EQ(report["labels"]["count"], 12);
   EXPECT_EQ(report["labels"]["bytes"], 480);
   EXPECT_EQ(report["labels"]["codec"], "dense_fp16");
@@ -88,10 +94,50 @@ TEST_F(ReportTest, FactsOfTheRun) {
       "digest": "ab", "parameters": 1234, "reads": "source_text"})"));
   EXPECT_EQ(report["student"]["workers"], 2);
   EXPECT_TRUE(report["student"]["parameters"].is_null());
+  EXPECT_EQ(report["models"], nlohmann::json::parse(R"({
+      "teacher": {"parameters": 1234, "bytes": 5000, "latency": {"batch_1": {"forward_ms": 3.0, "text_ms": 4.0}}},
+      "student": {"parameters": null, "bytes": 50, "latency": {"batch_1": {"forward_ms": 0.125, "text_ms": 1.0}}},
+      "speedup": {"batch_1": {"forward": 24.0, "text": 4.0}}})"));
   EXPECT_EQ(report["corpus"]["files"][0],
             nlohmann::json::parse(R"({"path": "a.parquet", "sha256": "ef", "bytes": 77})"));
   EXPECT_EQ(report["steps"], nlohmann::json::parse(R"({"distilled": {"taken": 70, "planned": 100}})"));
   EXPECT_EQ(report["seconds"], nlohmann::json::parse(R"({"index": 0.5, "distilled": 3.25})"));
+}
+
+TEST_F(ReportTest, ClassesIntervalsAndDifferences) {
+  auto writer = PredictionsWriter::Create(predictions_, {"net", "devel", "av"}, {"gold", "distilled"});
+  ASSERT_TRUE(writer.ok()) << writer.status();
+  const std::vector<float> net = {0.6f, 0.3f, 0.1f}, devel = {0.1f, 0.6f, 0.3f};
+  ASSERT_TRUE((*writer)
+                  ->Append({{"a", "de", "one", 0, {net, net}},
+                            {"b", "de", "two", 1, {net, devel}},
+                            {"c", "fr", "one", 0, {devel, net}},
+                            {"d", "fr", "two", 2, {net, net}}})
+                  .ok());
+  ASSERT_TRUE((*writer)->Finish().ok());
+  RunFacts facts;
+  facts.top_k = 2;
+  facts.resamples = 200;
+  facts.seed = 3;
+  const nlohmann::json report = Report(facts);
+  EXPECT_EQ(report["bootstrap"], nlohmann::json::parse(R"({"resamples": 200, "groups": 2, "seed": 3})"));
+  const nlohmann::json& de = report["languages"]["de"];
+  EXPECT_EQ(de["gold"]["top_k"], 1.0);
+  EXPECT_EQ(report["languages"]["fr"]["gold"]["top_k"], 0.0);
+  EXPECT_EQ(de["gold"]["classes"]["net"],
+            nlohmann::json::parse(R"({"precision": 0.5, "recall": 1.0, "f1": 0.6666666666666666, "support": 1})"));
+  EXPECT_FALSE(de["gold"]["classes"].contains("av"));
+  // de: all right. fr: net right, av said to be net.
+  EXPECT_EQ(report["mean"]["distilled"]["classes"]["net"]["precision"], (1 + 0.5) / 2);
+  EXPECT_EQ(report["mean"]["distilled"]["classes"]["net"]["support"], 2);
+  EXPECT_EQ(report["mean"]["distilled"]["classes"]["av"]["recall"], 0.0);
+  EXPECT_EQ(report["differences"]["gold"]["accuracy"]["difference"], (1.0 + 0.5) / 2 - (0.5 + 0.0) / 2);
+  EXPECT_FALSE(report["differences"].contains("distilled"));
+  // Resamples: group one twice, both groups, group two twice. distilled in fr: 1, 0.5, 0.
+  EXPECT_EQ(report["languages"]["fr"]["distilled"]["intervals"]["accuracy"], nlohmann::json::parse("[0.0, 1.0]"));
+  EXPECT_EQ(de["distilled"]["intervals"]["accuracy"], nlohmann::json::parse("[1.0, 1.0]"));
+  // distilled - gold of the mean: group one (0 + 1) / 2, group two (1 + 0) / 2, both ((1 - 1/2) + 1/2) / 2.
+  EXPECT_EQ(report["differences"]["gold"]["accuracy"]["interval"], nlohmann::json::parse("[0.5, 0.5]"));
 }
 
 TEST_F(ReportTest, NoRecordIsAnError) {

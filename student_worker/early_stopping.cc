@@ -19,7 +19,7 @@ double LossOf(const v1::HeldOutCounts::Language& language) {
 evaluation::Confusion ConfusionOf(const v1::HeldOutCounts::Language& language, int classes) {
   evaluation::Confusion confusion(classes);
   for (int cell = 0; cell < language.confusion_size(); ++cell) {
-    for (int64_t i = 0; i < language.confusion(cell); ++i) confusion.Add(cell / classes, cell % classes);
+    confusion.Add(cell / classes, cell % classes, language.confusion(cell), 0);
   }
   return confusion;
 }
@@ -54,10 +54,10 @@ double MetricOf(v1::EarlyStopping::Metric metric, const v1::HeldOutCounts& count
         sum += LossOf(language);
         break;
       case v1::EarlyStopping::METRIC_MACRO_F1:
-        sum += ConfusionOf(language, classes).MacroF1();
+        sum += ConfusionOf(language, classes).Value(evaluation::Metric::kMacroF1);
         break;
       default:
-        sum += ConfusionOf(language, classes).Accuracy();
+        sum += ConfusionOf(language, classes).Value(evaluation::Metric::kAccuracy);
     }
   }
   return sum / counts.languages_size();

@@ -3,8 +3,11 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
+#include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <chrono>
+#include <map>
 #include <memory>
 #include <string>
 #include <utility>
@@ -19,12 +22,15 @@
 #include "models/signature.h"
 #include "runtime/status.h"
 #include "student_worker/inputs.h"
+#include "student_worker/latency.h"
 
 namespace polystill::student_worker {
 namespace {
 
 // Records between two looks at the stop token and two reports.
 constexpr size_t kRecordsAtOnce = 256;
+// Records that latency is measured on, about: as many of each language.
+constexpr int64_t kTimedRecords = 256;
 
 // A model under evaluation.
 struct Judged {
@@ -80,6 +86,8 @@ class Evaluator {
 
  private:
   absl::Status JudgeBlock(std::vector<corpus::Record> records);
+  void KeepForTiming(int language, const std::vector<corpus::Record>& records);
+  absl::Status MeasureLatencies();
 
   const v1::Job& job_;
   const WorkerContext& context_;
@@ -88,6 +96,8 @@ class Evaluator {
   std::shared_ptr<const v1::CorpusIndex> index_;
   std::unique_ptr<evaluation::PredictionsWriter> writer_;
   v1::WorkerMessage::Progress progress_;
+  std::vector<corpus::Record> timed_records_;
+  std::map<int, int64_t> timed_of_language_;
 };
 
 absl::Status Evaluator::Prepare() {
@@ -127,14 +137,44 @@ absl::Status Evaluator::JudgeBlock(std::vector<corpus::Record> records) {
   return absl::OkStatus();
 }
 
+void Evaluator::KeepForTiming(int language, const std::vector<corpus::Record>& records) {
+  const int64_t each = (kTimedRecords + index_->languages_size() - 1) / index_->languages_size();
+  int64_t& kept = timed_of_language_[language];
+  for (size_t i = 0; i < records.size() && kept < each; ++i, ++kept) timed_records_.push_back(records[i]);
+}
+
+// A model that cannot be timed is left out, aloud: what it predicts is not at stake.
+absl::Status Evaluator::MeasureLatencies() {
+  if (job_.latency().empty()) return absl::OkStatus();
+  const SecondsClock clock = [] {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+  };
+  std::map<std::string, evaluation::Latencies> models;
+  for (const v1::EvaluatedModel& model : job_.timed()) {
+    const auto judged = LoadJudged(model, job_);
+    absl::Status status = judged.status();
+    if (judged.ok()) {
+      const auto latencies = MeasureLatency(*judged->package.model, judged->tokenizer.get(), judged->reads,
+                                            timed_records_, clock, context_.stop);
+      if (latencies.ok()) models[model.name()] = *latencies;
+      status = latencies.status();
+    }
+    if (absl::IsCancelled(status)) return status;
+    if (!status.ok()) spdlog::warn("no latency of the {}: {}", model.name(), std::string(status.message()));
+  }
+  return evaluation::WriteLatencies(models, job_.latency());
+}
+
 absl::StatusOr<v1::WorkerMessage::Done> Evaluator::Run() {
   for (int language = 0; language < index_->languages_size(); ++language) {
     for (int block = 0; block < index_->languages(language).blocks_size(); ++block) {
       ASSIGN_OR_RETURN(auto records, reader_->ReadBlock(language, block));
+      KeepForTiming(language, records);
       RETURN_IF_ERROR(JudgeBlock(std::move(records)));
     }
   }
   RETURN_IF_ERROR(writer_->Finish());
+  RETURN_IF_ERROR(MeasureLatencies());
   v1::WorkerMessage::Done done;
   *done.mutable_progress() = progress_;
   return done;

@@ -10,6 +10,7 @@
 
 #include "corpus/index.h"
 #include "corpus/reader.h"
+#include "evaluation/latency.h"
 #include "evaluation/predictions.h"
 #include "models/package.h"
 #include "student_worker/tiny_job.h"
@@ -103,6 +104,25 @@ TEST_F(EvaluatorTest, WritesEveryModelsProbabilitiesForEveryRecord) {
     }
   }
   EXPECT_EQ(seen, kRecords);
+}
+
+TEST_F(EvaluatorTest, MeasuresLatencyOfTheModelsThatItCanLoad) {
+  AddModel("distilled", 1);
+  auto& job = *assignment_.mutable_job();
+  *job.add_timed() = job.models(0);
+  job.mutable_timed(0)->set_name("student");
+  *job.add_timed() = job.models(0);
+  job.mutable_timed(1)->set_name("teacher");
+  job.mutable_timed(1)->set_package(folder_ + "/none");
+  job.set_latency(folder_ + "/latency.json");
+  const auto done = Run();
+  ASSERT_TRUE(done.ok()) << done.status();
+  const auto latencies = evaluation::ReadLatencies(job.latency());
+  ASSERT_TRUE(latencies.ok()) << latencies.status();
+  ASSERT_EQ(latencies->size(), 1u);
+  EXPECT_GT(latencies->at("student").at("batch_1").forward_ms, 0.0);
+  EXPECT_GT(latencies->at("student").at("batch_32").forward_ms, 0.0);
+  EXPECT_EQ(latencies->at("student").at("batch_1").text_ms, std::nullopt);
 }
 
 TEST_F(EvaluatorTest, RefusesAModelOfOtherClasses) {

@@ -16,10 +16,13 @@ from typing import Any
 import pytest
 import yaml
 from processes import BIN, REPO, SAMPLE
-from recompute_report import check
+from recompute_report import check, outside
+
+from recipes.package_topics import compare
 
 LANGUAGES = {"de", "fr", "es", "ja"}
-MODELS = {"zero_shot", "no_teacher", "distilled", "gold"}
+MODELS = {"zero_shot", "no_teacher", "pseudo_label", "distilled", "gold", "gold_all"}
+METRICS = {"accuracy", "macro_f1", "micro_f1", "macro_precision", "macro_recall", "top_k"}
 CORPUS = REPO / "recipes" / "package_topics" / "sample"
 INTERRUPTED = 130
 
@@ -56,7 +59,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
 def test_the_table_has_a_row_for_each_language(finished: Finished) -> None:
     lines = finished.stdout.splitlines()
     assert Path(lines[-1].strip()).resolve() == (finished.output / "report.json").resolve()
-    rows = {line.split()[0]: line for line in lines if line.strip()}
+    rows: dict[str, str] = {}
+    for line in filter(str.strip, lines):
+        name = line.split()[0]
+        rows[name] = rows.get(name, "") + line  # one table a metric: six models do not fit side by side
     for name, scores in [*finished.report["languages"].items(), ("mean", finished.report["mean"])]:
         for model in MODELS:
             assert f"{100 * scores[model]['accuracy']:.1f}" in rows[name], (name, model, finished.stdout)
@@ -69,7 +75,11 @@ def test_the_report(finished: Finished) -> None:
     assert set(report["languages"]) == LANGUAGES
     for scores in [*report["languages"].values(), report["mean"]]:
         assert set(scores) == MODELS | {"records"}
-        assert all(set(scores[model]) == {"accuracy", "macro_f1"} for model in MODELS)
+        assert all(set(scores[model]) == METRICS | {"intervals", "classes"} for model in MODELS)
+        assert all(set(scores[model]["intervals"]) == METRICS for model in MODELS)
+    assert set(report["differences"]) == MODELS - {"distilled"}
+    assert (report["metrics"], report["top_k"]) == (["accuracy", "macro_f1"], 3)
+    assert report["bootstrap"]["resamples"] == 1000
     assert report["mean"]["records"] == sum(scores["records"] for scores in report["languages"].values()) == 48
     assert report["labels"]["classes"] == ["net", "games", "av", "graphics"]
     assert report["labels"]["codec"] == "dense_fp16"
@@ -85,13 +95,34 @@ def test_the_report(finished: Finished) -> None:
     assert {Path(file["path"]).name for file in report["corpus"]["files"]} == {
         path.name for path in CORPUS.glob("*.jsonl")
     }
-    assert {"index", "tokenizer", "teacher:english", "distilled", "no_teacher", "gold", "evaluate"} <= set(
-        report["seconds"]
-    )
+    assert {"index", "tokenizer", "teacher:english", "evaluate"} | MODELS - {"zero_shot"} <= set(report["seconds"])
+
+
+def test_what_teacher_and_student_take(finished: Finished) -> None:
+    models = finished.report["models"]
+    for role, package in (("teacher", "teacher-english"), ("student", "distilled")):
+        assert models[role]["bytes"] == sum(map(len, finished.package(package).values()))
+        assert models[role]["parameters"] == finished.report[role]["parameters"]
+        for batch in ("batch_1", "batch_32"):
+            times = models[role]["latency"][batch]
+            assert set(times) == {"forward_ms", "text_ms"}
+            assert all(0 < milliseconds < 1000 for milliseconds in times.values())
+        assert any(line.startswith(f"{role}   ") and "one text" in line for line in finished.stdout.splitlines())
+    slow, fast = (models[role]["latency"]["batch_32"]["text_ms"] for role in ("teacher", "student"))
+    assert models["speedup"]["batch_32"]["text"] == pytest.approx(slow / fast)
 
 
 def test_the_report_agrees_with_the_predictions(finished: Finished) -> None:
     assert check(finished.output) == []
+
+
+def test_the_intervals_agree_with_the_recipes_comparison(finished: Finished) -> None:
+    data = compare.tally([compare.read_run(finished.output / "predictions.parquet")])
+    drawn = compare.resampled_scores(data, resamples=4000, seed=5)[:, :, :, 0]
+    for row, language in enumerate([*data.languages, "mean"]):
+        scores = finished.report["mean"] if language == "mean" else finished.report["languages"][language]
+        for column, model in enumerate(data.models):
+            assert outside(language, scores[model]["intervals"]["accuracy"], drawn[row, :, column]) == []
 
 
 def test_the_student_learns_from_the_teacher(finished: Finished) -> None:
@@ -111,7 +142,7 @@ def test_every_role_ran_as_processes_of_its_own(finished: Finished) -> None:
 
 def test_a_run_repeats_bit_for_bit(finished: Finished, tmp_path: Path) -> None:
     again = run(SAMPLE, tmp_path / "run")
-    for model in ("teacher-english", "distilled", "no_teacher", "gold"):
+    for model in ("teacher-english", *sorted(MODELS - {"zero_shot"})):
         assert again.package(model) == finished.package(model), model
     assert (again.output / "predictions.parquet").read_bytes() == (finished.output / "predictions.parquet").read_bytes()
 
@@ -143,16 +174,18 @@ def spec_with(path: Path, corpus: Path, baselines: list[str]) -> Path:
 def test_no_gold_label_of_a_target_language_is_read(finished: Finished, tmp_path: Path) -> None:
     labels = ["net", "games", "av", "graphics"]
     swapped = relabelled(tmp_path / "swapped", lambda label: labels[(labels.index(label) + 1) % len(labels)])
-    wrong = run(spec_with(tmp_path / "swapped.yaml", swapped, ["zero_shot", "gold"]), tmp_path / "wrong")
+    wrong = run(spec_with(tmp_path / "swapped.yaml", swapped, ["pseudo_label", "gold", "gold_all"]), tmp_path / "wrong")
     absent = relabelled(tmp_path / "absent", lambda _: None)
-    without = run(spec_with(tmp_path / "absent.yaml", absent, ["zero_shot"]), tmp_path / "without")
+    without = run(spec_with(tmp_path / "absent.yaml", absent, ["pseudo_label"]), tmp_path / "without")
     for other in (wrong, without):
         for model, role in (("teacher-english", "teacher"), ("distilled", "student")):
             assert other.package(model) == finished.package(model)
             assert other.report[role]["digest"] == finished.report[role]["digest"]
+        assert other.package("pseudo_label") == finished.package("pseudo_label")
         assert other.report["mean"]["distilled"] == finished.report["mean"]["distilled"]
-    # The reference that does read them learns the wrong ones: the change was there to be seen.
-    assert wrong.package("gold") != finished.package("gold")
+    # The references that do read them learn the wrong ones: the change was there to be seen.
+    for reference in ("gold", "gold_all"):
+        assert wrong.package(reference) != finished.package(reference)
     assert wrong.report["mean"]["gold"]["accuracy"] < 0.3
 
 

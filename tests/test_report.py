@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from recompute_report import check, recompute
+from recompute_report import check, outside, recompute
 
 from recipes.package_topics import compare
 
@@ -44,7 +44,7 @@ def write_predictions(path: Path, seed: int, rows: int = 600) -> Path:
 def folder(tmp_path: Path) -> Path:
     """A run's folder with predictions and a report that agree."""
     predictions = write_predictions(tmp_path / "predictions.parquet", seed=1)
-    report = {"labels": {"classes": LABELS}, **recompute(predictions, LABELS)}
+    report = {"labels": {"classes": LABELS}, "top_k": 2, "bootstrap": None, **recompute(predictions, LABELS, 2)}
     (tmp_path / "report.json").write_text(json.dumps(report))
     return tmp_path
 
@@ -62,6 +62,9 @@ def test_a_report_that_agrees(folder: Path) -> None:
         (("mean", "zero_shot", "macro_f1"), 0.5),
         (("mean", "records"), 1),
         (("languages", "nl"), {}),
+        (("languages", "de", "gold", "top_k"), 0.5),
+        (("mean", "gold", "classes", "net", "recall"), 0.5),
+        (("differences", "gold", "macro_f1", "difference"), 0.5),
     ],
 )
 def test_a_report_that_lies(folder: Path, path: tuple[str, ...], value: object) -> None:
@@ -73,6 +76,15 @@ def test_a_report_that_lies(folder: Path, path: tuple[str, ...], value: object) 
     node[path[-1]] = value
     (folder / "report.json").write_text(json.dumps(changed))
     assert [place.split(":")[0] for place in check(folder)] == ["." + ".".join(path)]
+
+
+def test_an_interval_that_lies() -> None:
+    drawn = np.random.default_rng(1).normal(size=4000)
+    ends = {
+        width: [float(end) for end in np.quantile(drawn, (0.5 - width / 2, 0.5 + width / 2))] for width in (0.95, 0.8)
+    }
+    assert outside("here", ends[0.95], drawn) == []
+    assert outside("here", ends[0.8], drawn) != []
 
 
 def test_compare_agrees_with_scikit_learn(tmp_path: Path) -> None:

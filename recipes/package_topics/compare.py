@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-PAIRS = (("distilled", "gold"), ("distilled", "no_teacher"))
+PAIRS = tuple(("distilled", model) for model in ("gold", "gold_all", "pseudo_label", "no_teacher"))
 METRICS = ("accuracy", "macro-F1")
 SUFFIX = "_probabilities"
 
