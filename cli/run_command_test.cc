@@ -88,7 +88,8 @@ TEST_F(RunCommandTest, ResumeRefusesAnotherRunFileByItsKeys) {
 TEST_F(RunCommandTest, ResumeOfARunThatIsDoneShowsItsTable) {
   Write("/out/coordinator.sqlite", "x");
   Write("/out/run.yaml", ReadFile(options_.run_file).value());
-  Write("/out/report.json", R"({"languages": {"de": {"records": 3, "distilled": {"accuracy": 0.5, "macro_f1": 0.25}}},
+  Write("/out/report.json", R"({"metrics": ["accuracy"], "bootstrap": null, "differences": {},
+                                "languages": {"de": {"records": 3, "distilled": {"accuracy": 0.5, "macro_f1": 0.25}}},
                                 "mean": {"records": 3, "distilled": {"accuracy": 0.5, "macro_f1": 0.25}}})");
   options_.resume = true;
   EXPECT_EQ(Run(), kExitFine) << err_.str();

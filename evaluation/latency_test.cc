@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
 #include <string>
 
 #include "runtime/files.h"
@@ -26,6 +27,7 @@ TEST(Latencies, AreReadAsTheyWereWritten) {
 
 TEST(Latencies, WhatIsNoSuchFileIsNamed) {
   const std::string path = testing::TempDir() + "/no_latencies.json";
+  std::filesystem::remove(path);
   EXPECT_EQ(ReadLatencies(path).status().code(), absl::StatusCode::kNotFound);
   for (const char* text : {"", "[]", "{\"a\": 3}", "{\"a\": {\"batch_1\": {}}}"}) {
     ASSERT_TRUE(WriteFileAtomically(path, text).ok());

@@ -136,4 +136,4 @@ def test_what_is_no_student(sample_run: Path, tmp_path: Path) -> None:
     assert "neither a model package" in done.stderr.decode()
     done = predict("--student", str(sample_run), "--model", "dstilled", "--text", "a")
     assert done.returncode == 1
-    assert "it has distilled, gold, no_teacher, teacher-english" in done.stderr.decode()
+    assert "it has distilled, gold, gold_all, no_teacher, pseudo_label, teacher-english" in done.stderr.decode()
