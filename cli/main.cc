@@ -53,7 +53,8 @@ constexpr std::pair<const char*, const char*> kRoles[] = {
     {"coordinator", "the process that leads a run (see its own --help)"},
     {"teacher", "a teacher server, of a run or on its own"},
     {"student", "a student worker of a run"},
-    {"predict", "ask a trained student about texts"}};
+    {"predict", "ask a trained student about texts"},
+    {"export", "write a trained student as TorchScript"}};
 
 int Become(const std::string& role, const std::vector<std::string>& arguments) {
   const auto folder = ProgramFolder();

@@ -10,6 +10,7 @@
 #include <sstream>
 #include <utility>
 
+#include "absl/strings/str_replace.h"
 #include "runtime/status.h"
 
 namespace polystill::models {
@@ -187,6 +188,22 @@ absl::StatusOr<std::string> ScriptModelBytes(const Model& model) try {
   return bytes.str();
 } catch (const c10::Error& error) {
   return absl::InternalError(absl::StrCat("save the TorchScript module: ", error.what_without_backtrace()));
+}
+
+std::string ScriptAttribute(const std::string& parameter) { return absl::StrReplaceAll(parameter, {{".", "_"}}); }
+
+absl::StatusOr<std::string> ScriptBytes(const checkpoint::NamedTensors& parameters, const std::string& source) try {
+  Module module("polystill");
+  for (const auto& [name, parameter] : parameters) {
+    module.register_parameter(ScriptAttribute(name), parameter.detach(), false);
+  }
+  module.define(source);
+  module.eval();
+  std::ostringstream bytes;
+  module.save(bytes);
+  return bytes.str();
+} catch (const std::exception& error) {
+  return absl::InternalError(absl::StrCat("make a TorchScript module: ", error.what()));
 }
 
 }  // namespace polystill::models

@@ -30,4 +30,11 @@ absl::StatusOr<std::unique_ptr<Model>> LoadScriptStudent(const ModelShape& shape
 // A model that one of these functions loaded, as the bytes of a TorchScript file.
 absl::StatusOr<std::string> ScriptModelBytes(const Model& model);
 
+// What a script calls a parameter: its name with '_' for '.'.
+std::string ScriptAttribute(const std::string& parameter);
+
+// The bytes of a TorchScript file of a module with these parameters (under their ScriptAttribute) and the methods of
+// `source`. INTERNAL when the source does not compile.
+absl::StatusOr<std::string> ScriptBytes(const checkpoint::NamedTensors& parameters, const std::string& source);
+
 }  // namespace polystill::models

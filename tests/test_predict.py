@@ -34,17 +34,20 @@ class Reference:
         assert manifest["model"]["kind"] == "subword_bag"
         assert manifest["model"].get("hidden_layers", 0) == 0
         self.labels: list[str] = manifest["signature"]["labels"]
-        self.max_length: int = manifest["signature"]["max_length"]
         self.weights = {name: w.astype(np.float64) for name, w in load_file(package / "model.safetensors").items()}
-        self.encode = [sys.executable, "-c", ENCODE, str(package / "tokenizer.model")]
+        self.package = package
 
-    def token_ids(self, text: str) -> list[int]:
-        done = subprocess.run(self.encode, input=json.dumps([text]), capture_output=True, text=True, check=True)
+    @staticmethod
+    def token_ids_of(package: Path, text: str) -> list[int]:
+        """Of any package, whatever its model."""
+        manifest = yaml.safe_load((package / "teacher.yaml").read_text())
+        encode = [sys.executable, "-c", ENCODE, str(package / "tokenizer.model")]
+        done = subprocess.run(encode, input=json.dumps([text]), capture_output=True, text=True, check=True)
         ids: list[int] = json.loads(done.stdout)[0]
-        return ids[: self.max_length]
+        return ids[: manifest["signature"]["max_length"]]
 
     def probabilities(self, text: str) -> NDArray[np.float64]:
-        mean = self.weights["embedding.weight"][self.token_ids(text)].mean(axis=0)
+        mean = self.weights["embedding.weight"][self.token_ids_of(self.package, text)].mean(axis=0)
         normed = (mean - mean.mean()) / np.sqrt(mean.var() + 1e-5)
         hidden = normed * self.weights["norm.weight"] + self.weights["norm.bias"]
         logits = self.weights["head.weight"] @ hidden + self.weights["head.bias"]

@@ -131,7 +131,14 @@ def test_an_interrupted_build_is_finished(bare_tree: Path) -> None:
     program(bare_tree, "python3", "echo setting up; exit 1")
     programs = bare_tree / "build" / "release" / "bin"
     programs.mkdir(parents=True)
-    for name in ("polystill", "polystill-coordinator", "polystill-teacher", "polystill-student", "polystill-predict"):
+    for name in (
+        "polystill",
+        "polystill-coordinator",
+        "polystill-teacher",
+        "polystill-student",
+        "polystill-predict",
+        "polystill-export",
+    ):
         result = run(bare_tree / "polystill", "check", cwd=bare_tree, PATH=f"{bare_tree}/bin:/usr/bin:/bin")
         assert "setting up" in result.stderr
         (programs / name).write_text("#!/bin/sh\necho built")
