@@ -247,6 +247,9 @@ std::vector<PlannedJob> PlanJobs(const v1::RunSpec& spec) {
 
 v1::Selection HeldOutSelection(const PlannedJob& planned) {
   v1::Selection selection = planned.selection;
+  // Of a union, the student's own languages: what "distilled" and "gold" are measured on.
+  if (selection.alternatives_size() > 0) *selection.mutable_languages() = selection.alternatives(0).languages();
+  selection.clear_alternatives();
   *selection.mutable_where() = planned.job.early_stopping().where();
   selection.set_reads_labels(true);
   // What the model reads; a teacher may read another side of the training records.

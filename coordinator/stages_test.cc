@@ -103,12 +103,13 @@ const PlannedJob* Find(const Stages& stages, const std::string& name) {
 TEST_F(StagesTest, EarlyStoppingGetsTheIndexOfItsHeldOutRecords) {
   WriteCorpus({{"en", "train", "A", 20}, {"de", "train", "B", 30}, {"de", "dev", "", 9}, {"de", "test", "", 7}});
   v1::RunSpec spec = Spec();
+  spec.add_baselines(v1::BASELINE_GOLD_ALL);
   auto& early_stopping = *spec.mutable_student()->mutable_early_stopping();
   early_stopping.set_every(2);
   (*early_stopping.mutable_where())["split"] = "dev";
   const auto stages = Run(spec);
   ASSERT_TRUE(stages.ok()) << stages.status();
-  for (const char* name : {"distilled", "gold"}) {
+  for (const char* name : {"distilled", "gold", "gold_all"}) {
     const v1::Job& job = Find(*stages, name)->job;
     const auto index = stages->indexes.find(job.validation_index_digest());
     ASSERT_NE(index, stages->indexes.end()) << name;

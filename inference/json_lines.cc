@@ -16,6 +16,9 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
+// Levels of arrays and objects in a row: writing it out takes stack for each.
+constexpr int kMaxDepth = 100;
+
 // Row and its text, of one line. INVALID_ARGUMENT says what is wrong with it.
 using ReadRow = std::function<absl::StatusOr<std::pair<Json, std::string>>(const std::string& line)>;
 
@@ -25,7 +28,13 @@ absl::StatusOr<std::pair<Json, std::string>> RowOfText(const std::string& line) 
 }
 
 absl::StatusOr<std::pair<Json, std::string>> RowOfJson(const std::string& line, const std::string& column) {
-  Json row = Json::parse(line, nullptr, /*allow_exceptions=*/false);
+  bool too_deep = false;
+  const auto keep = [&too_deep](int depth, Json::parse_event_t, Json&) {
+    too_deep |= depth > kMaxDepth;
+    return depth <= kMaxDepth;
+  };
+  Json row = Json::parse(line, keep, /*allow_exceptions=*/false);
+  if (too_deep) return absl::InvalidArgumentError(absl::StrCat("is nested deeper than ", kMaxDepth, " levels"));
   if (!row.is_object()) return absl::InvalidArgumentError("is not a JSON object");
   const auto text = row.find(column);
   if (text == row.end()) {

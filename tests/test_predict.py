@@ -120,6 +120,7 @@ def test_standard_input_and_single_texts(sample_run: Path, reference: Reference)
         ('{"text": 3}\n', "in.jsonl", "in.jsonl: line 1: key 'text' is no text"),
         ('{"text": "a", "prediction": 1}\n', "in.jsonl", "in.jsonl: line 1: has a key 'prediction' already"),
         ("PAR1 and nothing more", "in.parquet", "in.parquet: "),
+        ('{"text": "a", "b": ' + "[" * 200_000 + "]" * 200_000 + "}", "in.jsonl", "in.jsonl: line 1: is nested deeper"),
         ("a\n", "in.csv", "in.csv: the ending must be .jsonl, .parquet or .txt"),
         ("good\n\udcff\n", "in.txt", "in.txt: line 2: is not UTF-8"),
     ],
