@@ -36,8 +36,10 @@ std::vector<Action> RunMachine::Handle(const Event& event, Instant now) {
     StartJobIfReady();
   }
   const bool everybody_left = strangers_.empty() && workers_.empty() && servers_.empty();
-  const auto patience = IsSaving() ? kSaveWithin : kLeaveWithin;
-  if (ended_.has_value() && !left_ && (everybody_left || now_ - *ended_ >= patience)) {
+  const bool saving = IsSaving();
+  if (ended_.has_value() && !saving) StopTeachers();
+  if (ended_.has_value() && !left_ && (everybody_left || now_ - *ended_ >= (saving ? kSaveWithin : kLeaveWithin))) {
+    StopTeachers();
     left_ = true;
     actions_.push_back(EndRun{});
   }
@@ -240,13 +242,18 @@ void RunMachine::End(v1::RunStatus::State state, const std::string& reason) {
   reason_ = EscapeUnlessUtf8(reason);
   ended_ = now_;
   ++revision_;
-  const std::string told = reason_.empty() ? "the run is done" : reason_;
-  v1::WorkerOrder stop_worker;
-  stop_worker.mutable_stop()->set_reason(told);
-  for (const Worker& worker : workers_) actions_.push_back(SendToWorker{worker.stream, stop_worker});
-  v1::TeacherOrder stop_teacher;
-  stop_teacher.mutable_stop()->set_reason(told);
-  for (const TeacherServer& server : servers_) actions_.push_back(SendToTeacher{server.stream, stop_teacher});
+  v1::WorkerOrder stop;
+  stop.mutable_stop()->set_reason(WhyEnded());
+  for (const Worker& worker : workers_) actions_.push_back(SendToWorker{worker.stream, stop});
+}
+
+std::string RunMachine::WhyEnded() const { return reason_.empty() ? "the run is done" : reason_; }
+
+void RunMachine::StopTeachers() {
+  if (std::exchange(teachers_stopped_, true)) return;
+  v1::TeacherOrder stop;
+  stop.mutable_stop()->set_reason(WhyEnded());
+  for (const TeacherServer& server : servers_) actions_.push_back(SendToTeacher{server.stream, stop});
 }
 
 }  // namespace polystill::coordinator

@@ -146,6 +146,9 @@ class RunMachine {
   // Forgets a process that is no longer there, and bears the consequences.
   void Forget(StreamId stream, const std::string& why);
   void End(v1::RunStatus::State state, const std::string& reason);
+  std::string WhyEnded() const;
+  // Once: not before workers that still train, up to the step of their last checkpoint, are done with the labels.
+  void StopTeachers();
   void NoteCause(bool consequence, const std::string& reason);
   // Moves every wait of this machine on by the time for which this process stood still.
   void ForgiveStandstill();
@@ -223,6 +226,7 @@ class RunMachine {
   std::optional<Cause> cause_;
   std::optional<Instant> ended_;
   bool left_ = false;
+  bool teachers_stopped_ = false;
   std::optional<Instant> described_;
   Instant last_tick_;
 

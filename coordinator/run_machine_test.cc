@@ -558,6 +558,17 @@ TEST_F(RunMachineTest, StopTellsEverybodyAndLeavesAfterTenSecondsAtMost) {
   EXPECT_THAT(After(milliseconds(1)), ElementsAre("end"));
 }
 
+TEST_F(RunMachineTest, AStoppedTrainingKeepsItsTeachersToItsLastStep) {
+  Start({Train("distilled", 1, {"english"})}, {PackagedTeacher(1)});
+  Prepared();
+  TeacherJoins(9);
+  TeacherReady(9, "abc");
+  WorkerJoins(1);
+  EXPECT_THAT(Do(StopAsked{"Ctrl-C"}), ElementsAre("stop 1"));
+  EXPECT_THAT(Do(StreamClosed{1}), ElementsAre("stop 9"));
+  EXPECT_THAT(Do(StreamClosed{9}), ElementsAre("end"));
+}
+
 TEST_F(RunMachineTest, AReasonIsTextWhateverAFileIsCalled) {
   Start({Train("distilled", 1)});
   Do(StagesFinished{absl::NotFoundError("caf\xe9.jsonl: no such file")});
