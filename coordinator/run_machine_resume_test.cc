@@ -186,6 +186,10 @@ TEST_F(RunMachineResumeTest, ACheckpointIsAdmittedAfterTheRunWasStopped) {
   Start({Train("distilled")}, {});
   Join(1);
   Prepared();
+  v1::WorkerMessage at_work;
+  at_work.mutable_progress()->set_generation(5);
+  at_work.mutable_progress()->set_step(16);
+  Do(WorkerSaid{1, at_work});
   Do(StopAsked{"Ctrl-C"});
   // It takes longer than other processes have to leave.
   for (int second = 0; second < 30; ++second) {

@@ -564,9 +564,28 @@ TEST_F(RunMachineTest, AStoppedTrainingKeepsItsTeachersToItsLastStep) {
   TeacherJoins(9);
   TeacherReady(9, "abc");
   WorkerJoins(1);
+  WorkerProgress(1, 1, 4, 2.0, 100);
   EXPECT_THAT(Do(StopAsked{"Ctrl-C"}), ElementsAre("stop 1"));
   EXPECT_THAT(Do(StreamClosed{1}), ElementsAre("stop 9"));
   EXPECT_THAT(Do(StreamClosed{9}), ElementsAre("end"));
+}
+
+TEST_F(RunMachineTest, AStopBeforeTheFirstStepWaitsForNoCheckpoint) {
+  Start({Train("distilled", 2, {"english"})}, {PackagedTeacher(1)});
+  Prepared();
+  TeacherJoins(9);
+  TeacherReady(9, "abc");
+  WorkerJoins(1);
+  WorkerJoins(2);
+  WorkerProgress(1, 1, 4, 2.0, 100);
+  EXPECT_THAT(Do(StopAsked{"Ctrl-C"}), ElementsAre("stop 1", "stop 2", "stop 9"));
+  Do(StreamClosed{1});
+  Do(StreamClosed{9});
+  now_ += milliseconds(4900);
+  WorkerBeats(2);
+  now_ += milliseconds(4900);
+  WorkerBeats(2);
+  EXPECT_THAT(After(milliseconds(200)), ElementsAre("end"));
 }
 
 TEST_F(RunMachineTest, AReasonIsTextWhateverAFileIsCalled) {

@@ -180,6 +180,10 @@ void RunMachine::OfferPackage(const v1::Job& job) {
 
 bool RunMachine::IsSaving() const {
   if (state_ != v1::RunStatus::STATE_STOPPED || !job_.has_value()) return false;
+  // Ranks that are not all at work yet have nothing to save, and may wait in vain for one that has left.
+  const bool all_at_work =
+      std::all_of(job_->ranks.begin(), job_->ranks.end(), [](const Rank& rank) { return rank.progress.step() > 0; });
+  if (!all_at_work) return false;
   return std::any_of(workers_.begin(), workers_.end(), [this](const Worker& worker) {
     return std::any_of(job_->ranks.begin(), job_->ranks.end(),
                        [&](const Rank& rank) { return rank.stream == worker.stream && !rank.done; });
