@@ -1,7 +1,5 @@
 #include "coordinator/stages.h"
 
-#include <google/protobuf/io/coded_stream.h>
-#include <google/protobuf/io/zero_copy_stream_impl_lite.h>
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
@@ -13,6 +11,7 @@
 #include "corpus/mixture.h"
 #include "corpus/plan.h"
 #include "corpus/tokenizer.h"
+#include "runtime/deterministic_bytes.h"
 #include "runtime/files.h"
 #include "runtime/sha256.h"
 #include "runtime/status.h"
@@ -27,18 +26,6 @@ constexpr char kStudentJob[] = "distilled";
 constexpr int64_t kMaxTokenizerBytes = int64_t{1} << 28;
 
 using Index = std::shared_ptr<const v1::CorpusIndex>;
-
-// Maps have no order of their own on the wire; here they get one.
-std::string DeterministicBytes(const google::protobuf::Message& message) {
-  std::string bytes;
-  {
-    google::protobuf::io::StringOutputStream stream(&bytes);
-    google::protobuf::io::CodedOutputStream coded(&stream);
-    coded.SetSerializationDeterministic(true);
-    message.SerializeToCodedStream(&coded);
-  }
-  return bytes;
-}
 
 int64_t RecordsOf(const v1::CorpusIndex& index) {
   int64_t records = 0;

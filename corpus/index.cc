@@ -1,8 +1,5 @@
 #include "corpus/index.h"
 
-#include <google/protobuf/io/coded_stream.h>
-#include <google/protobuf/io/zero_copy_stream_impl_lite.h>
-
 #include <filesystem>
 #include <map>
 #include <set>
@@ -13,6 +10,7 @@
 #include "corpus/files.h"
 #include "corpus/row_filter.h"
 #include "corpus/source.h"
+#include "runtime/deterministic_bytes.h"
 #include "runtime/sha256.h"
 #include "runtime/status.h"
 
@@ -150,15 +148,7 @@ std::string IndexDigest(const v1::CorpusIndex& index) {
   for (v1::CorpusIndex::File& file : *placeless.mutable_files()) {
     file.set_path(std::filesystem::path(file.path()).filename().string());
   }
-  std::string bytes;
-  {
-    google::protobuf::io::StringOutputStream stream(&bytes);
-    google::protobuf::io::CodedOutputStream coded(&stream);
-    // Maps in the order of their keys.
-    coded.SetSerializationDeterministic(true);
-    placeless.SerializeToCodedStream(&coded);
-  }
-  return Sha256Hex(bytes);
+  return Sha256Hex(DeterministicBytes(placeless));
 }
 
 }  // namespace polystill::corpus

@@ -1,25 +1,15 @@
 #include "student_worker/training_state.h"
 
-#include <google/protobuf/io/coded_stream.h>
-#include <google/protobuf/io/zero_copy_stream_impl_lite.h>
-
 #include <string>
 
+#include "runtime/deterministic_bytes.h"
 #include "runtime/sha256.h"
 #include "runtime/status.h"
 
 namespace polystill::student_worker {
 namespace {
 
-std::string MessageDigest(const google::protobuf::Message& message) {
-  std::string bytes;
-  google::protobuf::io::StringOutputStream stream(&bytes);
-  google::protobuf::io::CodedOutputStream coded(&stream);
-  coded.SetSerializationDeterministic(true);
-  message.SerializeToCodedStream(&coded);
-  coded.Trim();
-  return Sha256Hex(bytes);
-}
+std::string MessageDigest(const google::protobuf::Message& message) { return Sha256Hex(DeterministicBytes(message)); }
 
 // Of what a checkpoint's training must share with the one that goes on from it.
 std::string ResumableDigest(v1::Job job) {
