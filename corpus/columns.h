@@ -17,8 +17,8 @@ struct Column {
   std::string role;
   // How the corpus calls it.
   std::string name;
-  // A list of integers; a string otherwise.
-  bool ids = false;
+  enum class Type { kString, kIds, kStrings };  // kIds: a list of integers; kStrings: a list of strings
+  Type type = Type::kString;
   // Fine when the corpus has no such column.
   bool optional = false;
 };

@@ -61,7 +61,8 @@ class IndexBuilder {
         unwanted_.emplace(*language);
         continue;
       }
-      const absl::Status label = labels_.Label(rows, row).status();
+      Record record;
+      const absl::Status label = labels_.Read(rows, row, &record);
       if (!label.ok()) return RowError(selection_, source, unit, row, label);
       auto count = counts.find(*language);
       if (count == counts.end()) count = counts.emplace(*language, 0).first;

@@ -20,12 +20,17 @@ namespace {
 
 constexpr absl::StatusCode kTorn = absl::StatusCode::kDataLoss;
 
+std::shared_ptr<arrow::DataType> TypeOf(const Column& column) {
+  if (column.type == Column::Type::kString) return arrow::utf8();
+  return arrow::list(column.type == Column::Type::kIds ? arrow::int64() : arrow::utf8());
+}
+
 std::shared_ptr<arrow::Schema> SchemaOf(const std::vector<Column>& columns) {
   arrow::FieldVector fields;
   std::set<std::string> names;
   for (const Column& column : columns) {
     if (!names.insert(column.name).second) continue;
-    fields.push_back(arrow::field(column.name, column.ids ? arrow::list(arrow::int64()) : arrow::utf8()));
+    fields.push_back(arrow::field(column.name, TypeOf(column)));
   }
   return arrow::schema(std::move(fields));
 }

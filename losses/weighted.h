@@ -18,23 +18,26 @@ using TeacherKey = std::pair<std::string, v1::Codec>;
 
 // A batch, or a rank's slice of one (rows may be 0).
 struct Batch {
-  // The student's logits [rows, classes], floating.
+  v1::Task task = v1::TASK_CLASSIFICATION;
+  // The student's logits [rows, classes], floating. A row is a record, or a judged token of one.
   at::Tensor logits;
-  // Gold labels [rows] int64; undefined when the job reads none.
+  // Gold labels, int64: classes [rows], of tokens -1 where one is not judged; task multi_label: 0 and 1 [rows, labels].
+  // Undefined when the job reads none.
   at::Tensor gold;
   // Teachers' logits [rows, classes], floating; another type than the student's is converted.
   std::map<TeacherKey, at::Tensor> teachers;
-  // Ids of the records, for messages; rows are numbered when it is empty.
+  // Id of each row's record, for messages; rows are numbered when it is empty.
   std::vector<std::string> record_ids;
 };
 
-// Sum over a list of losses of weight * (sum over rows), scalar, with the gradient's graph. A loss takes its teacher's
-// labels under (loss.teacher, loss.codec); with an empty loss.teacher, the labels of the only teacher that came by that
-// codec.
+// Sum over a list of losses of weight * (sum over rows), scalar, with the gradient's graph, each in the form that the
+// task has (losses/losses.h): binary and multi_label with sigmoids, the others with a softmax. A loss takes its
+// teacher's labels under (loss.teacher, loss.codec); with an empty loss.teacher, the labels of the only teacher that
+// came by that codec.
 //
-// INVALID_ARGUMENT, naming the loss and the record: an empty list or an unknown kind, missing labels, a wrong shape or
-// type, a gold label outside the classes, a teacher's logit that is not finite. FAILED_PRECONDITION: the student's own
-// logits are not finite (it has diverged).
+// INVALID_ARGUMENT, naming the loss and the record: an empty list or a kind that is unknown or not the task's, missing
+// labels, a wrong shape or type, a gold label outside the classes, a teacher's logit that is not finite.
+// FAILED_PRECONDITION: the student's own logits are not finite (it has diverged).
 absl::StatusOr<at::Tensor> EvaluateLosses(const google::protobuf::RepeatedPtrField<v1::Loss>& losses,
                                           const Batch& batch);
 
