@@ -280,12 +280,7 @@ int DryRun(const CoordinatorOptions& options) {
   const auto plan = [&]() -> absl::StatusOr<std::string> {
     RETURN_IF_ERROR(file.status());
     const auto parameters = [](const v1::Job& job) -> absl::StatusOr<int64_t> {
-      models::ModelShape shape;
-      shape.spec = job.model();
-      shape.vocab_size = job.tokenizer().vocab_size();
-      shape.classes = job.labels_size();
-      shape.dtype = job.dtype();
-      shape.max_length = job.tokenizer().max_length();
+      const models::ModelShape shape = models::ShapeOf(job, job.tokenizer().vocab_size());
       ASSIGN_OR_RETURN(const auto model, models::MakeModel(shape, job.seed()));
       return models::ParameterCount(model->NamedParameters());
     };

@@ -19,6 +19,7 @@
 #include "corpus/tokenizer.h"
 #include "models/model.h"
 #include "models/package.h"
+#include "models/signature.h"
 #include "runtime/status.h"
 #include "runtime/yaml_proto.h"
 #include "student_worker/data_loader.h"
@@ -126,11 +127,7 @@ absl::Status Trainer::Prepare() {
 }
 
 absl::Status Trainer::MakeModel() {
-  shape_.spec = job_.model();
-  shape_.vocab_size = tokenizer_ == nullptr ? job_.tokenizer().vocab_size() : tokenizer_->vocab_size();
-  shape_.classes = job_.labels_size();
-  shape_.dtype = job_.dtype();
-  shape_.max_length = job_.tokenizer().max_length();
+  shape_ = models::ShapeOf(job_, tokenizer_ == nullptr ? job_.tokenizer().vocab_size() : tokenizer_->vocab_size());
   ASSIGN_OR_RETURN(model_, models::MakeModel(shape_, job_.seed()));
   try {
     optimizer_ = std::make_unique<Optimizer>(job_.optimizer(), steps_, model_->NamedParameters());
@@ -344,6 +341,7 @@ absl::StatusOr<v1::WorkerMessage::Done> Trainer::Finish() {
     signature.set_vocab_size(static_cast<int32_t>(shape_.vocab_size));
     signature.set_max_length(job_.tokenizer().max_length());
     *signature.mutable_labels() = job_.labels();
+    signature.set_task(shape_.task);
     RETURN_IF_ERROR(
         models::SavePackage(job_.package(), job_.model_name(), *model_, shape_, signature, TokenizerFile()).status());
   }
