@@ -10,6 +10,7 @@
 #include "absl/strings/str_format.h"
 #include "coordinator/stages.h"
 #include "corpus/plan.h"
+#include "models/outputs.h"
 #include "runtime/status.h"
 
 namespace polystill::coordinator {

@@ -56,7 +56,8 @@ class TaskRules {
       Add("corpus.labels", "must not be empty; write the classes, in the order of the model's outputs");
     } else if (spec_.task() == v1::TASK_BINARY) {
       if (labels == 2) return;
-      Add("corpus.labels", absl::StrCat("has ", labels, "; task: binary needs exactly 2, of which the second is the one "
+      Add("corpus.labels", absl::StrCat("has ", labels,
+                                        "; task: binary needs exactly 2, of which the second is the one "
                                         "that the model's logit speaks of; for more write task: classification or "
                                         "multi_label"));
     } else if (labels == 1 && spec_.task() != v1::TASK_MULTI_LABEL) {
@@ -91,9 +92,9 @@ class TaskRules {
   std::string RemedyOf(int metric) const {
     switch (metric) {
       case v1::Evaluate::METRIC_TOP_K:
-        return HasSigmoids(spec_.task()) ? absl::StrCat(" ranks one label among several; with task: ", name_,
-                                                        " write accuracy or macro_f1")
-                                         : "";
+        return HasSigmoids(spec_.task())
+                   ? absl::StrCat(" ranks one label among several; with task: ", name_, " write accuracy or macro_f1")
+                   : "";
       case v1::Evaluate::METRIC_MICRO_PRECISION:
       case v1::Evaluate::METRIC_MICRO_RECALL:
         return spec_.task() == v1::TASK_MULTI_LABEL

@@ -86,7 +86,7 @@ TEST_F(PredictionsTest, LabelsThatHoldAndWords) {
     for (int i = 0; i < 3; ++i) {
       EXPECT_EQ((*rows)[i].labels, written[i].labels);
       EXPECT_EQ((*rows)[i].position, written[i].position);
-      if (task != v1::TASK_MULTI_LABEL) EXPECT_EQ((*rows)[i].gold, written[i].gold);
+      EXPECT_EQ((*rows)[i].gold, task == v1::TASK_MULTI_LABEL ? 0 : written[i].gold);
     }
   }
   auto writer = PredictionsWriter::Create(path_, {"net", "devel"}, {"zero_shot", "distilled"}, v1::TASK_MULTI_LABEL);

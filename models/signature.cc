@@ -28,9 +28,9 @@ ModelShape ShapeOf(const v1::Job& job, int64_t vocab_size) {
 
 absl::Status CheckSignature(const v1::Signature& signature, const v1::Job& job) {
   if (TaskOr(signature.task()) != TaskOr(job.task())) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("it is a model of task: ", TaskName(TaskOr(signature.task())), ", but the run's is ",
-                     TaskName(TaskOr(job.task())), "; give a model that was trained for it"));
+    return absl::FailedPreconditionError(absl::StrCat("it is a model of task: ", TaskName(TaskOr(signature.task())),
+                                                      ", but the run's is ", TaskName(TaskOr(job.task())),
+                                                      "; give a model that was trained for it"));
   }
   if (!std::equal(signature.labels().begin(), signature.labels().end(), job.labels().begin(), job.labels().end())) {
     return absl::FailedPreconditionError(absl::StrCat("its classes are ", absl::StrJoin(signature.labels(), ", "),
