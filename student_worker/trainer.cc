@@ -129,6 +129,9 @@ absl::Status Trainer::Prepare() {
 absl::Status Trainer::MakeModel() {
   shape_ = models::ShapeOf(job_, tokenizer_ == nullptr ? job_.tokenizer().vocab_size() : tokenizer_->vocab_size());
   ASSIGN_OR_RETURN(model_, models::MakeModel(shape_, job_.seed()));
+  if (!job_.model().initial().empty() && assignment_.checkpoint().empty()) {
+    RETURN_IF_ERROR(Annotate(models::TakeInitialWeights(shape_, TokenizerFile(), model_.get()), "model.initial"));
+  }
   try {
     optimizer_ = std::make_unique<Optimizer>(job_.optimizer(), steps_, model_->NamedParameters());
   } catch (const c10::Error& error) {
