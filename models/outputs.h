@@ -20,9 +20,7 @@ inline std::string HiddenName(int64_t layer) { return kHiddenPrefix + std::to_st
 inline bool IsOfTokens(std::string_view feature) { return feature.starts_with(kHiddenPrefix); }
 
 // Whether the logits of a task are those of tokens.
-inline bool JudgesTokens(v1::Task task) {
-  return task == v1::TASK_TOKEN_CLASSIFICATION || task == v1::TASK_MASKED_LM;
-}
+inline bool JudgesTokens(v1::Task task) { return task == v1::TASK_TOKEN_CLASSIFICATION || task == v1::TASK_MASKED_LM; }
 
 // How many logits a row or token has: one a label, one in all with task binary, one a token id with masked_lm.
 inline int64_t LogitCount(v1::Task task, int64_t labels, int64_t vocab_size) {

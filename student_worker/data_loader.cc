@@ -13,13 +13,27 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// Answers must fit the records one to one, else labels would go to other records than they belong to.
-absl::Status CheckShape(const soft_labels::LabelClient::Labels& labels, int64_t classes, size_t records) {
-  if (labels.classes == classes && labels.logits.size() == records * static_cast<size_t>(classes)) {
-    return absl::OkStatus();
+// What the rows of an output belong to.
+RowsOf RowsOfOutput(const soft_labels::Output& output) {
+  if (output.name == soft_labels::kLogits) return RowsOf::kJudged;
+  return output.of_tokens ? RowsOf::kTokens : RowsOf::kRecords;
+}
+
+// Answers must fit the batch row by row, else labels would go to others than they belong to.
+absl::Status CheckShapes(const soft_labels::LabelClient::Labels& answer, const soft_labels::Outputs& outputs,
+                         const Batch& batch) {
+  if (answer.outputs.size() != outputs.size()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("expected ", outputs.size(), " outputs, got ", answer.outputs.size()));
   }
-  return absl::InvalidArgumentError(absl::StrCat("expected logits [", records, ", ", classes, "], got ",
-                                                 labels.logits.size(), " numbers of ", labels.classes, " classes"));
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    const auto& [numbers, width] = answer.outputs[i];
+    const int64_t rows = batch.CountRows(RowsOfOutput(outputs[i]));
+    if (width == outputs[i].width && static_cast<int64_t>(numbers.size()) == rows * width) continue;
+    return absl::InvalidArgumentError(absl::StrCat("expected ", outputs[i].name, " [", rows, ", ", outputs[i].width,
+                                                   "], got ", numbers.size(), " numbers in rows of ", width));
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -97,7 +111,12 @@ absl::Status DataLoader::Fill(int64_t step, std::vector<corpus::Record>* records
   ASSIGN_OR_RETURN(*records, reader_->Read(refs));
   batch->step = step;
   batch->first_position = range.first;
-  for (const LabelSource& source : options_.labels) batch->labels[source.kind];
+  batch->judges_tokens = options_.judges_tokens;
+  for (const LabelSource& source : options_.labels) {
+    for (const soft_labels::Output& output : source.outputs) {
+      batch->labels[source.KindOf(output)] = {RowsOfOutput(output), output.width, {}};
+    }
+  }
   for (size_t i = 0; i < refs.size(); ++i) {
     const corpus::Record& record = (*records)[i];
     batch->tokens.push_back(TokensOf(refs[i], record));
@@ -113,21 +132,42 @@ absl::Status DataLoader::Fill(int64_t step, std::vector<corpus::Record>* records
   return absl::OkStatus();
 }
 
+std::vector<v1::LabelInput> DataLoader::InputsFor(const LabelSource& source, const std::vector<corpus::Record>& records,
+                                                  const Batch& batch) const {
+  const bool at_positions = !batch.positions.empty() && std::any_of(source.outputs.begin(), source.outputs.end(),
+                                                                    [](const soft_labels::Output& output) {
+                                                                      return output.name == soft_labels::kLogits;
+                                                                    });
+  std::vector<v1::LabelInput> inputs;
+  for (size_t i = 0; i < records.size(); ++i) {
+    if (source.sends_tokens) {
+      inputs.emplace_back().set_id(records[i].id);
+      inputs[i].mutable_ids()->mutable_ids()->Add(batch.tokens[i].begin(), batch.tokens[i].end());
+    } else {
+      inputs.push_back(LabelInputOf(records[i], source.reads, source.input));
+    }
+    if (at_positions) inputs[i].mutable_positions()->Add(batch.positions[i].begin(), batch.positions[i].end());
+  }
+  return inputs;
+}
+
 void DataLoader::Ask(const LabelSource& source, const std::vector<corpus::Record>& records,
                      std::shared_ptr<Pending> pending) {
-  std::vector<v1::LabelInput> inputs;
-  for (const corpus::Record& record : records) inputs.push_back(LabelInputOf(record, source.reads, source.input));
-  auto fill = [shared = shared_, pending, kind = source.kind, classes = source.classes, step = pending->batch.step,
-               count = records.size()](absl::StatusOr<soft_labels::LabelClient::Labels> labels) {
-    absl::Status status = labels.ok() ? CheckShape(*labels, classes, count) : labels.status();
+  // The batch stays where it is until its last label has come.
+  std::vector<v1::LabelInput> inputs = InputsFor(source, records, pending->batch);
+  auto fill = [shared = shared_, pending, source = source,
+               count = records.size()](absl::StatusOr<soft_labels::LabelClient::Labels> answer) {
+    absl::Status status = answer.ok() ? CheckShapes(*answer, source.outputs, pending->batch) : answer.status();
     if (!status.ok()) {
-      const std::string where = absl::StrCat("step ", step, ": labels of teacher ", kind.teacher);
+      const std::string where = absl::StrCat("step ", pending->batch.step, ": labels of teacher ", source.teacher);
       return shared->Fail(pending.get(), Annotate(status, where));
     }
     MutexLock lock(&shared->mutex);
-    pending->batch.labels[kind] = std::move(labels->logits);
+    for (size_t i = 0; i < source.outputs.size(); ++i) {
+      pending->batch.labels[source.KindOf(source.outputs[i])].numbers = std::move(answer->outputs[i].numbers);
+    }
     pending->batch.label_count += static_cast<int64_t>(count);
-    pending->batch.label_bytes += labels->bytes;
+    pending->batch.label_bytes += answer->bytes;
     --pending->missing_labels;
     shared->changed.NotifyAll();
   };

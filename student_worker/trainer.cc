@@ -184,6 +184,7 @@ absl::Status Trainer::LoadData() {
   options.world_size = assignment_.world_size();
   options.prefetch = job_.prefetch();
   options.reads = job_.reads();
+  options.judges_tokens = model_->judges_tokens();
   for (const v1::Loss& loss : job_.losses()) options.needs_gold |= loss.kind() == v1::LOSS_KIND_TASK;
   options.labels = teachers_->Sources(kinds);
   loader_ = std::make_unique<DataLoader>(std::move(options), std::make_shared<const corpus::Plan>(std::move(plan)),
@@ -204,7 +205,7 @@ absl::Status Trainer::JoinGroup() {
   std::vector<at::Tensor> parameters;
   for (const auto& [name, parameter] : model_->NamedParameters()) parameters.push_back(parameter);
   ASSIGN_OR_RETURN(reducer_, collectives::Reducer::Create(parameters, group_.get()));
-  training_step_ = std::make_unique<TrainingStep>(job_, *model_, reducer_.get(), optimizer_.get());
+  training_step_ = std::make_unique<TrainingStep>(job_, *model_, group_.get(), reducer_.get(), optimizer_.get());
   first_step_ = called_step_ = optimizer_->step();
   roll_call_ = std::make_unique<RollCall>(group_.get(), first_step_);
   writer_ = std::make_unique<checkpoint::AsyncWriter>(job_.checkpoints());
