@@ -28,7 +28,9 @@ ModelShape ShapeOf(const v1::PackageManifest& manifest) {
   shape.spec.set_heads(manifest.model().heads());
   shape.spec.set_feed_forward(manifest.model().feed_forward());
   shape.vocab_size = manifest.signature().vocab_size();
-  shape.classes = manifest.signature().labels_size();
+  shape.task =
+      manifest.signature().task() == v1::TASK_UNSPECIFIED ? v1::TASK_CLASSIFICATION : manifest.signature().task();
+  shape.classes = LogitCount(shape.task, manifest.signature().labels_size(), shape.vocab_size);
   shape.dtype = manifest.model().dtype();
   shape.max_length = manifest.signature().max_length();
   return shape;
@@ -55,8 +57,7 @@ absl::StatusOr<std::unique_ptr<Model>> LoadNative(const std::string& folder, con
 
 absl::StatusOr<std::unique_ptr<Model>> LoadModel(const std::string& folder, const v1::PackageManifest& manifest) {
   if (manifest.backend() == v1::PackageManifest::BACKEND_NATIVE) return LoadNative(folder, manifest);
-  return LoadScriptModel(absl::StrCat(folder, "/", kScriptFile), manifest.signature().labels_size(),
-                         manifest.signature().max_length());
+  return LoadScriptModel(absl::StrCat(folder, "/", kScriptFile), ShapeOf(manifest));
 }
 
 v1::PackageManifest ManifestOf(const std::string& name, const Model& model, const ModelShape& shape,

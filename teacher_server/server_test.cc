@@ -197,7 +197,7 @@ std::vector<float> AskInGroups(LabelClient& client, const std::vector<v1::LabelI
 void ExpectBitEqual(const std::string& package, const std::vector<v1::LabelInput>& inputs, const Rows& rows) {
   const models::Package loaded = models::LoadPackage(package).value();
   const at::NoGradGuard no_grad;
-  const at::Tensor local = models::FixedShapeForward(*loaded.model, rows).contiguous();
+  const at::Tensor local = models::FixedShapeForward(*loaded.model, rows).logits.contiguous();
   RunningService server(package);
   std::vector<std::thread> callers;
   for (uint64_t seed = 1; seed <= 3; ++seed) {
