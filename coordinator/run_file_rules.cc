@@ -230,16 +230,21 @@ std::vector<Mistake> CheckPaths(const v1::RunSpec& spec) {
     mistakes.push_back({"corpus.path", absl::StrCat("no such file or folder: ", spec.corpus().path())});
   }
   check("tokenizer.path", spec.tokenizer().path(), "file", false);
-  check("student.model.path", spec.student().model().path(), "file", false);
+  const auto check_package = [&](const std::string& key, const std::string& package) {
+    check(key, package, "folder", true);
+    if (!std::filesystem::is_directory(package, error) || std::filesystem::exists(package + "/" + kManifest, error))
+      return;
+    mistakes.push_back({key, absl::StrCat(package, " is no model package: it holds no ", kManifest,
+                                          "; the packages of a run are the folders below its models/")});
+  };
+  const auto check_model = [&](const std::string& key, const v1::Model& model) {
+    check(key + ".path", model.path(), "file", false);
+    check_package(key + ".initial", model.initial());
+  };
+  check_model("student.model", spec.student().model());
   for (int i = 0; i < spec.teachers_size(); ++i) {
-    const std::string& package = spec.teachers(i).package();
-    check(absl::StrCat("teachers.", i, ".package"), package, "folder", true);
-    if (std::filesystem::is_directory(package, error) && !std::filesystem::exists(package + "/" + kManifest, error)) {
-      mistakes.push_back({absl::StrCat("teachers.", i, ".package"),
-                          absl::StrCat(package, " is no model package: it holds no ", kManifest,
-                                       "; the packages of a run are the folders below its models/")});
-    }
-    check(absl::StrCat("teachers.", i, ".train.model.path"), spec.teachers(i).train().model().path(), "file", false);
+    check_package(absl::StrCat("teachers.", i, ".package"), spec.teachers(i).package());
+    check_model(absl::StrCat("teachers.", i, ".train.model"), spec.teachers(i).train().model());
   }
   return mistakes;
 }

@@ -268,6 +268,52 @@ TEST(TransformerTest, RefusesIdsAndRowsThatDoNotFit) {
   EXPECT_THROW(FixedShapeForward(*model, {std::vector<int32_t>(kMaxLength + 1, 1)}), c10::Error);
 }
 
+// A masked language model becomes a classifier of shorter texts.
+TEST(TransformerTest, StartsFromTheBodyOfAPackage) {
+  const std::string folder = testing::TempDir() + "transformer_test-initial";
+  ModelShape pretrained = SomeShape();
+  pretrained.task = v1::TASK_MASKED_LM;
+  pretrained.classes = kVocabulary;
+  v1::Signature signature;
+  signature.set_input(v1::Signature::INPUT_IDS);
+  signature.set_vocab_size(kVocabulary);
+  signature.set_max_length(kMaxLength);
+  signature.set_task(v1::TASK_MASKED_LM);
+  signature.set_mask_id(1);
+  const auto from = MakeModel(pretrained, 5).value();
+  ASSERT_TRUE(SavePackage(folder, "lm", *from, pretrained, signature, "").ok());
+
+  ModelShape shape = SomeShape();
+  shape.spec.set_initial(folder);
+  shape.max_length = 40;
+  const auto model = MakeModel(shape, 6).value();
+  const auto fresh = MakeModel(shape, 6).value();
+  ASSERT_TRUE(TakeInitialWeights(shape, "", model.get()).ok());
+  const auto given = from->NamedParameters(), taken = model->NamedParameters(), drawn = fresh->NamedParameters();
+  for (size_t i = 0; i < taken.size(); ++i) {
+    SCOPED_TRACE(taken[i].first);
+    const bool head = taken[i].first.starts_with("head.");
+    const at::Tensor& expected = head ? drawn[i].second : given[i].second;
+    EXPECT_TRUE(at::equal(taken[i].second, taken[i].first == "position.weight" ? expected.narrow(0, 0, 40) : expected));
+  }
+
+  const auto refused = [&](auto change) {
+    ModelShape other = shape;
+    change(&other);
+    const auto unchanged = MakeModel(other, 6).value();
+    const std::string before = WeightsDigest(*unchanged);
+    const std::string message = TakeInitialWeights(other, "", unchanged.get()).ToString();
+    EXPECT_EQ(WeightsDigest(*unchanged), before);
+    return message;
+  };
+  EXPECT_THAT(refused([](ModelShape* s) { s->spec.set_heads(2); }), HasSubstr("model.heads: 3, not 2"));
+  EXPECT_THAT(refused([](ModelShape* s) { s->spec.set_layers(3); }),
+              HasSubstr("no tensor 'layer.2.attention_norm.weight'"));
+  EXPECT_THAT(refused([](ModelShape* s) { s->spec.set_width(48); }), HasSubstr("'embedding.weight' is [300, 24]"));
+  EXPECT_THAT(refused([](ModelShape* s) { s->max_length = 101; }), HasSubstr("'position.weight' is [100, 24]"));
+  EXPECT_THAT(refused([](ModelShape* s) { s->spec.set_initial("/none"); }), HasSubstr("/none"));
+}
+
 TEST(TransformerTest, ShapesThatDoNotFitNameTheKey) {
   const auto message = [](auto change) {
     ModelShape shape = SomeShape();

@@ -133,7 +133,7 @@ def forward(self, ids, mask):
     spec.set_max_length(kMaxLength);
     spec.set_training_sentences(500);
     const absl::Status trained =
-        corpus::TrainTokenizer(spec, {selection}, 1, PathOf("tokenizer"), [](int64_t, int64_t) {});
+        corpus::TrainTokenizer(spec, {selection}, 1, false, PathOf("tokenizer"), [](int64_t, int64_t) {});
     EXPECT_TRUE(trained.ok()) << trained;
     return PathOf("tokenizer/") + corpus::kTokenizerFile;
   }
