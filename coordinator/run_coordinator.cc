@@ -18,6 +18,7 @@
 #include "absl/strings/str_cat.h"
 #include "checkpoint/checkpoint.h"
 #include "collectives/store_server.h"
+#include "coordinator/address_file.h"
 #include "coordinator/dry_run.h"
 #include "coordinator/event_queue.h"
 #include "coordinator/job_curves.h"
@@ -36,6 +37,7 @@
 #include "models/package_manifest.h"
 #include "runtime/address.h"
 #include "runtime/files.h"
+#include "runtime/random_id.h"
 #include "runtime/rpc.h"
 #include "runtime/status.h"
 #include "runtime/yaml_proto.h"
@@ -100,7 +102,8 @@ class Coordinator {
   const CoordinatorOptions options_;
   v1::RunSpec spec_;
   EventQueue events_;
-  Service service_{&events_};
+  const std::string run_id_ = RandomId();
+  Service service_{&events_, Service::Options{.run_id = run_id_}};
   ListeningServer listening_;
   std::unique_ptr<collectives::StoreServer> rendezvous_;
   std::unique_ptr<RunFolder> folder_;
@@ -174,7 +177,7 @@ absl::Status Coordinator::Prepare() {
   RETURN_IF_ERROR(OpenFolder());
   spdlog::info("run {}: term {}, listening on {}", spec_.name(), store_->term(), listening_.address);
   status_file_ = std::make_unique<StatusFile>(folder_->PathOf(kStatusFile));
-  RETURN_IF_ERROR(WriteFileAtomically(folder_->PathOf(kAddressFile), listening_.address + "\n"));
+  RETURN_IF_ERROR(WriteAddressFile(folder_->PathOf(kAddressFile), {listening_.address, run_id_}));
   if (options_.address_file.empty()) return absl::OkStatus();
   return WriteFileAtomically(options_.address_file, listening_.address + "\n");
 }

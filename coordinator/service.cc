@@ -121,10 +121,18 @@ grpc::ServerWriteReactor<v1::IndexChunk>* Service::GetIndex(grpc::CallbackServer
   });
 }
 
+absl::Status Service::CheckRunId(const std::string& run_id) const {
+  if (run_id.empty() || run_id == options_.run_id) return absl::OkStatus();
+  return absl::NotFoundError(
+      absl::StrCat("the coordinator that answers leads another run than '", Excerpt(run_id), "'"));
+}
+
 grpc::ServerWriteReactor<v1::RunStatus>* Service::Watch(grpc::CallbackServerContext*, const v1::WatchRequest* request) {
   using Refusal = Refused<grpc::ServerWriteReactor<v1::RunStatus>>;
   const absl::Status version = CheckProtocolVersion(request->protocol_version());
   if (!version.ok()) return new Refusal(version);
+  const absl::Status meant = CheckRunId(request->run_id());
+  if (!meant.ok()) return new Refusal(meant);
   MutexLock lock(&mutex_);
   if (closed_) return new Refusal(absl::UnavailableError("the coordinator ends"));
   if (watchers_.size() >= options_.max_watchers) {
@@ -140,26 +148,29 @@ grpc::ServerWriteReactor<v1::RunStatus>* Service::Watch(grpc::CallbackServerCont
 
 grpc::ServerUnaryReactor* Service::Stop(grpc::CallbackServerContext* context, const v1::StopRequest* request,
                                         v1::StopReply*) {
-  {
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  const absl::Status meant = CheckRunId(request->run_id());
+  if (meant.ok()) {
     MutexLock lock(&mutex_);
     if (!std::exchange(stop_asked_, true)) {
       events_->Post(StopAsked{std::string(Utf8Prefix(request->reason(), kMaxReasonBytes))});
     }
   }
-  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  reactor->Finish(grpc::Status::OK);
+  reactor->Finish(ToGrpc(meant));
   return reactor;
 }
 
 void Service::Publish(const v1::RunStatus& status, bool last) {
+  v1::RunStatus named = status;
+  named.set_run_id(options_.run_id);
   std::vector<std::shared_ptr<StatusStream>> watchers;
   {
     MutexLock lock(&mutex_);
-    status_ = status;
+    status_ = named;
     status_is_last_ = last;
     for (const auto& [id, watcher] : watchers_) watchers.push_back(watcher);
   }
-  for (const auto& watcher : watchers) watcher->Publish(status, last);
+  for (const auto& watcher : watchers) watcher->Publish(named, last);
 }
 
 void Service::CloseAll() {

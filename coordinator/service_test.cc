@@ -273,6 +273,40 @@ TEST_F(ServiceTest, StopEndsTheRun) {
   EXPECT_EQ(ended_.get().reason(), kept);
 }
 
+TEST_F(ServiceTest, WhoMeansAnotherRunIsRefused) {
+  Service::Options options;
+  options.run_id = "mine";
+  Start(options);
+  const auto watch = [this](const std::string& run_id, v1::RunStatus* status) {
+    grpc::ClientContext context;
+    v1::WatchRequest request;
+    request.set_protocol_version(kProtocolVersion);
+    request.set_run_id(run_id);
+    const auto reader = stub_->Watch(&context, request);
+    while (reader->Read(status) && status->run_id().empty()) {
+    }
+    if (!status->run_id().empty()) context.TryCancel();
+    return reader->Finish();
+  };
+  const auto stop = [this](const std::string& run_id) {
+    grpc::ClientContext context;
+    v1::StopRequest request;
+    request.set_run_id(run_id);
+    v1::StopReply reply;
+    return stub_->Stop(&context, request, &reply);
+  };
+  v1::RunStatus status;
+  const grpc::Status refused = watch("another", &status);
+  EXPECT_EQ(refused.error_code(), grpc::StatusCode::NOT_FOUND);
+  EXPECT_THAT(refused.error_message(), HasSubstr("another"));
+  EXPECT_EQ(stop("another").error_code(), grpc::StatusCode::NOT_FOUND);
+  ExpectAlive();
+  watch("mine", &status);
+  EXPECT_EQ(status.run_id(), "mine");
+  EXPECT_TRUE(stop("mine").ok());
+  EXPECT_EQ(Final().state(), v1::RunStatus::STATE_STOPPED);
+}
+
 TEST_F(ServiceTest, WatchersSeeTheRunAtOnceAndItsEnd) {
   Start();
   grpc::ClientContext context;

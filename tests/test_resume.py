@@ -262,6 +262,37 @@ def test_status_stop_and_ctrl_c(unbroken: Path, tmp_path: Path) -> None:
     assert str(model) in log
 
 
+def start_coordinator(spec: Path, log: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    with log.open("wb") as out:
+        return subprocess.Popen(
+            [str(BIN / "polystill-coordinator"), "--spec", str(spec), *arguments], cwd=REPO, stdout=out, stderr=out
+        )
+
+
+def test_a_killed_runs_address_does_not_lead_to_another_run(tmp_path: Path) -> None:
+    killed, other = tmp_path / "killed", tmp_path / "other"
+    for output in (killed, other):
+        write_spec(tmp_path / f"{output.name}.yaml", output)
+    process = start_coordinator(tmp_path / "killed.yaml", tmp_path / "killed.log")
+    address = wait_for_file(killed / "coordinator.address", process).split()[0]
+    process.kill()
+    process.wait(10)
+    process = start_coordinator(tmp_path / "other.yaml", tmp_path / "other.log", "--listen", address)
+    try:
+        wait_for_file(other / "coordinator.address", process)
+        status = polystill("status", str(killed))
+        assert "its coordinator is gone without a word" in status.stdout, said(status)
+        stopped = polystill("stop", str(killed))
+        assert stopped.returncode == 1, said(stopped)
+        assert f"{killed}: no run is under way here" in stopped.stderr
+        assert status_of(other)["state"] == "STATE_RUNNING"
+        assert polystill("stop", str(other)).returncode == 0
+        process.wait(30)
+    finally:
+        process.kill()
+        process.wait(10)
+
+
 def test_a_done_run_shows_its_table(unbroken: Path) -> None:
     before = (unbroken / "run" / "report.json").stat().st_mtime_ns
     result = polystill("run", str(unbroken / "run.yaml"), "--resume")
