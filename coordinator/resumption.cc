@@ -54,6 +54,7 @@ absl::StatusOr<Resumption> FindResumption(const v1::RunSpec& spec, const Verifie
   for (const auto& stage : stages) resumption.stages[stage.name()] = stage;
   ASSIGN_OR_RETURN(const auto finished, store->FinishedJobs());
   for (const auto& job : finished) resumption.finished[job.job] = job.weights_digest;
+  ASSIGN_OR_RETURN(resumption.inputs, store->Inputs());
   bool first = true;
   for (const PlannedJob& planned : PlanJobs(spec)) {
     const std::string& job = planned.job.name();
@@ -95,6 +96,17 @@ std::string PlanChange(const Resumption& resumption, const std::string& job, con
   if (google::protobuf::util::MessageDifferencer::Equals(began->second, now)) return "";
   return absl::StrCat("the plan of ", job,
                       " is not the one that the run began with; go on with the release that began it");
+}
+
+std::string InputChange(const Resumption& resumption, const RunInput& now) {
+  const auto began = resumption.inputs.find(now.key);
+  if (began == resumption.inputs.end() || began->second == now.digest) return "";
+  const auto left = std::find_if(now.jobs.begin(), now.jobs.end(),
+                                 [&](const std::string& job) { return !resumption.finished.contains(job); });
+  if (left == now.jobs.end()) return "";
+  return absl::StrCat(now.key, ": ", now.path, " has changed since the run began: its SHA-256 was ", began->second,
+                      ", now it is ", now.digest, ", and ", *left,
+                      " is still to be done with it; put it back as it was, or start another run");
 }
 
 }  // namespace polystill::coordinator

@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "coordinator/run_inputs.h"
 #include "coordinator/state_store.h"
 #include "polystill/v1/coordinator.pb.h"
 #include "polystill/v1/corpus.pb.h"
@@ -24,6 +25,8 @@ struct Resumption {
   std::map<std::string, std::vector<StateStore::Checkpoint>> checkpoints;
   // Job -> its plan.
   std::map<std::string, v1::PlanSegment> segments;
+  // Key of the run file -> digest of what it named when the run began (RunInput).
+  std::map<std::string, std::string> inputs;
   // Stages as they were last recorded.
   std::map<std::string, v1::RunStatus::Stage> stages;
 };
@@ -43,5 +46,8 @@ absl::StatusOr<Resumption> FindResumption(const v1::RunSpec& spec, const Verifie
 
 // Why the run cannot go on with this plan of a job; empty when it is the plan that the job began with, or it had none.
 std::string PlanChange(const Resumption& resumption, const std::string& job, const v1::PlanSegment& now);
+
+// Why the run cannot go on with this input; empty when it is as it was, is new, or every job that reads it is finished.
+std::string InputChange(const Resumption& resumption, const RunInput& now);
 
 }  // namespace polystill::coordinator

@@ -134,5 +134,17 @@ TEST_F(ResumptionTest, AnotherCorpusIsNamedAsTheReason) {
   EXPECT_THAT(PlanChange(found, "distilled", segment), HasSubstr("the plan of distilled"));
 }
 
+TEST_F(ResumptionTest, AnInputThatChangedIsNamedWhileSomethingIsLeftToDoWithIt) {
+  ASSERT_TRUE(store_->FinishJob("teacher:english", "w1", {}).ok());
+  ASSERT_TRUE(store_->PutInput("teachers.0.package", "old").ok());
+  const Resumption found = Find();
+  EXPECT_EQ(InputChange(found, {"teachers.0.package", "p", {"distilled"}, "old"}), "");
+  EXPECT_EQ(InputChange(found, {"tokenizer.path", "t", {"distilled"}, "new"}), "") << "never recorded";
+  EXPECT_EQ(InputChange(found, {"teachers.0.package", "p", {"teacher:english"}, "new"}), "") << "done";
+  EXPECT_THAT(InputChange(found, {"teachers.0.package", "p", {"teacher:english", "distilled"}, "new"}),
+              testing::StartsWith("teachers.0.package: p has changed since the run began: its SHA-256 was old, now it "
+                                  "is new, and distilled is still to be done with it"));
+}
+
 }  // namespace
 }  // namespace polystill::coordinator

@@ -26,6 +26,7 @@
 #include "coordinator/resumption.h"
 #include "coordinator/run_file.h"
 #include "coordinator/run_folder.h"
+#include "coordinator/run_inputs.h"
 #include "coordinator/run_loop.h"
 #include "coordinator/run_report.h"
 #include "coordinator/service.h"
@@ -58,12 +59,9 @@ sigset_t StopSignals() {
 }
 
 // What a run reads, and must not delete.
-std::vector<RunFolder::Input> InputsOf(const v1::RunSpec& spec) {
-  std::vector<RunFolder::Input> inputs = {{"corpus.path", spec.corpus().path()},
-                                          {"tokenizer.path", spec.tokenizer().path()}};
-  for (int i = 0; i < spec.teachers_size(); ++i) {
-    inputs.push_back({absl::StrCat("teachers.", i, ".package"), spec.teachers(i).package()});
-  }
+std::vector<RunFolder::Input> ReadByRun(const v1::RunSpec& spec) {
+  std::vector<RunFolder::Input> inputs = {{"corpus.path", spec.corpus().path()}};
+  for (const RunInput& input : InputsOf(spec)) inputs.push_back({input.key, input.path});
   return inputs;
 }
 
@@ -162,7 +160,7 @@ absl::Status Coordinator::OpenFolder() {
     RETURN_IF_ERROR(store_->PutSpec(spec_));
     return WriteFileAtomically(folder_->PathOf(kSpecFile), WriteYaml(spec_));
   }
-  ASSIGN_OR_RETURN(RunFolder folder, RunFolder::Open(spec_.output(), options_.overwrite, InputsOf(spec_)));
+  ASSIGN_OR_RETURN(RunFolder folder, RunFolder::Open(spec_.output(), options_.overwrite, ReadByRun(spec_)));
   folder_ = std::make_unique<RunFolder>(std::move(folder));
   ASSIGN_OR_RETURN(store_, StateStore::Open(folder_->PathOf(kStateFile)));
   RETURN_IF_ERROR(store_->PutSpec(spec_));

@@ -359,3 +359,34 @@ def test_another_corpus_is_refused(tmp_path: Path) -> None:
     result = polystill("run", str(spec), "--set", f"corpus.path={corpus}", "--resume")
     assert result.returncode == 1, said(result)
     assert "the corpus has changed" in said(result)
+
+
+def test_another_teacher_or_tokenizer_is_refused(sample_run: Path, tmp_path: Path) -> None:
+    package = tmp_path / "english"
+    shutil.copytree(sample_run / "models" / "teacher-english", package)
+    tokenizer = tmp_path / "my.model"
+    shutil.copy(package / "tokenizer.model", tokenizer)
+    output = tmp_path / "run"
+    path = write_spec(tmp_path / "run.yaml", output, epochs=1e5, workers=1)
+    spec = yaml.safe_load(path.read_text())
+    spec["tokenizer"]["path"] = str(tokenizer)
+    spec["teachers"] = [{"name": "english", "package": str(package), "reads": "source_text"}]
+    path.write_text(yaml.safe_dump(spec, sort_keys=False))
+    process = running_command(path)
+    wait_for_step(process, output, 1)
+    assert polystill("stop", str(output)).returncode == 0
+    process.wait(60)
+    for key, file in (("teachers.0.package", package / "teacher.yaml"), ("tokenizer.path", tokenizer)):
+        before = file.read_bytes()
+        file.write_bytes(before + b"\n")
+        result = polystill("run", str(path), "--resume")
+        assert result.returncode == 1, said(result)
+        assert re.search(rf"{key}: \S+ has changed since the run began.* distilled is still", said(result)), said(
+            result
+        )
+        file.write_bytes(before)
+    step = int(sorted((output / "checkpoints" / "distilled").iterdir())[-1].name.removeprefix("step-"))
+    process = running_command(path, "--resume")
+    wait_for_step(process, output, step + 1)
+    assert polystill("stop", str(output)).returncode == 0
+    process.wait(60)
