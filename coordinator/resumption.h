@@ -31,17 +31,17 @@ struct Resumption {
   std::map<std::string, v1::RunStatus::Stage> stages;
 };
 
-// How what lies in the run's folder is looked at; each gives the reason why not.
+// How what lies in the run's folder is looked at; each gives the reason when it is not whole.
 struct Verifiers {
-  // Whether a checkpoint's folder is whole.
-  std::function<absl::Status(const std::string& path)> checkpoint;
+  // What a checkpoint's folder holds, by its own account: step, generation and the digest of its weights.
+  std::function<absl::StatusOr<StateStore::Checkpoint>(const std::string& path)> checkpoint;
   // Whether a package is whole, and its weights have this digest.
   std::function<absl::Status(const std::string& folder, const std::string& weights_digest)> package;
 };
 
 // What to go on from. Whatever is passed over is logged with the reason: a finished job whose package is damaged is not
-// finished any more, a checkpoint that is torn is struck from the store, and folders of checkpoints that were never
-// admitted are deleted. The errors of StateStore.
+// finished any more, a checkpoint that is torn, or not the one that was admitted, is struck from the store, and folders
+// of checkpoints that were never admitted are deleted. The errors of StateStore.
 absl::StatusOr<Resumption> FindResumption(const v1::RunSpec& spec, const Verifiers& verifiers, StateStore* store);
 
 // Why the run cannot go on with this plan of a job; empty when it is the plan that the job began with, or it had none.

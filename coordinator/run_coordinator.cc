@@ -68,7 +68,10 @@ std::vector<RunFolder::Input> ReadByRun(const v1::RunSpec& spec) {
 // Looks at what lies in the run's folder byte by byte.
 Verifiers MakeVerifiers() {
   Verifiers verifiers;
-  verifiers.checkpoint = [](const std::string& path) { return checkpoint::LoadCheckpoint(path).status(); };
+  verifiers.checkpoint = [](const std::string& path) -> absl::StatusOr<StateStore::Checkpoint> {
+    ASSIGN_OR_RETURN(const checkpoint::CheckpointState state, checkpoint::LoadCheckpoint(path));
+    return StateStore::Checkpoint{state.step, state.generation, path, models::WeightsDigest(state.model)};
+  };
   verifiers.package = [](const std::string& folder, const std::string& weights_digest) -> absl::Status {
     ASSIGN_OR_RETURN(const models::Package package, models::LoadPackage(folder));
     const std::string digest = models::WeightsDigest(*package.model);

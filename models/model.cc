@@ -103,13 +103,15 @@ int64_t LengthBucket(int64_t length) {
   return bucket;
 }
 
-std::string WeightsDigest(const Model& model) {
+std::string WeightsDigest(const checkpoint::NamedTensors& parameters) {
   Sha256 digest;
-  for (const auto& [name, parameter] : model.NamedParameters()) {
+  for (const auto& [name, parameter] : parameters) {
     const at::Tensor plain = parameter.detach().to(at::kCPU).contiguous();
     digest.Update(std::string_view(static_cast<const char*>(plain.data_ptr()), plain.nbytes()));
   }
   return digest.Hex();
 }
+
+std::string WeightsDigest(const Model& model) { return WeightsDigest(model.NamedParameters()); }
 
 }  // namespace polystill::models

@@ -96,6 +96,7 @@ at::Tensor TrainingForward(const Model& model, const std::vector<std::vector<int
                            const std::vector<uint64_t>& row_keys);
 
 // Lower-case hex SHA-256 over the bytes of all parameters, in order.
+std::string WeightsDigest(const checkpoint::NamedTensors& parameters);
 std::string WeightsDigest(const Model& model);
 
 }  // namespace polystill::models

@@ -132,6 +132,13 @@ def digests_of(output: Path) -> dict[str, str]:
         return dict(state.execute("SELECT job, weights_digest FROM finished_jobs"))
 
 
+def admitted(output: Path) -> list[Path]:
+    """The checkpoints of the distillation that count, by step."""
+    with sqlite3.connect(f"file:{output / 'coordinator.sqlite'}?mode=ro", uri=True) as state:
+        paths = state.execute("SELECT path FROM checkpoints WHERE job = 'distilled' ORDER BY step")
+        return [Path(path) for (path,) in paths]
+
+
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("unbroken")
@@ -260,6 +267,17 @@ def test_status_stop_and_ctrl_c(unbroken: Path, tmp_path: Path) -> None:
     log = (output / "logs" / "coordinator.log").read_text()
     assert f"passing over the checkpoint of step {int(last.name.removeprefix('step-'))}" in log
     assert str(model) in log
+
+    # Its newest is whole, but another than what was admitted.
+    older, newest = admitted(output)[-2:]
+    shutil.rmtree(newest)
+    shutil.copytree(older, newest)
+    process = running_command(spec, "--resume")
+    wait_for_step(process, output, first + 1)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    log = (output / "logs" / "coordinator.log").read_text()
+    assert f"{newest}: has step {int(older.name.removeprefix('step-'))}, admitted was" in log
 
 
 def start_coordinator(spec: Path, log: Path, *arguments: str) -> subprocess.Popen[bytes]:
