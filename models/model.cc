@@ -3,6 +3,7 @@
 #include <ATen/core/grad_mode.h>
 
 #include <map>
+#include <set>
 #include <sstream>
 #include <utility>
 
@@ -112,6 +113,14 @@ std::string WeightsDigest(const checkpoint::NamedTensors& parameters) {
   return digest.Hex();
 }
 
-std::string WeightsDigest(const Model& model) { return WeightsDigest(model.NamedParameters()); }
+std::string WeightsDigest(const Model& model) {
+  checkpoint::NamedTensors trained;
+  std::set<const void*> seen;
+  for (auto& [name, parameter] : model.NamedParameters()) {
+    if (!parameter.requires_grad() || !seen.insert(parameter.unsafeGetTensorImpl()).second) continue;
+    trained.emplace_back(name, parameter);
+  }
+  return WeightsDigest(trained);
+}
 
 }  // namespace polystill::models

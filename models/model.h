@@ -95,7 +95,7 @@ at::Tensor FixedShapeForward(const Model& model, const std::vector<std::vector<i
 at::Tensor TrainingForward(const Model& model, const std::vector<std::vector<int32_t>>& rows,
                            const std::vector<uint64_t>& row_keys);
 
-// Lower-case hex SHA-256 over the bytes of all parameters, in order.
+// Lower-case hex SHA-256 over the bytes of the parameters, in order; of a model, of those that are trained, each once.
 std::string WeightsDigest(const checkpoint::NamedTensors& parameters);
 std::string WeightsDigest(const Model& model);
 
