@@ -31,6 +31,7 @@ const KindsOfKeys& ModelKeys() {
       {"feed_forward", {v1::Model::KIND_TRANSFORMER}},
       {"dropout", {v1::Model::KIND_TRANSFORMER}},
       {"path", {v1::Model::KIND_TORCHSCRIPT}},
+      {"initial", {v1::Model::KIND_SUBWORD_BAG, v1::Model::KIND_TRANSFORMER}},
   };
   return *kKeys;
 }

@@ -34,7 +34,10 @@ void DefaultSplit(const std::string& split, Where* where) {
   if (where->find("split") == where->end()) (*where)["split"] = split;
 }
 
-void ResolvePath(v1::Model* model) { model->set_path(Absolute(model->path())); }
+void ResolvePaths(v1::Model* model) {
+  model->set_path(Absolute(model->path()));
+  model->set_initial(Absolute(model->initial()));
+}
 
 // Writes out what is meant by keys that were left out.
 void Resolve(v1::RunSpec* spec) {
@@ -45,12 +48,12 @@ void Resolve(v1::RunSpec* spec) {
     teacher.set_package(Absolute(teacher.package()));
     if (!teacher.has_train()) continue;
     DefaultSplit("train", teacher.mutable_train()->mutable_where());
-    ResolvePath(teacher.mutable_train()->mutable_model());
+    ResolvePaths(teacher.mutable_train()->mutable_model());
     if (teacher.train().has_early_stopping()) {
       DefaultSplit("dev", teacher.mutable_train()->mutable_early_stopping()->mutable_where());
     }
   }
-  ResolvePath(spec->mutable_student()->mutable_model());
+  ResolvePaths(spec->mutable_student()->mutable_model());
   for (v1::Loss& loss : *spec->mutable_student()->mutable_losses()) {
     if (loss.kind() != v1::LOSS_KIND_TASK && loss.teacher().empty()) loss.set_teacher(spec->teachers(0).name());
   }

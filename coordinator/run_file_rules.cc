@@ -213,10 +213,14 @@ std::vector<Mistake> CheckPaths(const v1::RunSpec& spec) {
     mistakes.push_back({"corpus.path", absl::StrCat("no such file or folder: ", spec.corpus().path())});
   }
   check("tokenizer.path", spec.tokenizer().path(), "file", false);
-  check("student.model.path", spec.student().model().path(), "file", false);
+  const auto check_model = [&](const std::string& key, const v1::Model& model) {
+    check(key + ".path", model.path(), "file", false);
+    check(key + ".initial", model.initial(), "folder", true);
+  };
+  check_model("student.model", spec.student().model());
   for (int i = 0; i < spec.teachers_size(); ++i) {
     check(absl::StrCat("teachers.", i, ".package"), spec.teachers(i).package(), "folder", true);
-    check(absl::StrCat("teachers.", i, ".train.model.path"), spec.teachers(i).train().model().path(), "file", false);
+    check_model(absl::StrCat("teachers.", i, ".train.model"), spec.teachers(i).train().model());
   }
   return mistakes;
 }

@@ -116,7 +116,8 @@ absl::Status MakeTokenizer(const v1::RunSpec& spec, const std::function<void(Sta
     return WriteFileAtomically(TokenizerFolder(spec) + "/" + corpus::kTokenizerFile, model);
   }
   progress({kTokenizerStage, 0, 0, 0, {}});
-  return corpus::TrainTokenizer(spec.tokenizer(), TokenizerSelections(spec), spec.seed(), TokenizerFolder(spec),
+  return corpus::TrainTokenizer(spec.tokenizer(), TokenizerSelections(spec), spec.seed(),
+                                spec.task() == v1::TASK_MASKED_LM, TokenizerFolder(spec),
                                 [&progress](int64_t done, int64_t total) {
                                   progress({kTokenizerStage, done, total, 0, {}});
                                 });

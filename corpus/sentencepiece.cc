@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <unordered_map>
+#include <utility>
 
 namespace polystill::corpus {
 namespace {
@@ -31,6 +32,12 @@ std::string Explain(const std::string& message, int vocab_size) {
   return "SentencePiece: " + message;
 }
 
+std::string Joined(const std::vector<std::string>& pieces) {
+  std::string joined;
+  for (const std::string& piece : pieces) joined += (joined.empty() ? "" : ",") + piece;
+  return joined;
+}
+
 // Whether training would keep the text. SentencePiece ends the process when it keeps none.
 bool IsUsable(const std::string& text, const sentencepiece::SentencePieceNormalizer& normalizer) {
   // SentencePiece's own sign for an unknown character.
@@ -39,14 +46,15 @@ bool IsUsable(const std::string& text, const sentencepiece::SentencePieceNormali
 
 }  // namespace
 
-std::string TrainSentencePiece(const std::vector<std::string>& texts, int vocab_size, std::string* model) {
+std::string TrainSentencePiece(const std::vector<std::string>& texts, int vocab_size,
+                               const std::vector<std::string>& control_pieces, std::string* model) {
   sentencepiece::SentencePieceNormalizer normalizer;
   const sentencepiece::util::Status loaded = normalizer.LoadFromRuleName(kNormalization);
   if (!loaded.ok()) return loaded.ToString();
   if (std::none_of(texts.begin(), texts.end(), [&](const std::string& text) { return IsUsable(text, normalizer); })) {
     return "there is no text to train on";
   }
-  const std::unordered_map<std::string, std::string> options = {
+  std::unordered_map<std::string, std::string> options = {
       {"model_type", "unigram"},
       {"vocab_size", std::to_string(vocab_size)},
       {"character_coverage", "0.9995"},
@@ -64,6 +72,7 @@ std::string TrainSentencePiece(const std::vector<std::string>& texts, int vocab_
       {"max_sentence_length", std::to_string(kTrainingTextBytes)},
       {"minloglevel", "3"},
   };
+  if (!control_pieces.empty()) options["control_symbols"] = Joined(control_pieces);
   const sentencepiece::util::Status status = sentencepiece::SentencePieceTrainer::Train(options, texts, model);
   return status.ok() ? "" : Explain(status.ToString(), vocab_size);
 }
@@ -84,5 +93,7 @@ std::vector<int> SentencePieceModel::Encode(std::string_view text) const { retur
 
 int SentencePieceModel::vocab_size() const { return state_->processor.GetPieceSize(); }
 int SentencePieceModel::unknown_id() const { return state_->processor.unk_id(); }
+int SentencePieceModel::IdOf(std::string_view piece) const { return state_->processor.PieceToId(piece); }
+std::string SentencePieceModel::PieceOf(int id) const { return state_->processor.IdToPiece(id); }
 
 }  // namespace polystill::corpus

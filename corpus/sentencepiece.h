@@ -15,8 +15,10 @@ namespace polystill::corpus {
 inline constexpr int64_t kTrainingTextBytes = 4096;
 
 // Trains a unigram model of exactly `vocab_size` ids: id 0 is the unknown, 256 stand for single bytes, so that every
-// text can be written. The same texts in the same order give the same model.
-std::string TrainSentencePiece(const std::vector<std::string>& texts, int vocab_size, std::string* model);
+// text can be written; with `control_pieces` the ids after 0 stand for those, which no text is ever encoded as. The
+// same texts in the same order give the same model.
+std::string TrainSentencePiece(const std::vector<std::string>& texts, int vocab_size,
+                               const std::vector<std::string>& control_pieces, std::string* model);
 
 class SentencePieceModel {
  public:
@@ -27,6 +29,9 @@ class SentencePieceModel {
   std::vector<int> Encode(std::string_view text) const;
   int vocab_size() const;
   int unknown_id() const;
+  // unknown_id() when no id stands for the piece.
+  int IdOf(std::string_view piece) const;
+  std::string PieceOf(int id) const;
 
  private:
   struct State;

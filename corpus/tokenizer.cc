@@ -37,5 +37,14 @@ std::vector<int32_t> Tokenizer::Encode(std::string_view text) const {
 
 int Tokenizer::vocab_size() const { return state_->model.vocab_size(); }
 int Tokenizer::max_length() const { return state_->max_length; }
+std::string Tokenizer::PieceOf(int32_t id) const { return state_->model.PieceOf(id); }
+
+absl::StatusOr<int32_t> Tokenizer::MaskId() const {
+  for (const char* piece : {kMaskPiece, "[MASK]"}) {
+    if (const int id = state_->model.IdOf(piece); id != state_->model.unknown_id()) return id;
+  }
+  return absl::FailedPreconditionError(
+      absl::StrCat("the tokeniser has no id for ", kMaskPiece, " or [MASK], which task: masked_lm needs"));
+}
 
 }  // namespace polystill::corpus

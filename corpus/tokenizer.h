@@ -16,14 +16,18 @@ namespace polystill::corpus {
 // Name of the model file in a tokeniser folder or a model package.
 inline constexpr char kTokenizerFile[] = "tokenizer.model";
 
+// The piece that stands for a hidden token, of the models that are trained here.
+inline constexpr char kMaskPiece[] = "<mask>";
+
 // Trains a SentencePiece unigram model on distinct texts sampled from the corpus: the sides that `selections` read, at
 // most tokenizer.training_sentences texts, chosen by `seed` alone, spread over the languages as they are; then writes
 // folder/tokenizer.model atomically. Deterministic: the same corpus and seed give the same file. No label is read.
-// `progress(done, total)` counts bytes: those of the files while they are sampled, then as many again at the end of
-// training. INVALID_ARGUMENT when the texts cannot fill vocab_size, or need a larger one (the message says which would
-// do), and as for Reader when the corpus is not as it should be.
+// `with_mask`: one id stands for kMaskPiece. `progress(done, total)` counts bytes: those of the files while they are
+// sampled, then as many again at the end of training. INVALID_ARGUMENT when the texts cannot fill vocab_size, or need a
+// larger one (the message says which would do), and as for Reader when the corpus is not as it should be.
 absl::Status TrainTokenizer(const v1::Tokenizer& tokenizer, const std::vector<v1::Selection>& selections, uint64_t seed,
-                            const std::string& folder, const std::function<void(int64_t, int64_t)>& progress);
+                            bool with_mask, const std::string& folder,
+                            const std::function<void(int64_t, int64_t)>& progress);
 
 // Text to token ids. Thread-safe.
 class Tokenizer {
@@ -36,6 +40,10 @@ class Tokenizer {
   std::vector<int32_t> Encode(std::string_view text) const;
   int vocab_size() const;
   int max_length() const;
+  // The id that stands for a hidden token: of kMaskPiece, or of BERT's [MASK]. FAILED_PRECONDITION when there is none.
+  absl::StatusOr<int32_t> MaskId() const;
+  // What an id in [0, vocab_size) stands for, in SentencePiece's writing: "\u2581" is the space before a word.
+  std::string PieceOf(int32_t id) const;
 
  private:
   struct State;

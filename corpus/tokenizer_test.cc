@@ -42,13 +42,14 @@ class TokenizerTest : public testing::Test {
     spec_.set_training_sentences(1000);
   }
 
-  absl::Status Train(const std::string& folder, uint64_t seed = 1) {
-    return TrainTokenizer(spec_, {selection_}, seed, corpus_.PathOf(folder), [&](int64_t done, int64_t total) {
-      EXPECT_GE(done, done_);
-      EXPECT_LE(done, total);
-      done_ = done;
-      total_ = total;
-    });
+  absl::Status Train(const std::string& folder, uint64_t seed = 1, bool with_mask = false) {
+    return TrainTokenizer(spec_, {selection_}, seed, with_mask, corpus_.PathOf(folder),
+                          [&](int64_t done, int64_t total) {
+                            EXPECT_GE(done, done_);
+                            EXPECT_LE(done, total);
+                            done_ = done;
+                            total_ = total;
+                          });
   }
 
   const TestCorpus corpus_;
@@ -109,6 +110,19 @@ TEST_F(TokenizerTest, EncodesEveryText) {
   ASSERT_GT(whole.size(), 20u);
   whole.resize(20);
   EXPECT_EQ(cut, whole);
+}
+
+TEST_F(TokenizerTest, AnIdStandsForTheMaskAndNoTextGivesIt) {
+  ASSERT_EQ(Train("plain"), absl::OkStatus());
+  done_ = 0;
+  ASSERT_EQ(Train("mask", 1, /*with_mask=*/true), absl::OkStatus());
+  const auto plain = Tokenizer::Load(corpus_.PathOf("plain/tokenizer.model"), 20).value();
+  EXPECT_EQ(plain->MaskId().status().code(), absl::StatusCode::kFailedPrecondition);
+  const auto tokenizer = Tokenizer::Load(corpus_.PathOf("mask/tokenizer.model"), 20).value();
+  EXPECT_EQ(tokenizer->vocab_size(), 350);
+  ASSERT_EQ(tokenizer->MaskId().value(), 1);
+  EXPECT_EQ(tokenizer->PieceOf(1), "<mask>");
+  EXPECT_THAT(tokenizer->Encode("bake <mask> lomi"), Each(testing::Ne(1)));
 }
 
 TEST_F(TokenizerTest, SaysWhichSizeWouldDo) {

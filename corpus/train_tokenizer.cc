@@ -50,7 +50,8 @@ absl::Status AddTexts(const Task& task, const std::function<void(int64_t)>& prog
 }  // namespace
 
 absl::Status TrainTokenizer(const v1::Tokenizer& tokenizer, const std::vector<v1::Selection>& selections, uint64_t seed,
-                            const std::string& folder, const std::function<void(int64_t, int64_t)>& progress) {
+                            bool with_mask, const std::string& folder,
+                            const std::function<void(int64_t, int64_t)>& progress) {
   if (tokenizer.kind() == v1::Tokenizer::KIND_IDS) {
     return absl::InvalidArgumentError("tokenizer.kind is ids: there is no tokeniser to train");
   }
@@ -68,7 +69,9 @@ absl::Status TrainTokenizer(const v1::Tokenizer& tokenizer, const std::vector<v1
     done += task.file.bytes;
   }
   std::string model;
-  const std::string error = TrainSentencePiece(sample.Take(), tokenizer.vocab_size(), &model);
+  const std::vector<std::string> control =
+      with_mask ? std::vector<std::string>{kMaskPiece} : std::vector<std::string>();
+  const std::string error = TrainSentencePiece(sample.Take(), tokenizer.vocab_size(), control, &model);
   if (!error.empty()) return absl::InvalidArgumentError(absl::StrCat("training the tokeniser: ", error));
   RETURN_IF_ERROR(MakeFolder(folder));
   RETURN_IF_ERROR(WriteFileAtomically(absl::StrCat(folder, "/", kTokenizerFile), model));

@@ -75,7 +75,7 @@ absl::StatusOr<std::vector<Prediction>> Predictor::Predict(const std::vector<std
   for (const std::string& text : texts) rows.push_back(tokenizer_->Encode(text));
   try {
     const at::NoGradGuard no_grad;
-    const at::Tensor logits = models::FixedShapeForward(*package_.model, rows).to(at::kFloat);
+    const at::Tensor logits = models::FixedShapeForward(*package_.model, rows).logits.to(at::kFloat);
     if (!at::isfinite(logits).all().item<bool>()) return absl::InternalError("the model gave logits not finite");
     const at::Tensor probabilities = at::softmax(logits, 1).contiguous();
     const int64_t classes = probabilities.size(1);

@@ -8,48 +8,149 @@
 namespace polystill::models {
 namespace {
 
-using Rows = std::vector<std::vector<int32_t>>;
-
 constexpr int32_t kFillerId = 0;
 
 at::Tensor CopyOf(const std::vector<int64_t>& values) { return at::tensor(values, at::TensorOptions(at::kLong)); }
 
-// Logits of `rows`, forward after forward of kRowsPerForward rows.
-at::Tensor ForwardInChunks(const Model& model, const Rows& rows) {
-  std::vector<at::Tensor> logits;
+// Rows [first, last), filled up, with what is wanted of them. A filler row's token is no position that anybody wants.
+TokenBatch BatchOf(const Model& model, const Rows& rows, size_t first, size_t last, size_t fill_to,
+                   const Wanted& wanted) {
+  TokenBatch batch = MakeBatch(rows, first, last, fill_to);
+  batch.features = wanted.features;
+  if (!model.judges_tokens() || (wanted.positions.empty() && last - first == fill_to)) return batch;
+  std::vector<int64_t> positions;
+  int64_t offset = 0;
+  for (size_t row = first; row < last; ++row) {
+    const auto length = static_cast<int64_t>(rows[row].size());
+    if (wanted.positions.empty()) {
+      for (int64_t place = 0; place < length; ++place) positions.push_back(offset + place);
+    } else {
+      for (const int32_t place : wanted.positions[row]) {
+        TORCH_CHECK(place >= 0 && place < length, "position ", place, " of a row of ", length, " tokens");
+        positions.push_back(offset + place);
+      }
+    }
+    offset += length;
+  }
+  batch.positions = CopyOf(positions);
+  return batch;
+}
+
+int64_t CountTokens(const Rows& rows, size_t first, size_t last) {
+  int64_t tokens = 0;
+  for (size_t row = first; row < last; ++row) tokens += static_cast<int64_t>(rows[row].size());
+  return tokens;
+}
+
+// Without the filler rows, which are the last; logits of tokens have none.
+Outputs WithoutFiller(const Model& model, const Rows& rows, size_t first, size_t last, Outputs outputs) {
+  const auto count = static_cast<int64_t>(last - first);
+  if (!model.judges_tokens()) outputs.logits = outputs.logits.narrow(0, 0, count);
+  for (auto& [name, feature] : outputs.features) {
+    feature = feature.narrow(0, 0, IsOfTokens(name) ? CountTokens(rows, first, last) : count);
+  }
+  return outputs;
+}
+
+Outputs Concatenate(std::vector<Outputs> parts) {
+  if (parts.size() == 1) return std::move(parts[0]);
+  Outputs all;
+  const auto join = [&parts](const auto& member) {
+    std::vector<at::Tensor> tensors;
+    for (const Outputs& part : parts) tensors.push_back(member(part));
+    return at::cat(tensors);
+  };
+  all.logits = join([](const Outputs& part) { return part.logits; });
+  for (const auto& [name, unused] : parts[0].features) {
+    all.features[name] = join([&name = name](const Outputs& part) { return part.features.at(name); });
+  }
+  return all;
+}
+
+// Forward after forward of kRowsPerForward rows.
+Outputs ForwardInChunks(const Model& model, const Rows& rows, const Wanted& wanted) {
+  std::vector<Outputs> parts;
   size_t first = 0;
   do {
     const size_t last = std::min(rows.size(), first + kRowsPerForward);
-    const at::Tensor chunk = model.Forward(MakeBatch(rows, first, last, kRowsPerForward));
-    logits.push_back(chunk.narrow(0, 0, static_cast<int64_t>(last - first)));
+    const TokenBatch batch = BatchOf(model, rows, first, last, kRowsPerForward, wanted);
+    parts.push_back(WithoutFiller(model, rows, first, last, model.Forward(batch)));
     first = last;
   } while (first < rows.size());
-  return logits.size() == 1 ? logits[0] : at::cat(logits);
+  return Concatenate(std::move(parts));
+}
+
+// `pieces` holds counts[order[0]] entries of row order[0], then those of row order[1] and so on: puts them in the order
+// of the rows.
+at::Tensor InRowOrder(const at::Tensor& pieces, const std::vector<int64_t>& order, const std::vector<int64_t>& counts) {
+  std::vector<int64_t> starts(counts.size());
+  int64_t start = 0;
+  for (const int64_t row : order) {
+    starts[row] = start;
+    start += counts[row];
+  }
+  std::vector<int64_t> places;
+  for (size_t row = 0; row < counts.size(); ++row) {
+    for (int64_t i = 0; i < counts[row]; ++i) places.push_back(starts[row] + i);
+  }
+  return pieces.index_select(0, CopyOf(places));
+}
+
+std::vector<int64_t> SizesOf(const Rows& rows) {
+  std::vector<int64_t> sizes;
+  for (const auto& row : rows) sizes.push_back(static_cast<int64_t>(row.size()));
+  return sizes;
 }
 
 // What a forward of some of the rows gives; `places` says which.
-using ForwardSome = std::function<at::Tensor(const Rows& some, const std::vector<int64_t>& places)>;
+using ForwardSome = std::function<Outputs(const Rows& some, const std::vector<int64_t>& places, const Wanted& wanted)>;
 
-// Rows of one length bucket go through `forward` together; the logits come back in the order of `rows`.
-at::Tensor ForwardByBucket(const Rows& rows, const ForwardSome& forward) {
+// Rows of one length bucket go through `forward` together; the outputs come back in the order of `rows`.
+Outputs ForwardByBucket(const Model& model, const Rows& rows, const Wanted& wanted, const ForwardSome& forward) {
   std::vector<int64_t> order(rows.size());
   std::iota(order.begin(), order.end(), 0);
   const auto bucket = [&rows](int64_t row) { return LengthBucket(static_cast<int64_t>(rows[row].size())); };
   std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return bucket(a) < bucket(b); });
-  std::vector<at::Tensor> logits;
+  std::vector<Outputs> parts;
   for (size_t first = 0; first < order.size();) {
     Rows some;
+    Wanted wanted_of_some = {{}, wanted.features};
     std::vector<int64_t> places;
     while (first < order.size() && (places.empty() || bucket(order[first]) == bucket(places[0]))) {
       places.push_back(order[first++]);
       some.push_back(rows[places.back()]);
+      if (!wanted.positions.empty()) wanted_of_some.positions.push_back(wanted.positions[places.back()]);
     }
-    logits.push_back(forward(some, places));
+    parts.push_back(forward(some, places, wanted_of_some));
   }
-  return at::cat(logits).index_select(0, CopyOf(order).argsort());
+  Outputs outputs = Concatenate(std::move(parts));
+  const std::vector<int64_t> one_each(rows.size(), 1);
+  const std::vector<int64_t> tokens = SizesOf(rows);
+  const std::vector<int64_t> judged = wanted.positions.empty() ? tokens : SizesOf(wanted.positions);
+  outputs.logits = InRowOrder(outputs.logits, order, model.judges_tokens() ? judged : one_each);
+  for (auto& [name, feature] : outputs.features) {
+    feature = InRowOrder(feature, order, IsOfTokens(name) ? tokens : one_each);
+  }
+  return outputs;
+}
+
+void CheckWanted(const Rows& rows, const Wanted& wanted) {
+  TORCH_CHECK(wanted.positions.empty() || wanted.positions.size() == rows.size(), rows.size(),
+              " rows with positions of ", wanted.positions.size());
 }
 
 }  // namespace
+
+std::string HiddenName(int64_t layer) { return c10::str("hidden.", layer); }
+
+bool IsOfTokens(const std::string& feature) { return feature.starts_with("hidden."); }
+
+bool JudgesTokens(v1::Task task) { return task == v1::TASK_TOKEN_CLASSIFICATION || task == v1::TASK_MASKED_LM; }
+
+int64_t LogitCount(v1::Task task, int64_t labels, int64_t vocab_size) {
+  if (task == v1::TASK_MASKED_LM) return vocab_size;
+  return task == v1::TASK_BINARY ? 1 : labels;
+}
 
 TokenBatch MakeBatch(const Rows& rows, size_t first, size_t last, size_t fill_to) {
   std::vector<int64_t> ids;
@@ -76,25 +177,35 @@ PaddedBatch PadToBucket(const TokenBatch& batch, int64_t max_length) {
   return padded;
 }
 
-at::Tensor FixedShapeForward(const Model& model, const Rows& rows) {
-  if (rows.empty() || !model.pads_to_length()) return ForwardInChunks(model, rows);
-  return ForwardByBucket(rows, [&](const Rows& some, const auto&) { return ForwardInChunks(model, some); });
+at::Tensor TokensOf(const at::Tensor& padded, const PaddedBatch& batch) {
+  return padded.flatten(0, 1).index_select(0, batch.mask.flatten().nonzero().flatten());
 }
 
-at::Tensor TrainingForward(const Model& model, const Rows& rows, const std::vector<uint64_t>& row_keys) {
+Outputs FixedShapeForward(const Model& model, const Rows& rows, const Wanted& wanted) {
+  CheckWanted(rows, wanted);
+  if (rows.empty() || !model.pads_to_length()) return ForwardInChunks(model, rows, wanted);
+  return ForwardByBucket(model, rows, wanted, [&](const Rows& some, const auto&, const Wanted& wanted_of_some) {
+    return ForwardInChunks(model, some, wanted_of_some);
+  });
+}
+
+Outputs TrainingForward(const Model& model, const Rows& rows, const std::vector<uint64_t>& row_keys,
+                        const Wanted& wanted) {
+  CheckWanted(rows, wanted);
   TORCH_CHECK(row_keys.size() == rows.size(), rows.size(), " rows with ", row_keys.size(), " keys");
-  if (rows.empty()) return model.Forward(MakeBatch(rows, 0, 0, 1)).narrow(0, 0, 0);
-  const auto forward = [&model](const Rows& some, std::vector<uint64_t> keys) {
-    TokenBatch batch = MakeBatch(some, 0, some.size());
+  if (rows.empty()) return WithoutFiller(model, rows, 0, 0, model.Forward(BatchOf(model, rows, 0, 0, 1, wanted)));
+  const auto forward = [&model](const Rows& some, std::vector<uint64_t> keys, const Wanted& wanted_of_some) {
+    TokenBatch batch = BatchOf(model, some, 0, some.size(), some.size(), wanted_of_some);
     batch.row_keys = std::move(keys);
     return model.Forward(batch);
   };
-  if (!model.pads_to_length()) return forward(rows, row_keys);
-  return ForwardByBucket(rows, [&](const Rows& some, const std::vector<int64_t>& places) {
-    std::vector<uint64_t> keys;
-    for (const int64_t place : places) keys.push_back(row_keys[place]);
-    return forward(some, std::move(keys));
-  });
+  if (!model.pads_to_length()) return forward(rows, row_keys, wanted);
+  return ForwardByBucket(model, rows, wanted,
+                         [&](const Rows& some, const std::vector<int64_t>& places, const Wanted& wanted_of_some) {
+                           std::vector<uint64_t> keys;
+                           for (const int64_t place : places) keys.push_back(row_keys[place]);
+                           return forward(some, std::move(keys), wanted_of_some);
+                         });
 }
 
 }  // namespace polystill::models

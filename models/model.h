@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -14,39 +15,70 @@
 
 namespace polystill::models {
 
+// Lists of numbers, one a record: token ids, or places among them.
+using Rows = std::vector<std::vector<int32_t>>;
+
+// Features by name (Feature in proto/polystill/v1/teacher.proto).
+inline constexpr char kEmbedding[] = "embedding";
+std::string HiddenName(int64_t layer);
+// Whether a feature has a row for each token, and not for each record.
+bool IsOfTokens(const std::string& feature);
+
+// Whether the logits of a task are those of tokens.
+bool JudgesTokens(v1::Task task);
+// How many logits a row or token has: one a label, one in all with task binary, one a token id with masked_lm.
+int64_t LogitCount(v1::Task task, int64_t labels, int64_t vocab_size);
+
 // Token ids of some rows, as models take them: ragged, row i is ids[offsets[i] .. offsets[i + 1]).
 struct TokenBatch {
   at::Tensor ids;      // [tokens] int64
   at::Tensor offsets;  // [rows + 1] int64, first 0, last = tokens
   // In training: for each row the key that its random draws follow from. Empty at inference, which draws nothing.
   std::vector<uint64_t> row_keys = {};
+  // When the model judges tokens: those whose logits are wanted, [positions] int64 places in `ids`, ascending;
+  // undefined: every token.
+  at::Tensor positions = {};
+  // Names of the features that are wanted beside the logits.
+  std::vector<std::string> features = {};
 };
 
 // Makes a batch of rows [first, last) of `rows`; filled up with rows of the one id 0 to `fill_to` rows.
-TokenBatch MakeBatch(const std::vector<std::vector<int32_t>>& rows, size_t first, size_t last, size_t fill_to = 0);
+TokenBatch MakeBatch(const Rows& rows, size_t first, size_t last, size_t fill_to = 0);
 
-// A classifier over token ids. Parameters are plain tensors that require gradients, in a fixed order (the order of the
-// Reducer's buckets and of the checkpoint). Forward may be called from several threads at once while no one writes the
-// parameters.
+// What a forward gives, row after row.
+struct Outputs {
+  at::Tensor logits;                           // [rows, classes], or [positions, classes] of a model that judges tokens
+  std::map<std::string, at::Tensor> features;  // kEmbedding: [rows, width]; hidden.N: [tokens, width]
+};
+
+// Judges rows of token ids, or each of their tokens. Parameters are plain tensors that require gradients, in a fixed
+// order (the order of the Reducer's buckets and of the checkpoint). Forward may be called from several threads at once
+// while no one writes the parameters.
 class Model {
  public:
   virtual ~Model() = default;
-  // Logits [rows, classes]. Throws c10::Error, as ATen does, on an id outside the vocabulary.
-  virtual at::Tensor Forward(const TokenBatch& batch) const = 0;
+  // Throws c10::Error, as ATen does, on an id outside the vocabulary or a feature that the model does not have.
+  virtual Outputs Forward(const TokenBatch& batch) const = 0;
   // Names as in the checkpoint, e.g. "embedding.weight".
   virtual checkpoint::NamedTensors NamedParameters() const = 0;
   // Whether a row's bits depend on the length that its batch is padded to: then batches hold rows of one length bucket.
   virtual bool pads_to_length() const = 0;
+  // Whether the logits are those of tokens.
+  virtual bool judges_tokens() const = 0;
+  // The features that it can give, and how wide each is.
+  virtual const std::map<std::string, int64_t>& feature_widths() const = 0;
 };
 
 // What a checkpoint must know to make the model again.
 struct ModelShape {
   v1::Model spec;
   int64_t vocab_size = 0;
+  // Logits of a row or token: LogitCount.
   int64_t classes = 0;
   v1::Student::Dtype dtype = v1::Student::DTYPE_FLOAT32;
   // Tokens of the longest row; subword_bag takes any.
   int64_t max_length = 0;
+  v1::Task task = v1::TASK_CLASSIFICATION;
 };
 
 at::ScalarType ScalarTypeOf(v1::Student::Dtype dtype);
@@ -79,21 +111,37 @@ struct PaddedBatch {
 // Throws c10::Error when a row is longer than max_length.
 PaddedBatch PadToBucket(const TokenBatch& batch, int64_t max_length);
 
+// [tokens, width] of padded [rows, length, width]: what stands at the rows' tokens, row after row.
+at::Tensor TokensOf(const at::Tensor& padded, const PaddedBatch& batch);
+
 // Rows of one forward in repeatable mode.
 inline constexpr int64_t kRowsPerForward = 32;
 
-// Logits [rows, classes] of all rows by forwards of a fixed shape: kRowsPerForward rows each (the last filled up), rows
-// of one length bucket together when the model pads. A fp32 forward's bits depend on its shape, but at a fixed shape
-// not on the other rows: so a row's logits have the same bits whatever rows came with it, in whatever process on the
-// same kind of CPU with the same number of threads. Keeps the autograd graph unless the caller has a NoGradGuard.
-at::Tensor FixedShapeForward(const Model& model, const std::vector<std::vector<int32_t>>& rows);
+// Positions of one product with the head of a model that judges tokens, in repeatable mode.
+inline constexpr int64_t kPositionsPerProduct = 64;
 
-// Logits [rows, classes] of all rows in training, each with its key (TokenBatch::row_keys): one forward, or one for
-// each length bucket when the model pads, none of them filled up; an empty slice is a forward all the same, so that
-// every parameter gets a gradient. Equal to FixedShapeForward but for rounding, which here depends on the rows, and
-// what a model does in training alone.
-at::Tensor TrainingForward(const Model& model, const std::vector<std::vector<int32_t>>& rows,
-                           const std::vector<uint64_t>& row_keys);
+// What is wanted of some rows.
+struct Wanted {
+  // When the model judges tokens: for each row the places of those whose logits are wanted, ascending; empty: every
+  // token of every row.
+  Rows positions = {};
+  // Names of features.
+  std::vector<std::string> features = {};
+};
+
+// Outputs of all rows, in their order, by forwards of a fixed shape: kRowsPerForward rows each (the last filled up),
+// rows of one length bucket together when the model pads. A fp32 forward's bits depend on its shape, but at a fixed
+// shape not on the other rows: so a row's outputs have the same bits whatever rows came with it, in whatever process on
+// the same kind of CPU with the same number of threads. Keeps the autograd graph unless the caller has a NoGradGuard.
+// Throws c10::Error, beside what Model::Forward does, on a position outside its row.
+Outputs FixedShapeForward(const Model& model, const Rows& rows, const Wanted& wanted = {});
+
+// Outputs of all rows in training, each with its key (TokenBatch::row_keys): one forward, or one for each length bucket
+// when the model pads, none of them filled up; an empty slice is a forward all the same, so that every parameter gets a
+// gradient. Equal to FixedShapeForward but for rounding, which here depends on the rows, and what a model does in
+// training alone.
+Outputs TrainingForward(const Model& model, const Rows& rows, const std::vector<uint64_t>& row_keys,
+                        const Wanted& wanted = {});
 
 // Lower-case hex SHA-256 over the bytes of the parameters, in order; of a model, of those that are trained, each once.
 std::string WeightsDigest(const checkpoint::NamedTensors& parameters);

@@ -15,7 +15,6 @@ namespace polystill::models {
 namespace {
 
 using testing::HasSubstr;
-using Rows = std::vector<std::vector<int32_t>>;
 
 constexpr int64_t kVocabulary = 500;
 
@@ -66,7 +65,7 @@ TEST(ModelTest, ForwardIsTheFormula) {
       x = x * 0.5 * (1 + at::erf(x / std::sqrt(2.0)));
     }
     const at::Tensor expected = p["head.weight"].matmul(x) + p["head.bias"];
-    EXPECT_TRUE(at::allclose(model->Forward(MakeBatch({ids}, 0, 1))[0], expected, 1e-12, 1e-12));
+    EXPECT_TRUE(at::allclose(model->Forward(MakeBatch({ids}, 0, 1)).logits[0], expected, 1e-12, 1e-12));
   }
 }
 
@@ -109,16 +108,16 @@ TEST(ModelTest, ARowsBitsAreItsOwn) {
       for (const int hidden_layers : {0, 2}) {
         SCOPED_TRACE(absl::StrCat(threads, " threads, width ", width, ", hidden layers ", hidden_layers));
         const auto model = MakeModel(ShapeOf(width, hidden_layers), 1).value();
-        const at::Tensor all = FixedShapeForward(*model, rows);
+        const at::Tensor all = FixedShapeForward(*model, rows).logits;
         const at::NoGradGuard no_grad;
-        ASSERT_TRUE(at::equal(all, FixedShapeForward(*model, rows)));
-        const at::Tensor reversed = FixedShapeForward(*model, Rows(rows.rbegin(), rows.rend()));
+        ASSERT_TRUE(at::equal(all, FixedShapeForward(*model, rows).logits));
+        const at::Tensor reversed = FixedShapeForward(*model, Rows(rows.rbegin(), rows.rend())).logits;
         EXPECT_TRUE(at::equal(all, reversed.flip(0)));
         for (size_t row = 0; row < rows.size(); ++row) {
-          ASSERT_TRUE(at::equal(all[row], FixedShapeForward(*model, {rows[row]})[0])) << "row " << row;
+          ASSERT_TRUE(at::equal(all[row], FixedShapeForward(*model, {rows[row]}).logits[0])) << "row " << row;
         }
         const Rows some(rows.begin() + 9, rows.begin() + 9 + kRowsPerForward + 1);
-        EXPECT_TRUE(at::equal(all.narrow(0, 9, some.size()), FixedShapeForward(*model, some)));
+        EXPECT_TRUE(at::equal(all.narrow(0, 9, some.size()), FixedShapeForward(*model, some).logits));
       }
     }
   }
@@ -127,12 +126,12 @@ TEST(ModelTest, ARowsBitsAreItsOwn) {
 
 TEST(ModelTest, GradientsPassThroughAndAnEmptySliceGivesZeros) {
   const auto model = MakeModel(ShapeOf(32, 1), 1).value();
-  FixedShapeForward(*model, {}).sum().backward();
+  FixedShapeForward(*model, {}).logits.sum().backward();
   for (const auto& [name, tensor] : model->NamedParameters()) {
     ASSERT_TRUE(tensor.grad().defined()) << name;
     EXPECT_EQ(tensor.grad().abs().sum().item<double>(), 0) << name;
   }
-  FixedShapeForward(*model, SomeRows(40)).square().sum().backward();
+  FixedShapeForward(*model, SomeRows(40)).logits.square().sum().backward();
   for (const auto& [name, tensor] : model->NamedParameters())
     EXPECT_GT(tensor.grad().abs().sum().item<double>(), 0) << name;
 }
@@ -140,12 +139,23 @@ TEST(ModelTest, GradientsPassThroughAndAnEmptySliceGivesZeros) {
 TEST(ModelTest, TrainingIsOneForwardOfAllRows) {
   const auto model = MakeModel(ShapeOf(32, 1, v1::Student::DTYPE_FLOAT64), 1).value();
   const Rows rows = SomeRows(40);
-  EXPECT_TRUE(at::allclose(TrainingForward(*model, rows, std::vector<uint64_t>(40)), FixedShapeForward(*model, rows), 0,
-                           1e-12));
-  const at::Tensor none = TrainingForward(*model, {}, {});
+  EXPECT_TRUE(at::allclose(TrainingForward(*model, rows, std::vector<uint64_t>(40)).logits,
+                           FixedShapeForward(*model, rows).logits, 0, 1e-12));
+  const at::Tensor none = TrainingForward(*model, {}, {}).logits;
   EXPECT_EQ(none.sizes(), at::IntArrayRef({0, 10}));
   none.sum().backward();
   for (const auto& [name, tensor] : model->NamedParameters()) EXPECT_TRUE(tensor.grad().defined()) << name;
+}
+
+TEST(ModelTest, TheEmbeddingIsWhatTheHeadReads) {
+  const auto model = MakeModel(ShapeOf(32, 1, v1::Student::DTYPE_FLOAT64), 1).value();
+  EXPECT_EQ(model->feature_widths(), (std::map<std::string, int64_t>{{kEmbedding, 32}}));
+  const Outputs outputs = FixedShapeForward(*model, SomeRows(40), {{}, {kEmbedding}});
+  const auto parameters = model->NamedParameters();
+  const at::Tensor& weight = parameters[parameters.size() - 2].second;
+  const at::Tensor logits = at::linear(outputs.features.at(kEmbedding), weight, parameters.back().second);
+  EXPECT_TRUE(at::allclose(logits, outputs.logits, 0, 1e-12));
+  EXPECT_THROW(FixedShapeForward(*model, SomeRows(2), {{}, {"hidden.0"}}), c10::Error);
 }
 
 TEST(ModelTest, AnIdOutsideTheVocabularyIsAnErrorNotMemory) {
@@ -166,10 +176,11 @@ TEST(ModelTest, ShapesThatDoNotFitNameTheKey) {
   EXPECT_THAT(message([](ModelShape* s) { s->spec.set_width(0); }), HasSubstr("model.width"));
   EXPECT_THAT(message([](ModelShape* s) { s->spec.set_hidden_layers(65); }), HasSubstr("model.hidden_layers"));
   EXPECT_THAT(message([](ModelShape* s) { s->spec.clear_kind(); }), HasSubstr("model.kind"));
+  EXPECT_THAT(message([](ModelShape* s) { s->task = v1::TASK_TOKEN_CLASSIFICATION; }), HasSubstr("take transformer"));
   EXPECT_THAT(message([](ModelShape* s) { s->vocab_size = 0; }), HasSubstr("vocab_size"));
   EXPECT_THAT(message([](ModelShape* s) { s->classes = 0; }), HasSubstr("labels"));
   EXPECT_THAT(message([](ModelShape* s) { s->dtype = v1::Student::DTYPE_UNSPECIFIED; }), HasSubstr("dtype"));
-  EXPECT_EQ(MakeModel({ShapeOf(65536, 0).spec, INT32_MAX, 2, v1::Student::DTYPE_FLOAT64, 0}, 0).status().code(),
+  EXPECT_EQ(MakeModel({ShapeOf(65536, 0).spec, INT32_MAX, 2, v1::Student::DTYPE_FLOAT64}, 0).status().code(),
             absl::StatusCode::kResourceExhausted);
 }
 

@@ -1,5 +1,6 @@
 #include "models/package.h"
 
+#include <algorithm>
 #include <filesystem>
 
 #include "checkpoint/manifest.h"
@@ -9,6 +10,7 @@
 #include "models/script_model.h"
 #include "models/transformer.h"
 #include "runtime/files.h"
+#include "runtime/sha256.h"
 #include "runtime/status.h"
 #include "runtime/yaml_proto.h"
 
@@ -17,6 +19,11 @@ namespace {
 
 absl::Status AsDataLoss(const absl::Status& status, const std::string& file) {
   return absl::DataLossError(absl::StrCat(file, ": ", status.message()));
+}
+
+// Whether a parameter belongs to what comes after the encoder, which another task has another of.
+bool IsOfHead(const std::string& name) {
+  return name.starts_with("head.") || name.starts_with("transform.") || name.starts_with("transform_norm.");
 }
 
 ModelShape ShapeOf(const v1::PackageManifest& manifest) {
@@ -28,7 +35,9 @@ ModelShape ShapeOf(const v1::PackageManifest& manifest) {
   shape.spec.set_heads(manifest.model().heads());
   shape.spec.set_feed_forward(manifest.model().feed_forward());
   shape.vocab_size = manifest.signature().vocab_size();
-  shape.classes = manifest.signature().labels_size();
+  shape.task =
+      manifest.signature().task() == v1::TASK_UNSPECIFIED ? v1::TASK_CLASSIFICATION : manifest.signature().task();
+  shape.classes = LogitCount(shape.task, manifest.signature().labels_size(), shape.vocab_size);
   shape.dtype = manifest.model().dtype();
   shape.max_length = manifest.signature().max_length();
   return shape;
@@ -55,8 +64,23 @@ absl::StatusOr<std::unique_ptr<Model>> LoadNative(const std::string& folder, con
 
 absl::StatusOr<std::unique_ptr<Model>> LoadModel(const std::string& folder, const v1::PackageManifest& manifest) {
   if (manifest.backend() == v1::PackageManifest::BACKEND_NATIVE) return LoadNative(folder, manifest);
-  return LoadScriptModel(absl::StrCat(folder, "/", kScriptFile), manifest.signature().labels_size(),
-                         manifest.signature().max_length());
+  return LoadScriptModel(absl::StrCat(folder, "/", kScriptFile), ShapeOf(manifest));
+}
+
+// Ids of another tokeniser are other words.
+absl::Status CheckSameTokenizer(const Package& package, const std::string& tokenizer_file) {
+  if (package.tokenizer_file.empty() && tokenizer_file.empty()) return absl::OkStatus();
+  if (package.tokenizer_file.empty() || tokenizer_file.empty()) {
+    return absl::InvalidArgumentError(absl::StrCat("package '", package.info.name, "' reads ",
+                                                   tokenizer_file.empty() ? "text, the run ids" : "ids, the run text"));
+  }
+  ASSIGN_OR_RETURN(const std::string theirs, Sha256File(package.tokenizer_file));
+  ASSIGN_OR_RETURN(const std::string ours, Sha256File(tokenizer_file));
+  if (theirs == ours) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("the weights belong to another tokeniser than the run's; write "
+                   "tokenizer: {path: ",
+                   package.tokenizer_file, "}"));
 }
 
 v1::PackageManifest ManifestOf(const std::string& name, const Model& model, const ModelShape& shape,
@@ -134,6 +158,31 @@ absl::StatusOr<Package> LoadPackage(const std::string& folder) {
     }
   }
   return package;
+}
+
+absl::Status TakeInitialWeights(const ModelShape& shape, const std::string& tokenizer_file, Model* model) {
+  const std::string& folder = shape.spec.initial();
+  ASSIGN_OR_RETURN(const v1::PackageManifest manifest, ReadPackageManifest(folder));
+  ASSIGN_OR_RETURN(const Package package, LoadPackage(folder));
+  RETURN_IF_ERROR(CheckSameTokenizer(package, tokenizer_file));
+  if (manifest.model().heads() != shape.spec.heads() && shape.spec.kind() == v1::Model::KIND_TRANSFORMER) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(folder, ": has model.heads: ", manifest.model().heads(), ", not ", shape.spec.heads()));
+  }
+  const checkpoint::NamedTensors given = package.model->NamedParameters();
+  checkpoint::NamedTensors values = model->NamedParameters();
+  for (auto& [name, value] : values) {
+    if (IsOfHead(name)) continue;
+    const auto found = std::find_if(given.begin(), given.end(), [&](const auto& named) { return named.first == name; });
+    if (found == given.end()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(folder, ": has no tensor '", name, "', which the model that is to start from it needs"));
+    }
+    // Positions that the model's own texts never reach are left behind.
+    const bool longer = name == "position.weight" && found->second.size(0) > value.size(0);
+    value = longer ? found->second.narrow(0, 0, value.size(0)) : found->second;
+  }
+  return Annotate(SetParameters(values, model), folder);
 }
 
 absl::StatusOr<PackageInfo> SavePackage(const std::string& folder, const std::string& name, const Model& model,

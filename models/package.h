@@ -40,6 +40,12 @@ struct Package {
 // not fit the signature, numbers that are not finite).
 absl::StatusOr<Package> LoadPackage(const std::string& folder);
 
+// Gives the parameters of a native `model` of this shape, but for its head, the values that they have in the package of
+// shape.spec.initial, which has the same architecture, at least the model's max_length, and the tokeniser
+// `tokenizer_file` (empty with ids). NOT_FOUND, INVALID_ARGUMENT (names the key or the parameter that differs),
+// DATA_LOSS; nothing is changed then.
+absl::Status TakeInitialWeights(const ModelShape& shape, const std::string& tokenizer_file, Model* model);
+
 // Writes a package, of a native model or a TorchScript module that LoadScriptStudent loaded; the folder appears whole
 // or not at all (an older one of that name is replaced). `tokenizer_file`: copied into the package; empty for ids.
 absl::StatusOr<PackageInfo> SavePackage(const std::string& folder, const std::string& name, const Model& model,

@@ -21,6 +21,13 @@ std::string SignatureMistake(const v1::Signature& signature) {
   if (signature.input() == v1::Signature::INPUT_UNSPECIFIED) return "signature.input: missing; write text or ids";
   if (signature.vocab_size() < 1) return "signature.vocab_size: must be at least 1, the number of token ids";
   if (signature.max_length() < 1) return "signature.max_length: must be at least 1 token";
+  if (signature.task() == v1::TASK_MASKED_LM) {
+    if (!signature.labels().empty()) return "signature.labels: goes with other tasks than masked_lm";
+    if (signature.mask_id() < 0 || signature.mask_id() >= signature.vocab_size()) {
+      return "signature.mask_id: must be the id that stands for a hidden token, below vocab_size";
+    }
+    return "";
+  }
   if (signature.labels().empty()) return "signature.labels: missing; list the classes in the order of the logits";
   std::set<std::string> seen;
   for (const std::string& label : signature.labels()) {

@@ -8,14 +8,16 @@
 
 namespace polystill::models {
 
-// Loads a TorchScript module, forward(ids [rows, length] int64, mask [rows, length] bool) -> [rows, classes] of a
-// floating type, for inference: gradients are not kept. A batch is padded with id 0 to the bucket of its longest row
-// (LengthBucket, at most max_length); the mask is true where a token is. The graph runs as it was written, without the
-// profiling executor, whose first calls would have other bits than later ones.
+// Loads a TorchScript module for inference: gradients are not kept. forward(ids [rows, length] int64, mask [rows,
+// length] bool) gives logits of a floating type, [rows, classes], or [rows, length, classes] when shape.task judges
+// tokens; or a Dict[str, Tensor] of "logits" and features, "embedding" [rows, width] and "hidden.N" [rows, length,
+// width]. A batch is padded with id 0 to the bucket of its longest row (LengthBucket, at most max_length); the mask is
+// true where a token is. The graph runs as it was written, without the profiling executor, whose first calls would have
+// other bits than later ones.
 //
 // Tries one batch: DATA_LOSS (not a TorchScript file), INVALID_ARGUMENT (forward does not take or give such tensors, or
-// gives numbers that are not finite); both name the file.
-absl::StatusOr<std::unique_ptr<Model>> LoadScriptModel(const std::string& path, int64_t classes, int64_t max_length);
+// gives numbers that are not finite); both name the file. `shape`: task, classes and max_length count.
+absl::StatusOr<std::unique_ptr<Model>> LoadScriptModel(const std::string& path, const ModelShape& shape);
 
 // Loads the module of shape.spec.path for training, converted to shape.dtype. Its parameters that require gradients are
 // the model's, under the module's names, and are trained in place; the others stay as they are. A forward in training

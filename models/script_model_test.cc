@@ -46,37 +46,76 @@ class ScriptModelTest : public testing::Test {
   at::Tensor head_;
 };
 
+absl::StatusOr<std::unique_ptr<Model>> Load(const std::string& path, int64_t classes) {
+  ModelShape shape;
+  shape.classes = classes;
+  shape.max_length = 50;
+  return LoadScriptModel(path, shape);
+}
+
 std::vector<int32_t> Row(size_t length) {
   std::vector<int32_t> row(length);
   for (size_t i = 0; i < length; ++i) row[i] = static_cast<int32_t>((length + 3 * i) % 40);
   return row;
 }
 
+std::vector<int64_t> Concatenated(const Rows& rows) {
+  std::vector<int64_t> ids;
+  for (const auto& row : rows) ids.insert(ids.end(), row.begin(), row.end());
+  return ids;
+}
+
+TEST_F(ScriptModelTest, GivesFeaturesAndLogitsOfTokens) {
+  ModelShape shape;
+  shape.task = v1::TASK_TOKEN_CLASSIFICATION;
+  shape.classes = 3;
+  shape.max_length = 50;
+  const auto load = [&](const std::string& result) {
+    return LoadScriptModel(Save("def forward(self, ids: Tensor, mask: Tensor) -> Dict[str, Tensor]:\n"
+                                "    x = self.embedding[ids]\n    logits = x.matmul(self.head)\n    return " +
+                                result + "\n"),
+                           shape);
+  };
+  const auto model = load("{'logits': logits, 'hidden.0': x, 'embedding': x.sum(1)}");
+  ASSERT_TRUE(model.ok()) << model.status();
+  EXPECT_EQ((*model)->feature_widths(), (std::map<std::string, int64_t>{{"embedding", 8}, {"hidden.0", 8}}));
+  const Rows rows = {Row(17), {}, Row(3)};
+  const Outputs outputs = FixedShapeForward(**model, rows, {{{16, 2}, {}, {1}}, {"hidden.0"}});
+  const at::Tensor tokens = embedding_.index_select(0, at::tensor(Concatenated(rows), at::kLong));
+  EXPECT_TRUE(at::equal(outputs.features.at("hidden.0"), tokens));
+  EXPECT_TRUE(at::allclose(outputs.logits, at::stack({tokens[16], tokens[2], tokens[18]}).matmul(head_)));
+
+  EXPECT_THAT(load("{'hidden.0': x}").status().ToString(), HasSubstr("without 'logits'"));
+  EXPECT_THAT(load("{'logits': logits, 'pooled': x.sum(1)}").status().ToString(), HasSubstr("gives 'pooled'"));
+  EXPECT_THAT(load("{'logits': logits, 'embedding': x}").status().ToString(), HasSubstr("[rows, width]"));
+  EXPECT_THAT(load("{'logits': logits.sum(1)}").status().ToString(), HasSubstr("[rows, length, 3]"));
+}
+
 TEST_F(ScriptModelTest, PadsToBucketsAndKeepsTheOrderOfRows) {
-  const auto model = LoadScriptModel(Save(kMeanModel), 3, 50);
+  const auto model = Load(Save(kMeanModel), 3);
   ASSERT_TRUE(model.ok()) << model.status();
   EXPECT_TRUE((*model)->pads_to_length());
   EXPECT_EQ(ParameterCount((*model)->NamedParameters()), 40 * 8 + 8 * 3);
   std::vector<std::vector<int32_t>> rows;
   for (size_t i = 0; i < 80; ++i) rows.push_back(Row(1 + (i * 17) % 50));
-  const at::Tensor all = FixedShapeForward(**model, rows);
-  ASSERT_TRUE(at::equal(all, FixedShapeForward(**model, rows)));
+  const at::Tensor all = FixedShapeForward(**model, rows).logits;
+  ASSERT_TRUE(at::equal(all, FixedShapeForward(**model, rows).logits));
   for (size_t i = 0; i < rows.size(); ++i) {
     const at::Tensor expected = embedding_.index({at::tensor(rows[i], at::kLong)}).mean(0).matmul(head_);
     EXPECT_TRUE(at::allclose(all[i], expected, 1e-5, 1e-5)) << i;
-    ASSERT_TRUE(at::equal(all[i], FixedShapeForward(**model, {rows[i]})[0])) << i;
+    ASSERT_TRUE(at::equal(all[i], FixedShapeForward(**model, {rows[i]}).logits[0])) << i;
   }
 }
 
 TEST_F(ScriptModelTest, RefusesARowThatIsTooLong) {
-  const auto model = LoadScriptModel(Save(kMeanModel), 3, 50);
+  const auto model = Load(Save(kMeanModel), 3);
   EXPECT_THROW(FixedShapeForward(**model, {Row(51)}), c10::Error);
 }
 
 TEST_F(ScriptModelTest, AFailureInTheScriptIsAnErrorOfTorch) {
-  const auto model = LoadScriptModel(Save("def forward(self, ids: Tensor, mask: Tensor) -> Tensor:\n"
-                                          "    assert ids.size(1) == 16\n    return self.head[0:ids.size(0)]\n"),
-                                     3, 50);
+  const auto model = Load(Save("def forward(self, ids: Tensor, mask: Tensor) -> Tensor:\n"
+                               "    assert ids.size(1) == 16\n    return self.head[0:ids.size(0)]\n"),
+                          3);
   ASSERT_TRUE(model.ok()) << model.status();
   EXPECT_THROW((*model)->Forward(MakeBatch({Row(17), Row(3)}, 0, 2)), c10::Error);
 }
@@ -88,19 +127,20 @@ TEST_F(ScriptModelTest, WhatForwardGivesIsChecked) {
   } cases[] = {
       {"def forward(self, ids: Tensor) -> Tensor:\n    return ids\n", "forward(ids, mask) failed"},
       {"def forward(self, ids: Tensor, mask: Tensor) -> int:\n    return 1\n", "forward(ids, mask) failed"},
-      {"def forward(self, ids: Tensor, mask: Tensor) -> Tensor:\n    return ids\n", "forward must give floating"},
+      {"def forward(self, ids: Tensor, mask: Tensor) -> Tensor:\n    return ids\n",
+       "forward must give logits of floating"},
       {"def forward(self, ids: Tensor, mask: Tensor) -> Tensor:\n    return self.head[0:2] * float('nan')\n",
        "not finite"},
       {"def other(self, ids: Tensor, mask: Tensor) -> Tensor:\n    return ids\n", "forward"},
   };
   for (const auto& test : cases) {
     const std::string path = Save(test.forward);
-    const absl::Status status = LoadScriptModel(path, 3, 50).status();
+    const absl::Status status = Load(path, 3).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
     EXPECT_THAT(status.ToString(), HasSubstr(path));
     EXPECT_THAT(status.ToString(), HasSubstr(test.message));
   }
-  EXPECT_THAT(LoadScriptModel(Save(kMeanModel), 4, 50).status().ToString(), HasSubstr("[rows, 4]"));
+  EXPECT_THAT(Load(Save(kMeanModel), 4).status().ToString(), HasSubstr("[rows, 4]"));
 }
 
 // Whole as a ZIP file, but of a script that does not compile: found by the compiler, which throws no c10::Error.
@@ -117,7 +157,7 @@ TEST_F(ScriptModelTest, BrokenCodeIsDataLoss) {
     writer.writeRecord(name, record.data(), record.size());
   }
   writer.writeEndOfFile();
-  const absl::Status status = LoadScriptModel(broken, 3, 50).status();
+  const absl::Status status = Load(broken, 3).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss) << status;
   EXPECT_THAT(status.ToString(), HasSubstr(broken));
 }
@@ -125,8 +165,8 @@ TEST_F(ScriptModelTest, BrokenCodeIsDataLoss) {
 TEST_F(ScriptModelTest, TornFilesAreDataLoss) {
   const std::string path = Save(kMeanModel);
   std::filesystem::resize_file(path, std::filesystem::file_size(path) / 2);
-  EXPECT_EQ(LoadScriptModel(path, 3, 50).status().code(), absl::StatusCode::kDataLoss);
-  EXPECT_EQ(LoadScriptModel(folder_ + "/none.pt", 3, 50).status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(Load(path, 3).status().code(), absl::StatusCode::kDataLoss);
+  EXPECT_EQ(Load(folder_ + "/none.pt", 3).status().code(), absl::StatusCode::kNotFound);
 }
 
 // Of a student: dropout, tied weights under two names, and a scale that is not trained.
@@ -192,37 +232,37 @@ TEST_F(ScriptStudentTest, TrainsItsParametersInPlaceAndIsSaved) {
     EXPECT_EQ(parameters[0].first, "embedding");
     EXPECT_EQ(parameters[1].first, "head");
     EXPECT_EQ(parameters[0].second.scalar_type(), ScalarTypeOf(dtype));
-    const at::Tensor before = FixedShapeForward(**model, SomeRows()).detach();
-    TrainingForward(**model, SomeRows(), std::vector<uint64_t>(30, 7)).square().sum().backward();
+    const at::Tensor before = FixedShapeForward(**model, SomeRows()).logits.detach();
+    TrainingForward(**model, SomeRows(), std::vector<uint64_t>(30, 7)).logits.square().sum().backward();
     for (const auto& [name, parameter] : parameters) {
       const at::NoGradGuard no_grad;
       EXPECT_GT(parameter.grad().abs().sum().item<double>(), 0) << name;
       parameter.sub_(parameter.grad(), 1e-3);
     }
-    const at::Tensor after = FixedShapeForward(**model, SomeRows());
+    const at::Tensor after = FixedShapeForward(**model, SomeRows()).logits;
     EXPECT_FALSE(at::allclose(before, after));
     ASSERT_TRUE(WriteFileAtomically(folder_ + "/trained.pt", ScriptModelBytes(**model).value()).ok());
-    const auto saved = LoadScriptModel(folder_ + "/trained.pt", 3, 50);
+    const auto saved = Load(folder_ + "/trained.pt", 3);
     ASSERT_TRUE(saved.ok()) << saved.status();
-    EXPECT_TRUE(at::equal(FixedShapeForward(**saved, SomeRows()), after));
+    EXPECT_TRUE(at::equal(FixedShapeForward(**saved, SomeRows()).logits, after));
   }
 }
 
 TEST_F(ScriptStudentTest, DropoutFollowsFromTheKeyOfTheFirstRow) {
   SaveStudent(kStudent);
   const auto model = MakeModel(shape_, 0).value();
-  const auto draw = [&](uint64_t key) { return TrainingForward(*model, {Row(9), Row(5)}, {key, 1}); };
+  const auto draw = [&](uint64_t key) { return TrainingForward(*model, {Row(9), Row(5)}, {key, 1}).logits; };
   const at::Tensor one = draw(1);
   EXPECT_FALSE(at::equal(one, draw(2)));
   EXPECT_TRUE(at::equal(one, draw(1)));
-  EXPECT_FALSE(at::equal(one, FixedShapeForward(*model, {Row(9), Row(5)})));
-  EXPECT_TRUE(at::equal(FixedShapeForward(*model, {Row(9)}), FixedShapeForward(*model, {Row(9)})));
+  EXPECT_FALSE(at::equal(one, FixedShapeForward(*model, {Row(9), Row(5)}).logits));
+  EXPECT_TRUE(at::equal(FixedShapeForward(*model, {Row(9)}).logits, FixedShapeForward(*model, {Row(9)}).logits));
 }
 
 TEST_F(ScriptStudentTest, AnEmptySliceGivesGradientsOfZeros) {
   SaveStudent(kStudent);
   const auto model = MakeModel(shape_, 0).value();
-  TrainingForward(*model, {}, {}).sum().backward();
+  TrainingForward(*model, {}, {}).logits.sum().backward();
   for (const auto& [name, parameter] : model->NamedParameters()) {
     ASSERT_TRUE(parameter.grad().defined()) << name;
     EXPECT_EQ(parameter.grad().abs().sum().item<double>(), 0) << name;
@@ -260,7 +300,8 @@ TEST_F(ScriptStudentTest, APackageHoldsTheModule) {
   const auto package = LoadPackage(folder_ + "/package");
   ASSERT_TRUE(package.ok()) << package.status();
   EXPECT_EQ(package->info.digest, info->digest);
-  EXPECT_TRUE(at::equal(FixedShapeForward(*package->model, SomeRows()), FixedShapeForward(*model, SomeRows())));
+  EXPECT_TRUE(
+      at::equal(FixedShapeForward(*package->model, SomeRows()).logits, FixedShapeForward(*model, SomeRows()).logits));
   // Served, it names what is frozen and what is tied, too.
   EXPECT_EQ(package->model->NamedParameters().size(), 4);
   EXPECT_EQ(WeightsDigest(*package->model), WeightsDigest(*model));

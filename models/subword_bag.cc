@@ -15,6 +15,9 @@ constexpr size_t kFirstLinear = 3;
 
 absl::StatusOr<ParameterSpecs> SubwordBag::Parameters(const ModelShape& shape) {
   RETURN_IF_ERROR(CheckRange("model.hidden_layers", shape.spec.hidden_layers(), 0, 64));
+  if (JudgesTokens(shape.task)) {
+    return absl::InvalidArgumentError("model.kind: subword_bag judges whole texts, not their tokens; take transformer");
+  }
   const int64_t width = shape.spec.width();
   ParameterSpecs specs;
   AddEmbedding("embedding", shape.vocab_size, width, &specs);
@@ -24,7 +27,7 @@ absl::StatusOr<ParameterSpecs> SubwordBag::Parameters(const ModelShape& shape) {
   return specs;
 }
 
-at::Tensor SubwordBag::Forward(const TokenBatch& batch) const {
+Outputs SubwordBag::Forward(const TokenBatch& batch) const {
   const auto parameter = [this](size_t index) -> const at::Tensor& { return parameters_[index].second; };
   const at::Tensor& embedding = parameter(0);
   const auto [mean, unused_bag, unused_sizes, unused_max] =
@@ -35,7 +38,13 @@ at::Tensor SubwordBag::Forward(const TokenBatch& batch) const {
   for (; next + 2 < parameters_.size(); next += 2) {
     hidden = at::gelu(at::linear(hidden, parameter(next), parameter(next + 1)));
   }
-  return at::linear(hidden, parameter(next), parameter(next + 1));
+  Outputs outputs;
+  outputs.logits = at::linear(hidden, parameter(next), parameter(next + 1));
+  for (const std::string& name : batch.features) {
+    TORCH_CHECK(name == kEmbedding, "a subword_bag has no feature '", name, "'");
+    outputs.features[name] = hidden;
+  }
+  return outputs;
 }
 
 }  // namespace polystill::models

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <map>
+#include <string>
 #include <utility>
 
 #include "absl/status/statusor.h"
@@ -13,7 +15,8 @@ namespace polystill::models {
 //
 //   ids [tokens] --mean over the row--> [rows, width] --layer norm--> (linear, GELU) x hidden_layers --linear--> logits
 //
-// A row without tokens has the mean 0.
+// A row without tokens has the mean 0. The feature "embedding" is what the last linear layer reads. It judges whole
+// rows alone.
 class SubwordBag : public Model {
  public:
   // embedding.weight [vocab, width], norm.weight and norm.bias [width], then for each hidden layer hidden.I.weight
@@ -22,14 +25,18 @@ class SubwordBag : public Model {
   static absl::StatusOr<ParameterSpecs> Parameters(const ModelShape& shape);
 
   // `parameters`: drawn as Parameters says.
-  explicit SubwordBag(checkpoint::NamedTensors parameters) : parameters_(std::move(parameters)) {}
+  explicit SubwordBag(checkpoint::NamedTensors parameters)
+      : parameters_(std::move(parameters)), feature_widths_{{kEmbedding, parameters_[0].second.size(1)}} {}
 
-  at::Tensor Forward(const TokenBatch& batch) const override;
+  Outputs Forward(const TokenBatch& batch) const override;
   checkpoint::NamedTensors NamedParameters() const override { return parameters_; }
   bool pads_to_length() const override { return false; }
+  bool judges_tokens() const override { return false; }
+  const std::map<std::string, int64_t>& feature_widths() const override { return feature_widths_; }
 
  private:
   const checkpoint::NamedTensors parameters_;
+  const std::map<std::string, int64_t> feature_widths_;
 };
 
 }  // namespace polystill::models

@@ -1,5 +1,6 @@
 #include "models/transformer.h"
 
+#include <algorithm>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -44,15 +45,25 @@ absl::StatusOr<ParameterSpecs> Transformer::Parameters(const ModelShape& shape) 
     AddLinear(layer + "feed_forward.outer", width, FeedForwardWidth(spec), &specs);
   }
   AddLayerNorm("norm", width, &specs);
-  AddLinear("head", shape.classes, width, &specs);
+  if (shape.task == v1::TASK_MASKED_LM) {
+    AddLinear("transform", width, width, &specs);
+    AddLayerNorm("transform_norm", width, &specs);
+    specs.push_back({"head.bias", {shape.classes}, 0, 0});
+  } else {
+    AddLinear("head", shape.classes, width, &specs);
+  }
   return specs;
 }
 
 Transformer::Transformer(const ModelShape& shape, checkpoint::NamedTensors parameters)
-    : heads_(shape.spec.heads()),
+    : task_(shape.task),
+      heads_(shape.spec.heads()),
       layers_(shape.spec.layers()),
       dropout_(shape.spec.dropout()),
-      parameters_(std::move(parameters)) {}
+      parameters_(std::move(parameters)) {
+  feature_widths_[kEmbedding] = shape.spec.width();
+  for (int64_t layer = 0; layer <= layers_; ++layer) feature_widths_[HiddenName(layer)] = shape.spec.width();
+}
 
 // One forward: takes the parameters in their order.
 class Transformer::Pass {
@@ -60,20 +71,63 @@ class Transformer::Pass {
   Pass(const Transformer& model, const TokenBatch& batch)
       : model_(model), batch_(batch), padded_(PadToBucket(batch, model.parameters_[1].second.size(0))) {}
 
-  at::Tensor Run() {
+  Outputs Run() {
+    for (const std::string& name : batch_.features) {
+      TORCH_CHECK(model_.feature_widths_.contains(name), "a transformer of ", model_.layers_,
+                  " layers has no feature '", name, "'");
+    }
     at::Tensor x = Dropout(Embed());
+    Keep(HiddenName(0), x);
     // A row without tokens attends to its padding, since a softmax over nothing is not finite; its mean ignores it.
     const at::Tensor empty = padded_.lengths.eq(0).unsqueeze(1);
     const at::Tensor attended = padded_.mask.logical_or(empty).unsqueeze(1).unsqueeze(1);
     for (int64_t layer = 0; layer < model_.layers_; ++layer) {
       x = x + Dropout(Attention(LayerNorm(x), attended));
       x = x + Dropout(FeedForward(LayerNorm(x)));
+      if (layer + 1 < model_.layers_) Keep(HiddenName(layer + 1), x);
     }
-    return Linear(Mean(LayerNorm(x)));
+    x = LayerNorm(x);
+    Keep(HiddenName(model_.layers_), x);
+    if (Wants(kEmbedding)) outputs_.features[kEmbedding] = Mean(x);
+    outputs_.logits = model_.judges_tokens() ? JudgeTokens(x) : Linear(Mean(x));
+    return std::move(outputs_);
   }
 
  private:
   const at::Tensor& Next() { return model_.parameters_[next_++].second; }
+
+  bool Wants(const std::string& feature) const {
+    return std::find(batch_.features.begin(), batch_.features.end(), feature) != batch_.features.end();
+  }
+
+  void Keep(const std::string& name, const at::Tensor& x) {
+    if (Wants(name)) outputs_.features[name] = TokensOf(x, padded_);
+  }
+
+  // [rows, length, width] -> [positions, classes].
+  at::Tensor JudgeTokens(const at::Tensor& x) {
+    at::Tensor tokens = TokensOf(x, padded_);
+    if (batch_.positions.defined()) tokens = tokens.index_select(0, batch_.positions);
+    const bool training = !batch_.row_keys.empty();
+    if (training || tokens.size(0) == 0) return Head(tokens);
+    // Products of a fixed shape, since the number of positions depends on the other rows.
+    const size_t head = next_;
+    std::vector<at::Tensor> logits;
+    for (int64_t first = 0; first < tokens.size(0); first += kPositionsPerProduct) {
+      const int64_t count = std::min(kPositionsPerProduct, tokens.size(0) - first);
+      const at::Tensor some = tokens.narrow(0, first, count);
+      next_ = head;
+      logits.push_back(Head(at::constant_pad_nd(some, {0, 0, 0, kPositionsPerProduct - count})).narrow(0, 0, count));
+    }
+    return at::cat(logits);
+  }
+
+  at::Tensor Head(const at::Tensor& tokens) {
+    if (model_.task_ != v1::TASK_MASKED_LM) return Linear(tokens);
+    const at::Tensor transformed = at::gelu(Linear(tokens));
+    const at::Tensor normed = LayerNorm(transformed);
+    return at::linear(normed, model_.parameters_[0].second, Next());
+  }
 
   at::Tensor Embed() {
     const at::Tensor tokens = at::embedding(Next(), padded_.ids);
@@ -122,8 +176,9 @@ class Transformer::Pass {
   const PaddedBatch padded_;
   size_t next_ = 0;
   uint64_t site_ = 0;
+  Outputs outputs_;
 };
 
-at::Tensor Transformer::Forward(const TokenBatch& batch) const { return Pass(*this, batch).Run(); }
+Outputs Transformer::Forward(const TokenBatch& batch) const { return Pass(*this, batch).Run(); }
 
 }  // namespace polystill::models

@@ -20,7 +20,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using testing::HasSubstr;
-using Rows = std::vector<std::vector<int32_t>>;
 
 constexpr int64_t kVocabulary = 300;
 constexpr int64_t kMaxLength = 100;
@@ -62,18 +61,20 @@ at::Tensor Flat(const nlohmann::json& numbers) { return at::tensor(numbers.get<s
 double Apart(const at::Tensor& a, const at::Tensor& b) { return (a - b).abs().max().item<double>(); }
 
 // tests/references/transformer.py: weights by the same formula, torch.nn.TransformerEncoderLayer in float64.
-TEST(TransformerTest, LogitsAndGradientsAreThoseOfPyTorch) {
-  const auto reference = nlohmann::json::parse(std::ifstream("models/testdata/transformer.json"));
+nlohmann::json Reference() { return nlohmann::json::parse(std::ifstream("models/testdata/transformer.json")); }
+
+std::unique_ptr<Model> ReferenceModel(const nlohmann::json& reference, v1::Task task) {
   ModelShape shape = SomeShape(v1::Student::DTYPE_FLOAT64);
+  shape.task = task;
   shape.spec.set_dropout(0);
   shape.spec.set_width(reference["width"]);
   shape.spec.set_heads(reference["heads"]);
   shape.spec.set_layers(reference["layers"]);
   shape.spec.set_feed_forward(reference["feed_forward"]);
   shape.vocab_size = reference["vocabulary"];
-  shape.classes = reference["classes"];
+  shape.classes = LogitCount(task, reference["classes"], shape.vocab_size);
   shape.max_length = reference["max_length"];
-  const auto model = MakeModel(shape, 0).value();
+  auto model = MakeModel(shape, 0).value();
   int place = 0;
   for (const auto& [name, parameter] : model->NamedParameters()) {
     const at::NoGradGuard no_grad;
@@ -81,18 +82,108 @@ TEST(TransformerTest, LogitsAndGradientsAreThoseOfPyTorch) {
     const double center = name.ends_with("norm.weight") ? 1 : 0;
     parameter.copy_((at::sin(flat * 0.9 + 1.7 * place++) * 0.4 + center).reshape(parameter.sizes()));
   }
+  return model;
+}
+
+void ExpectRows(const at::Tensor& rows, const nlohmann::json& expected) {
+  ASSERT_EQ(rows.size(0), static_cast<int64_t>(expected.size()));
+  for (size_t row = 0; row < expected.size(); ++row) EXPECT_LT(Apart(rows[row], Flat(expected[row])), 1e-10) << row;
+}
+
+TEST(TransformerTest, LogitsAndGradientsOfEachHeadAreThoseOfPyTorch) {
+  const nlohmann::json reference = Reference();
   const auto rows = reference["rows"].get<Rows>();
-  const std::vector<uint64_t> keys = SomeKeys(rows.size());
-  for (const bool fixed_shape : {true, false}) {
-    const at::Tensor logits = fixed_shape ? FixedShapeForward(*model, rows) : TrainingForward(*model, rows, keys);
-    for (size_t row = 0; row < rows.size(); ++row) {
-      EXPECT_LT(Apart(logits[row], Flat(reference["logits"][row])), 1e-10) << row;
+  const Wanted wanted = {reference["positions"].get<Rows>(), {}};
+  const std::pair<const char*, v1::Task> tasks[] = {{"classification", v1::TASK_CLASSIFICATION},
+                                                    {"token_classification", v1::TASK_TOKEN_CLASSIFICATION},
+                                                    {"masked_lm", v1::TASK_MASKED_LM}};
+  for (const auto& [name_of_task, task] : tasks) {
+    SCOPED_TRACE(name_of_task);
+    const auto model = ReferenceModel(reference, task);
+    const nlohmann::json& expected = reference["tasks"][name_of_task];
+    for (const bool fixed_shape : {true, false}) {
+      const at::Tensor logits = fixed_shape ? FixedShapeForward(*model, rows, wanted).logits
+                                            : TrainingForward(*model, rows, SomeKeys(rows.size()), wanted).logits;
+      ExpectRows(logits, expected["logits"]);
+      const at::Tensor probe = at::cos(at::arange(logits.numel(), at::kDouble)).reshape(logits.sizes());
+      (logits * probe).sum().backward();
+      for (const auto& [name, parameter] : model->NamedParameters()) {
+        EXPECT_LT(Apart(parameter.grad().flatten(), Flat(expected["gradients"][name])), 1e-10) << name;
+        parameter.mutable_grad().reset();
+      }
     }
-    const at::Tensor probe = at::cos(at::arange(logits.numel(), at::kDouble)).reshape(logits.sizes());
-    (logits * probe).sum().backward();
-    for (const auto& [name, parameter] : model->NamedParameters()) {
-      EXPECT_LT(Apart(parameter.grad().flatten(), Flat(reference["gradients"][name])), 1e-10) << name;
-      parameter.mutable_grad().reset();
+  }
+}
+
+TEST(TransformerTest, FeaturesAreThoseOfPyTorch) {
+  const nlohmann::json reference = Reference();
+  const auto rows = reference["rows"].get<Rows>();
+  const auto model = ReferenceModel(reference, v1::TASK_CLASSIFICATION);
+  Wanted wanted;
+  for (const auto& [name, width] : model->feature_widths()) {
+    EXPECT_EQ(width, reference["width"].get<int64_t>());
+    wanted.features.push_back(name);
+  }
+  ASSERT_EQ(wanted.features.size(), reference["features"].size());
+  const Outputs fixed = FixedShapeForward(*model, rows, wanted);
+  const Outputs training = TrainingForward(*model, rows, SomeKeys(rows.size()), wanted);
+  for (const auto& [name, expected] : reference["features"].items()) {
+    SCOPED_TRACE(name);
+    ExpectRows(fixed.features.at(name), expected);
+    ExpectRows(training.features.at(name), expected);
+  }
+  const Outputs none = TrainingForward(*model, {}, {}, wanted);
+  for (const auto& [name, feature] : none.features) EXPECT_EQ(feature.sizes(), at::IntArrayRef({0, 8})) << name;
+  EXPECT_THROW(FixedShapeForward(*model, rows, {{}, {"hidden.3"}}), c10::Error);
+}
+
+// A model that judges tokens: what each of them gets does not depend on which others are judged, nor on the other rows.
+TEST(TransformerTest, ATokensBitsAreItsOwn) {
+  const Rows rows = SomeRows(75);
+  for (const v1::Task task : {v1::TASK_TOKEN_CLASSIFICATION, v1::TASK_MASKED_LM}) {
+    ModelShape shape = SomeShape();
+    shape.task = task;
+    shape.classes = LogitCount(task, 5, kVocabulary);
+    const auto model = MakeModel(shape, 1).value();
+    const at::NoGradGuard no_grad;
+    const Outputs all = FixedShapeForward(*model, rows, {{}, {HiddenName(1)}});
+    int64_t tokens = 0;
+    for (size_t row = 0; row < rows.size(); ++row) {
+      const auto length = static_cast<int64_t>(rows[row].size());
+      const Outputs alone = FixedShapeForward(*model, {rows[row]}, {{}, {HiddenName(1)}});
+      ASSERT_TRUE(at::equal(alone.logits, all.logits.narrow(0, tokens, length))) << "row " << row;
+      ASSERT_TRUE(
+          at::equal(alone.features.at(HiddenName(1)), all.features.at(HiddenName(1)).narrow(0, tokens, length)));
+      if (length > 2) {
+        const at::Tensor two =
+            FixedShapeForward(*model, {rows[row]}, {{{1, static_cast<int32_t>(length - 1)}}, {}}).logits;
+        ASSERT_TRUE(at::equal(two[0], all.logits[tokens + 1]));
+        ASSERT_TRUE(at::equal(two[1], all.logits[tokens + length - 1]));
+      }
+      tokens += length;
+    }
+    ASSERT_EQ(tokens, all.logits.size(0));
+    EXPECT_THROW(FixedShapeForward(*model, {{1, 2}}, {{{2}}, {}}), c10::Error);
+    EXPECT_THROW(FixedShapeForward(*model, {{1, 2}}, {{{0}, {0}}, {}}), c10::Error);
+  }
+}
+
+TEST(TransformerTest, AnEmptySliceOfTokensGivesEveryParameterAGradientOfZeros) {
+  for (const v1::Task task : {v1::TASK_TOKEN_CLASSIFICATION, v1::TASK_MASKED_LM}) {
+    ModelShape shape = SomeShape();
+    shape.task = task;
+    shape.classes = LogitCount(task, 5, kVocabulary);
+    const auto model = MakeModel(shape, 1).value();
+    const std::pair<Rows, Wanted> slices[] = {{{}, {}}, {{{4, 5}}, {{{}}, {}}}};
+    for (const auto& [rows, wanted] : slices) {
+      const at::Tensor logits = TrainingForward(*model, rows, SomeKeys(rows.size()), wanted).logits;
+      EXPECT_EQ(logits.sizes(), at::IntArrayRef({0, shape.classes}));
+      logits.sum().backward();
+      for (const auto& [name, parameter] : model->NamedParameters()) {
+        ASSERT_TRUE(parameter.grad().defined()) << name;
+        EXPECT_EQ(parameter.grad().abs().sum().item<double>(), 0) << name;
+        parameter.mutable_grad().reset();
+      }
     }
   }
 }
@@ -102,12 +193,12 @@ TEST(TransformerTest, ARowsBitsAreItsOwn) {
   const auto model = MakeModel(SomeShape(), 1).value();
   for (const int threads : {1, 2}) {
     at::set_num_threads(threads);
-    const at::Tensor all = FixedShapeForward(*model, rows);
+    const at::Tensor all = FixedShapeForward(*model, rows).logits;
     const at::NoGradGuard no_grad;
-    ASSERT_TRUE(at::equal(all, FixedShapeForward(*model, rows)));
-    EXPECT_TRUE(at::equal(all, FixedShapeForward(*model, Rows(rows.rbegin(), rows.rend())).flip(0)));
+    ASSERT_TRUE(at::equal(all, FixedShapeForward(*model, rows).logits));
+    EXPECT_TRUE(at::equal(all, FixedShapeForward(*model, Rows(rows.rbegin(), rows.rend())).logits.flip(0)));
     for (size_t row = 0; row < rows.size(); row += threads == 1 ? 1 : 7) {
-      ASSERT_TRUE(at::equal(all[row], FixedShapeForward(*model, {rows[row]})[0])) << "row " << row;
+      ASSERT_TRUE(at::equal(all[row], FixedShapeForward(*model, {rows[row]}).logits[0])) << "row " << row;
     }
   }
   at::set_num_threads(1);
@@ -119,19 +210,20 @@ TEST(TransformerTest, TrainingDoesNotDependOnTheSplit) {
   const std::vector<uint64_t> keys = SomeKeys(40);
   const auto model = MakeModel(SomeShape(v1::Student::DTYPE_FLOAT64), 1).value();
   const at::NoGradGuard no_grad;
-  const at::Tensor all = TrainingForward(*model, rows, keys);
-  EXPECT_GT(Apart(all, FixedShapeForward(*model, rows)), 0.01);
+  const at::Tensor all = TrainingForward(*model, rows, keys).logits;
+  EXPECT_GT(Apart(all, FixedShapeForward(*model, rows).logits), 0.01);
   for (const size_t piece : {1, 3, 16}) {
     for (size_t first = 0; first < rows.size(); first += piece) {
       const size_t last = std::min(rows.size(), first + piece);
       const at::Tensor some = TrainingForward(*model, Rows(rows.begin() + first, rows.begin() + last),
-                                              {keys.begin() + first, keys.begin() + last});
+                                              {keys.begin() + first, keys.begin() + last})
+                                  .logits;
       EXPECT_LT(Apart(some, all.narrow(0, first, last - first)), 1e-12) << first;
     }
   }
   std::vector<uint64_t> others = keys;
   others[5] += 1;
-  const at::Tensor changed = TrainingForward(*model, rows, others).ne(all).any(1);
+  const at::Tensor changed = TrainingForward(*model, rows, others).logits.ne(all).any(1);
   EXPECT_EQ(changed.sum().item<int64_t>(), rows[5].empty() ? 0 : 1);
 }
 
@@ -139,14 +231,16 @@ TEST(TransformerTest, WithoutDropoutTrainingIsInference) {
   ModelShape shape = SomeShape(v1::Student::DTYPE_FLOAT64);
   shape.spec.set_dropout(0);
   const auto model = MakeModel(shape, 1).value();
-  EXPECT_LT(Apart(TrainingForward(*model, SomeRows(40), SomeKeys(40)), FixedShapeForward(*model, SomeRows(40))), 1e-12);
+  EXPECT_LT(
+      Apart(TrainingForward(*model, SomeRows(40), SomeKeys(40)).logits, FixedShapeForward(*model, SomeRows(40)).logits),
+      1e-12);
 }
 
 TEST(TransformerTest, ARowWithoutTokensIsTheHeadsBias) {
   const auto model = MakeModel(SomeShape(), 1).value();
   for (const Rows& rows : {Rows{{}}, Rows{{}, {4, 5}}}) {
-    EXPECT_TRUE(at::equal(FixedShapeForward(*model, rows)[0], model->NamedParameters().back().second));
-    const at::Tensor logits = TrainingForward(*model, rows, SomeKeys(rows.size()));
+    EXPECT_TRUE(at::equal(FixedShapeForward(*model, rows).logits[0], model->NamedParameters().back().second));
+    const at::Tensor logits = TrainingForward(*model, rows, SomeKeys(rows.size())).logits;
     EXPECT_TRUE(at::equal(logits[0], model->NamedParameters().back().second));
     logits.sum().backward();
     for (const auto& [name, parameter] : model->NamedParameters()) {
@@ -157,7 +251,7 @@ TEST(TransformerTest, ARowWithoutTokensIsTheHeadsBias) {
 
 TEST(TransformerTest, AnEmptySliceGivesEveryParameterAGradientOfZeros) {
   const auto model = MakeModel(SomeShape(), 1).value();
-  const at::Tensor logits = TrainingForward(*model, {}, {});
+  const at::Tensor logits = TrainingForward(*model, {}, {}).logits;
   EXPECT_EQ(logits.sizes(), at::IntArrayRef({0, 5}));
   logits.sum().backward();
   for (const auto& [name, parameter] : model->NamedParameters()) {
@@ -172,6 +266,52 @@ TEST(TransformerTest, RefusesIdsAndRowsThatDoNotFit) {
   EXPECT_THROW(FixedShapeForward(*model, {{1, -1}}), c10::Error);
   EXPECT_NO_THROW(FixedShapeForward(*model, {std::vector<int32_t>(kMaxLength, 1)}));
   EXPECT_THROW(FixedShapeForward(*model, {std::vector<int32_t>(kMaxLength + 1, 1)}), c10::Error);
+}
+
+// A masked language model becomes a classifier of shorter texts.
+TEST(TransformerTest, StartsFromTheBodyOfAPackage) {
+  const std::string folder = testing::TempDir() + "transformer_test-initial";
+  ModelShape pretrained = SomeShape();
+  pretrained.task = v1::TASK_MASKED_LM;
+  pretrained.classes = kVocabulary;
+  v1::Signature signature;
+  signature.set_input(v1::Signature::INPUT_IDS);
+  signature.set_vocab_size(kVocabulary);
+  signature.set_max_length(kMaxLength);
+  signature.set_task(v1::TASK_MASKED_LM);
+  signature.set_mask_id(1);
+  const auto from = MakeModel(pretrained, 5).value();
+  ASSERT_TRUE(SavePackage(folder, "lm", *from, pretrained, signature, "").ok());
+
+  ModelShape shape = SomeShape();
+  shape.spec.set_initial(folder);
+  shape.max_length = 40;
+  const auto model = MakeModel(shape, 6).value();
+  const auto fresh = MakeModel(shape, 6).value();
+  ASSERT_TRUE(TakeInitialWeights(shape, "", model.get()).ok());
+  const auto given = from->NamedParameters(), taken = model->NamedParameters(), drawn = fresh->NamedParameters();
+  for (size_t i = 0; i < taken.size(); ++i) {
+    SCOPED_TRACE(taken[i].first);
+    const bool head = taken[i].first.starts_with("head.");
+    const at::Tensor& expected = head ? drawn[i].second : given[i].second;
+    EXPECT_TRUE(at::equal(taken[i].second, taken[i].first == "position.weight" ? expected.narrow(0, 0, 40) : expected));
+  }
+
+  const auto refused = [&](auto change) {
+    ModelShape other = shape;
+    change(&other);
+    const auto unchanged = MakeModel(other, 6).value();
+    const std::string before = WeightsDigest(*unchanged);
+    const std::string message = TakeInitialWeights(other, "", unchanged.get()).ToString();
+    EXPECT_EQ(WeightsDigest(*unchanged), before);
+    return message;
+  };
+  EXPECT_THAT(refused([](ModelShape* s) { s->spec.set_heads(2); }), HasSubstr("model.heads: 3, not 2"));
+  EXPECT_THAT(refused([](ModelShape* s) { s->spec.set_layers(3); }),
+              HasSubstr("no tensor 'layer.2.attention_norm.weight'"));
+  EXPECT_THAT(refused([](ModelShape* s) { s->spec.set_width(48); }), HasSubstr("'embedding.weight' is [300, 24]"));
+  EXPECT_THAT(refused([](ModelShape* s) { s->max_length = 101; }), HasSubstr("'position.weight' is [100, 24]"));
+  EXPECT_THAT(refused([](ModelShape* s) { s->spec.set_initial("/none"); }), HasSubstr("/none"));
 }
 
 TEST(TransformerTest, ShapesThatDoNotFitNameTheKey) {
@@ -201,7 +341,8 @@ TEST(TransformerTest, APackageComesBackEqual) {
   const absl::StatusOr<Package> package = LoadPackage(folder);
   ASSERT_TRUE(package.ok()) << package.status();
   EXPECT_EQ(package->info.parameters, CountParameters(shape).value());
-  EXPECT_TRUE(at::equal(FixedShapeForward(*package->model, SomeRows(9)), FixedShapeForward(*model, SomeRows(9))));
+  EXPECT_TRUE(
+      at::equal(FixedShapeForward(*package->model, SomeRows(9)).logits, FixedShapeForward(*model, SomeRows(9)).logits));
 
   const std::string yaml = ReadFile(folder + "/teacher.yaml").value();
   const auto status_with = [&](const char* from, const char* to) {

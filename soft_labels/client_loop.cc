@@ -137,7 +137,7 @@ void ClientLoop::Handle(Question& question) {
   }
   auto call = std::make_shared<Call>();
   call->spec = std::move(question.spec);
-  if (call->spec.output().empty()) call->spec.set_output("logits");
+  if (call->spec.outputs().empty()) call->spec.add_outputs("logits");
   if (call->spec.codec() == v1::CODEC_UNSPECIFIED) call->spec.set_codec(v1::CODEC_DENSE_FP32);
   if (call->spec.teacher_digest().empty()) call->spec.set_teacher_digest(description_.digest());
   call->callback = std::move(question.callback);

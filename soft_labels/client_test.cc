@@ -87,7 +87,7 @@ v1::LabelReply Answer(const v1::LabelRequest& request, const std::string& digest
   v1::LabelReply reply;
   reply.set_request_id(request.request_id());
   reply.set_teacher_digest(digest);
-  *reply.mutable_labels() = EncodeDense(request.spec().codec(), logits, request.inputs_size(), 2).value();
+  *reply.add_labels() = EncodeDense(request.spec().codec(), logits, request.inputs_size(), 2).value();
   return reply;
 }
 
@@ -200,7 +200,7 @@ TEST(LabelClientTest, RequestsCarryWhatTheServerChecks) {
   EXPECT_TRUE(Ask(*client, Inputs(0, 1), {}).get().ok());
   const v1::LabelRequest request = seen.get_future().get();
   EXPECT_EQ(request.protocol_version(), kProtocolVersion);
-  EXPECT_EQ(request.spec().output(), "logits");
+  EXPECT_THAT(request.spec().outputs(), testing::ElementsAre("logits"));
   EXPECT_EQ(request.spec().codec(), v1::CODEC_DENSE_FP32);
   EXPECT_EQ(request.spec().teacher_digest(), kDigest);
   EXPECT_EQ(request.timeout_ms(), 30'000);
@@ -260,14 +260,14 @@ TEST(LabelClientTest, WrongAnswersNameTheRecordAndTheReason) {
   const float nan = std::numeric_limits<float>::quiet_NaN();
   const Case cases[] = {
       {[&](v1::LabelReply& r) {
-         r.mutable_labels()->mutable_dense()->mutable_data()->replace(20, 4, reinterpret_cast<const char*>(&nan), 4);
+         r.mutable_labels(0)->mutable_dense()->mutable_data()->replace(20, 4, reinterpret_cast<const char*>(&nan), 4);
        },
        absl::StatusCode::kDataLoss, "record '2': logit 1 is nan"},
-      {[](v1::LabelReply& r) { r.mutable_labels()->mutable_dense()->set_shape(0, 2); }, absl::StatusCode::kDataLoss,
+      {[](v1::LabelReply& r) { r.mutable_labels(0)->mutable_dense()->set_shape(0, 2); }, absl::StatusCode::kDataLoss,
        "labels of records '0' to '3': expected labels of shape [4, 2], got [2, 2]"},
-      {[](v1::LabelReply& r) { r.mutable_labels()->mutable_dense()->mutable_data()->pop_back(); },
+      {[](v1::LabelReply& r) { r.mutable_labels(0)->mutable_dense()->mutable_data()->pop_back(); },
        absl::StatusCode::kDataLoss, "expected 32 bytes of labels, got 31"},
-      {[](v1::LabelReply& r) { r.clear_labels(); }, absl::StatusCode::kDataLoss, "asked for codec CODEC_DENSE_FP32"},
+      {[](v1::LabelReply& r) { r.clear_labels(); }, absl::StatusCode::kDataLoss, "asked for 1 output, got 0"},
       {[](v1::LabelReply& r) { r.set_teacher_digest("d2"); }, absl::StatusCode::kFailedPrecondition,
        "digest d2, expected d1"},
       {[](v1::LabelReply& r) {

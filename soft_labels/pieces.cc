@@ -41,7 +41,10 @@ absl::Status TakeReply(const v1::LabelReply& reply, const v1::DescribeReply& tea
                                                       reply.teacher_digest(), ", expected ", teacher.digest()));
   }
   Call& call = *piece.call;
-  const v1::SoftLabels& labels = reply.labels();
+  if (reply.labels_size() != 1) {
+    return absl::DataLossError(absl::StrCat(records, ": asked for 1 output, got ", reply.labels_size()));
+  }
+  const v1::SoftLabels& labels = reply.labels(0);
   if (labels.codec() != call.spec.codec()) {
     return absl::DataLossError(absl::StrCat(records, ": asked for codec ", v1::Codec_Name(call.spec.codec()), ", got ",
                                             v1::Codec_Name(labels.codec())));

@@ -60,7 +60,7 @@ absl::StatusOr<std::vector<std::vector<float>>> Predict(const Judged& judged,
   }
   try {
     const at::NoGradGuard no_grad;
-    const at::Tensor logits = models::FixedShapeForward(*judged.package.model, rows).to(at::kFloat);
+    const at::Tensor logits = models::FixedShapeForward(*judged.package.model, rows).logits.to(at::kFloat);
     const at::Tensor probabilities = at::softmax(logits, 1).contiguous();
     const float* values = probabilities.const_data_ptr<float>();
     std::vector<std::vector<float>> predicted;

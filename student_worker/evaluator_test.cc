@@ -96,7 +96,7 @@ TEST_F(EvaluatorTest, WritesEveryModelsProbabilitiesForEveryRecord) {
       EXPECT_EQ(row.gold, record.label);
       for (int m = 0; m < 2; ++m) {
         const auto& model = *models_.at((*predictions)->models()[m]);
-        const at::Tensor expected = at::softmax(models::FixedShapeForward(model, {record.ids}), 1);
+        const at::Tensor expected = at::softmax(models::FixedShapeForward(model, {record.ids}).logits, 1);
         EXPECT_EQ(row.probabilities[m][0], expected[0][0].item<float>());
         EXPECT_EQ(row.probabilities[m][1], expected[0][1].item<float>());
       }

@@ -67,7 +67,7 @@ absl::StatusOr<std::unique_ptr<HeldOut>> HeldOut::Load(const v1::WorkerOrder::As
 absl::Status HeldOut::CountSome(const models::Model& model, const Language& language, size_t first, size_t last,
                                 v1::HeldOutCounts::Language* counts) const {
   const std::vector<std::vector<int32_t>> rows(language.tokens.begin() + first, language.tokens.begin() + last);
-  const at::Tensor logits = models::FixedShapeForward(model, rows).to(at::kDouble);
+  const at::Tensor logits = models::FixedShapeForward(model, rows).logits.to(at::kDouble);
   if (!at::isfinite(logits).all().item<bool>()) {
     return absl::FailedPreconditionError("logits of the held-out records are not finite; lower the learning rate");
   }

@@ -52,17 +52,22 @@ TEST(MedianMilliseconds, StopsWhenAsked) {
 // Rows and tokens of each forward pass.
 class CountingModel : public models::Model {
  public:
-  at::Tensor Forward(const models::TokenBatch& batch) const override {
+  models::Outputs Forward(const models::TokenBatch& batch) const override {
     rows.push_back(batch.offsets.size(0) - 1);
     tokens.push_back(batch.ids.size(0));
     TORCH_CHECK(!fails, "no such id");
-    return at::zeros({rows.back(), 2});
+    return {at::zeros({rows.back(), 2}), {}};
   }
   checkpoint::NamedTensors NamedParameters() const override { return {}; }
   bool pads_to_length() const override { return false; }
+  bool judges_tokens() const override { return false; }
+  const std::map<std::string, int64_t>& feature_widths() const override { return feature_widths_; }
 
   bool fails = false;
   mutable std::vector<int64_t> rows, tokens;
+
+ private:
+  const std::map<std::string, int64_t> feature_widths_;
 };
 
 TEST(MeasureLatency, BatchesHaveTheirOwnShape) {

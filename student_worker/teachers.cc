@@ -66,7 +66,7 @@ std::vector<DataLoader::LabelSource> Teachers::Sources(const std::vector<LabelKi
     const Teacher& teacher = teachers_.at(kind.teacher);
     DataLoader::LabelSource source;
     source.kind = kind;
-    source.spec.set_output("logits");
+    source.spec.add_outputs("logits");
     source.spec.set_codec(kind.codec);
     source.spec.set_teacher_digest(teacher.digest);
     source.reads = teacher.reads;

@@ -132,6 +132,9 @@ absl::Status Trainer::MakeModel() {
   shape_.dtype = job_.dtype();
   shape_.max_length = job_.tokenizer().max_length();
   ASSIGN_OR_RETURN(model_, models::MakeModel(shape_, job_.seed()));
+  if (!job_.model().initial().empty() && assignment_.checkpoint().empty()) {
+    RETURN_IF_ERROR(Annotate(models::TakeInitialWeights(shape_, TokenizerFile(), model_.get()), "model.initial"));
+  }
   try {
     optimizer_ = std::make_unique<Optimizer>(job_.optimizer(), steps_, model_->NamedParameters());
   } catch (const c10::Error& error) {

@@ -73,7 +73,7 @@ at::Tensor TrainingStep::Forward(const Batch& batch, int64_t first, int64_t last
   }
   const Autocast autocast(job_.autocast() == v1::Student::AUTOCAST_BFLOAT16);
   return models::TrainingForward(model_, {batch.tokens.begin() + first, batch.tokens.begin() + last}, keys)
-      .to(models::ScalarTypeOf(job_.dtype()));
+      .logits.to(models::ScalarTypeOf(job_.dtype()));
 }
 
 absl::StatusOr<double> TrainingStep::RunPiece(const Batch& batch, int64_t first, int64_t last, bool ends_step) {

@@ -77,7 +77,7 @@ v1::LabelReply Engine::Reply(uint64_t request_id, absl::StatusOr<v1::SoftLabels>
   reply.set_request_id(request_id);
   reply.set_teacher_digest(description_.digest());
   if (labels.ok()) {
-    *reply.mutable_labels() = std::move(labels).value();
+    *reply.add_labels() = std::move(labels).value();
     return reply;
   }
   reply.set_code(static_cast<int>(labels.status().code()));

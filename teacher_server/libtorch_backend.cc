@@ -27,7 +27,7 @@ class LibTorchBackend final : public Backend {
     at::set_num_threads(threads_);  // holds for the calling thread
     const at::NoGradGuard no_grad;
     try {
-      const at::Tensor logits = models::FixedShapeForward(*model_, rows).to(at::kFloat).contiguous();
+      const at::Tensor logits = models::FixedShapeForward(*model_, rows).logits.to(at::kFloat).contiguous();
       const int64_t count = rows.size();
       if (logits.sizes() != at::IntArrayRef({count, classes_})) {
         return absl::InternalError(absl::StrCat("the model answered ", count, " rows with another shape than [", count,

@@ -133,7 +133,7 @@ def forward(self, ids, mask):
     spec.set_max_length(kMaxLength);
     spec.set_training_sentences(500);
     const absl::Status trained =
-        corpus::TrainTokenizer(spec, {selection}, 1, PathOf("tokenizer"), [](int64_t, int64_t) {});
+        corpus::TrainTokenizer(spec, {selection}, 1, false, PathOf("tokenizer"), [](int64_t, int64_t) {});
     EXPECT_TRUE(trained.ok()) << trained;
     return PathOf("tokenizer/") + corpus::kTokenizerFile;
   }
@@ -197,7 +197,7 @@ std::vector<float> AskInGroups(LabelClient& client, const std::vector<v1::LabelI
 void ExpectBitEqual(const std::string& package, const std::vector<v1::LabelInput>& inputs, const Rows& rows) {
   const models::Package loaded = models::LoadPackage(package).value();
   const at::NoGradGuard no_grad;
-  const at::Tensor local = models::FixedShapeForward(*loaded.model, rows).contiguous();
+  const at::Tensor local = models::FixedShapeForward(*loaded.model, rows).logits.contiguous();
   RunningService server(package);
   std::vector<std::thread> callers;
   for (uint64_t seed = 1; seed <= 3; ++seed) {

@@ -205,13 +205,13 @@ TEST_F(ServiceTest, LabelsUnaryAndByStream) {
   ASSERT_TRUE(Label(Request(7, {"a", "ab"}), &reply).ok());
   EXPECT_EQ(reply.request_id(), 7u);
   EXPECT_EQ(reply.teacher_digest(), "d1");
-  EXPECT_THAT(soft_labels::DecodeDense(reply.labels(), 2, 2).value(), ElementsAre(97, 1, 195, 2));
+  EXPECT_THAT(soft_labels::DecodeDense(reply.labels(0), 2, 2).value(), ElementsAre(97, 1, 195, 2));
   Caller caller(*stub_);
   EXPECT_EQ(caller.description().digest(), "d1");
   v1::LabelRequest request = Request(8, {"b"});
   request.mutable_spec()->set_codec(v1::CODEC_DENSE_FP16);
   caller.Send(request);
-  EXPECT_THAT(soft_labels::DecodeDense(caller.Reply().labels(), 1, 2).value(), ElementsAre(98, 1));
+  EXPECT_THAT(soft_labels::DecodeDense(caller.Reply().labels(0), 1, 2).value(), ElementsAre(98, 1));
   caller.HalfClose();
   EXPECT_TRUE(caller.End().ok());
 }
@@ -222,7 +222,7 @@ TEST_F(ServiceTest, IdsAreLabelled) {
   for (const int id : {3, 4}) request.add_inputs()->mutable_ids()->add_ids(id);
   v1::LabelReply reply;
   ASSERT_TRUE(Label(request, &reply).ok());
-  EXPECT_THAT(soft_labels::DecodeDense(reply.labels(), 2, 2).value(), ElementsAre(3, 1, 4, 1));
+  EXPECT_THAT(soft_labels::DecodeDense(reply.labels(0), 2, 2).value(), ElementsAre(3, 1, 4, 1));
 }
 
 // The same errors by both ways, and a stream that lives on. validation_test.cc has every field.
@@ -398,7 +398,7 @@ TEST_F(ServiceTest, CancelAnswersAndDropsTheWork) {
   EXPECT_EQ(caller.Reply().request_id(), 1u);
   const v1::LabelReply again = caller.Reply();
   EXPECT_EQ(again.request_id(), 2u);
-  EXPECT_EQ(again.labels().dense().shape(0), 2);
+  EXPECT_EQ(again.labels(0).dense().shape(0), 2);
   EXPECT_EQ(backend_->rows(), 3u);
 }
 

@@ -18,9 +18,10 @@ std::string NameOf(const v1::LabelRequest& request, int i) {
 }
 
 absl::Status CheckSpec(const v1::LabelSpec& spec, const v1::DescribeReply& teacher) {
-  if (!spec.output().empty() && spec.output() != "logits") {
+  for (const std::string& output : spec.outputs()) {
+    if (output == "logits" && spec.outputs_size() == 1) continue;
     return absl::InvalidArgumentError(
-        absl::StrCat("spec.output '", Excerpt(spec.output()), "' is not known; this teacher gives 'logits'"));
+        absl::StrCat("spec.outputs '", Excerpt(output), "' is not known; this teacher gives 'logits'"));
   }
   if (spec.codec() != v1::CODEC_UNSPECIFIED && spec.codec() != v1::CODEC_DENSE_FP32 &&
       spec.codec() != v1::CODEC_DENSE_FP16) {

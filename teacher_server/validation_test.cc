@@ -55,11 +55,11 @@ TEST(ValidationTest, EveryFieldIsChecked) {
       {kText, [](R&) {}, absl::StatusCode::kOk, ""},
       {kIds, [](R&) {}, absl::StatusCode::kOk, ""},
       {kText, [](R& r) { r.mutable_inputs(0)->set_text(""); }, absl::StatusCode::kOk, ""},
-      {kText, [](R& r) { r.mutable_spec()->set_output("logits"); }, absl::StatusCode::kOk, ""},
+      {kText, [](R& r) { r.mutable_spec()->add_outputs("logits"); }, absl::StatusCode::kOk, ""},
       {kText, [](R& r) { r.mutable_spec()->set_teacher_digest("d1"); }, absl::StatusCode::kOk, ""},
       {kText, [](R& r) { r.mutable_inputs(0)->set_text(std::string(1 << 20, 'x')); }, absl::StatusCode::kOk, ""},
       {kText, [](R& r) { r.set_protocol_version(2); }, kPrecondition, "protocol version 2"},
-      {kText, [](R& r) { r.mutable_spec()->set_output("probs"); }, kInvalid, "spec.output 'probs'"},
+      {kText, [](R& r) { r.mutable_spec()->add_outputs("probs"); }, kInvalid, "spec.outputs 'probs'"},
       {kText, [](R& r) { r.mutable_spec()->set_codec(static_cast<v1::Codec>(77)); }, kInvalid, "spec.codec 77"},
       {kText, [](R& r) { r.mutable_spec()->set_teacher_digest("d2"); }, kPrecondition, "asks for d2"},
       {kText, [](R& r) { r.set_timeout_ms(-1); }, kInvalid, "timeout_ms -1"},
@@ -108,7 +108,7 @@ TEST(ValidationTest, ErrorsHoldABoundedPartOfWhatTheCallerWrote) {
   std::string long_text(199, 'x');
   for (int i = 0; i < 1 << 19; ++i) long_text += "ü";
   v1::LabelRequest output = Request(v1::Signature::INPUT_TEXT), digest = output, id = output;
-  output.mutable_spec()->set_output(long_text);
+  output.mutable_spec()->add_outputs(long_text);
   digest.mutable_spec()->set_teacher_digest(long_text);
   id.mutable_inputs(0)->set_id(long_text);
   for (const v1::LabelRequest& request : {output, digest, id}) {

@@ -106,8 +106,8 @@ def test_describes_itself_and_answers(caller: Caller) -> None:
     assert description.repeatable and classes >= 2 and len(description.digest) == 64
     inputs = [text("an editor for text"), text("a game with cards", "r2")]
     reply = caller.label(inputs=inputs, spec={"codec": 1})
-    assert list(reply.labels.dense.shape) == [2, classes]
-    both = np.frombuffer(reply.labels.dense.data, "<f4").reshape(2, classes)
+    assert list(reply.labels[0].dense.shape) == [2, classes]
+    both = np.frombuffer(reply.labels[0].dense.data, "<f4").reshape(2, classes)
     alone = np.frombuffer(caller.label(inputs=inputs[1:], spec={"codec": 1}).labels.dense.data, "<f4")
     assert np.array_equal(both[1], alone)  # bit for bit: repeatable mode
 

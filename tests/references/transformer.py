@@ -1,4 +1,5 @@
-"""Reference of the transformer: logits and gradients by torch.nn.TransformerEncoderLayer in float64.
+"""Reference of the transformer: logits and gradients of each head, and features, by torch.nn.TransformerEncoderLayer in
+float64.
 
 python -m tests.references.transformer models/testdata/transformer.json
 """
@@ -17,13 +18,19 @@ from torch import Tensor, nn
 VOCABULARY, WIDTH, HEADS, LAYERS, FEED_FORWARD, CLASSES, MAX_LENGTH = 11, 8, 2, 2, 12, 3, 20
 # Lengths below, at and above a power of two, and the longest.
 LENGTHS = [1, 3, 16, 17, 20, 5]
+TASKS = ("classification", "token_classification", "masked_lm")
 
 
 def rows() -> list[list[int]]:
     return [[(7 * row + 3 * i * i) % VOCABULARY for i in range(length)] for row, length in enumerate(LENGTHS)]
 
 
-def shapes() -> dict[str, list[int]]:
+def positions() -> list[list[int]]:
+    """The tokens that are judged; none in the first row."""
+    return [list(range(row, length, 3)) for row, length in enumerate([0, *LENGTHS[1:]])]
+
+
+def shapes(task: str) -> dict[str, list[int]]:
     """Names and shapes of the parameters, in the model's order."""
     named = {"embedding.weight": [VOCABULARY, WIDTH], "position.weight": [MAX_LENGTH, WIDTH]}
     norm, linear = ([WIDTH], [WIDTH]), lambda outputs, inputs: ([outputs, inputs], [outputs])
@@ -37,17 +44,23 @@ def shapes() -> dict[str, list[int]]:
             (layer + "feed_forward.inner", linear(FEED_FORWARD, WIDTH)),
             (layer + "feed_forward.outer", linear(WIDTH, FEED_FORWARD)),
         ]
-    pairs += [("norm", norm), ("head", linear(CLASSES, WIDTH))]
+    pairs.append(("norm", norm))
+    if task == "masked_lm":
+        pairs += [("transform", linear(WIDTH, WIDTH)), ("transform_norm", norm)]
+    else:
+        pairs.append(("head", linear(CLASSES, WIDTH)))
     for name, (weight, bias) in pairs:
         named[f"{name}.weight"] = weight
         named[f"{name}.bias"] = bias
+    if task == "masked_lm":
+        named["head.bias"] = [VOCABULARY]
     return named
 
 
-def parameters() -> dict[str, Tensor]:
+def parameters(task: str) -> dict[str, Tensor]:
     """Numbers that the test in C++ computes by the same formula."""
     made: dict[str, Tensor] = {}
-    for place, (name, shape) in enumerate(shapes().items()):
+    for place, (name, shape) in enumerate(shapes(task).items()):
         flat = torch.arange(math.prod(shape), dtype=torch.float64)
         value = 0.4 * torch.sin(0.9 * flat + 1.7 * place)
         made[name] = (value + float(name.endswith("norm.weight"))).reshape(shape).requires_grad_()
@@ -71,7 +84,8 @@ def encoder_layer(made: dict[str, Tensor], prefix: str) -> tuple[nn.Module, dict
     return layer, values
 
 
-def forward(made: dict[str, Tensor]) -> Tensor:
+def hidden_states(made: dict[str, Tensor]) -> list[Tensor]:
+    """[rows, longest, width] before the first layer and after each, the last one after the norm."""
     longest = max(LENGTHS)
     ids = torch.zeros(len(LENGTHS), longest, dtype=torch.int64)
     mask = torch.zeros(len(LENGTHS), longest, dtype=torch.bool)
@@ -79,20 +93,53 @@ def forward(made: dict[str, Tensor]) -> Tensor:
         ids[row, : len(tokens)] = torch.tensor(tokens)
         mask[row, : len(tokens)] = True
     x = made["embedding.weight"][ids] + made["position.weight"][:longest]
+    states = [x]
     for i in range(LAYERS):
         layer, values = encoder_layer(made, f"layer.{i}.")
         x = torch.func.functional_call(layer, values, (x,), {"src_key_padding_mask": ~mask})
-    x = nn.functional.layer_norm(x, (WIDTH,), made["norm.weight"], made["norm.bias"], 1e-5)
-    mean = torch.stack([x[row, :length].mean(0) for row, length in enumerate(LENGTHS)])
-    return nn.functional.linear(mean, made["head.weight"], made["head.bias"])
+        states.append(x)
+    states[-1] = nn.functional.layer_norm(x, (WIDTH,), made["norm.weight"], made["norm.bias"], 1e-5)
+    return states
 
 
-def reference() -> dict[str, Any]:
-    made = parameters()
-    logits = forward(made)
+def embedding(states: list[Tensor]) -> Tensor:
+    return torch.stack([states[-1][row, :length].mean(0) for row, length in enumerate(LENGTHS)])
+
+
+def logits_of(task: str, made: dict[str, Tensor]) -> Tensor:
+    states = hidden_states(made)
+    if task == "classification":
+        return nn.functional.linear(embedding(states), made["head.weight"], made["head.bias"])
+    judged = torch.stack([states[-1][row, place] for row, places in enumerate(positions()) for place in places])
+    if task == "token_classification":
+        return nn.functional.linear(judged, made["head.weight"], made["head.bias"])
+    transformed = nn.functional.gelu(nn.functional.linear(judged, made["transform.weight"], made["transform.bias"]))
+    normed = nn.functional.layer_norm(
+        transformed, (WIDTH,), made["transform_norm.weight"], made["transform_norm.bias"], 1e-5
+    )
+    return normed @ made["embedding.weight"].T + made["head.bias"]
+
+
+def of_task(task: str) -> dict[str, Any]:
+    made = parameters(task)
+    logits = logits_of(task, made)
     probe = torch.cos(torch.arange(logits.numel(), dtype=torch.float64)).reshape(logits.shape)
     (logits * probe).sum().backward()
     gradients = {name: value.grad.flatten().tolist() for name, value in made.items() if value.grad is not None}
+    return {"logits": logits.tolist(), "gradients": gradients}
+
+
+def features() -> dict[str, Any]:
+    with torch.no_grad():
+        states = hidden_states(parameters("classification"))
+        tokens = {
+            f"hidden.{layer}": [state[row, place].tolist() for row, n in enumerate(LENGTHS) for place in range(n)]
+            for layer, state in enumerate(states)
+        }
+        return {"embedding": embedding(states).tolist()} | tokens
+
+
+def reference() -> dict[str, Any]:
     return {
         "vocabulary": VOCABULARY,
         "width": WIDTH,
@@ -102,8 +149,9 @@ def reference() -> dict[str, Any]:
         "classes": CLASSES,
         "max_length": MAX_LENGTH,
         "rows": rows(),
-        "logits": logits.tolist(),
-        "gradients": gradients,
+        "positions": positions(),
+        "tasks": {task: of_task(task) for task in TASKS},
+        "features": features(),
     }
 
 
