@@ -116,7 +116,7 @@ class Coordinator {
   std::atomic<bool> stop_stages_ = false;
   std::promise<void> stages_ended_;
   std::thread stages_thread_;
-  std::thread report_thread_;
+  std::jthread report_thread_;
   // An earlier process has done it all.
   bool done_ = false;
   int exit_code_ = kExitFailed;
@@ -208,11 +208,11 @@ void Coordinator::WriteReportAside(const WriteReport& order, const v1::RunStatus
       run.teacher_digests[teacher.name()] = models::PackageDigest(package).value_or("");
     }
   }
-  report_thread_ = std::thread([this, run = std::move(run)]() mutable {
+  report_thread_ = std::jthread([this, run = std::move(run)](const std::stop_token& stop) mutable {
     auto digest = models::PackageDigest(PackageFolder(spec_, "distilled"));
     if (!digest.ok()) return events_.Post(ReportFinished{digest.status()});
     run.student_digest = *std::move(digest);
-    events_.Post(ReportFinished{WriteRunReport(run)});
+    events_.Post(ReportFinished{WriteRunReport(run, stop)});
   });
 }
 
@@ -265,6 +265,7 @@ v1::RunStatus Coordinator::WaitForEnd(std::future<v1::RunStatus> ended) {
 Coordinator::~Coordinator() {
   service_.CloseAll();
   if (listening_.server != nullptr) listening_.server->Shutdown(std::chrono::system_clock::now() + kShutdownPatience);
+  report_thread_.request_stop();
   if (report_thread_.joinable()) report_thread_.join();
   std::error_code gone;
   if (folder_ != nullptr) std::filesystem::remove(folder_->PathOf(kAddressFile), gone);

@@ -158,12 +158,12 @@ absl::StatusOr<evaluation::RunFacts> FactsOf(const FinishedRun& run) {
   return facts;
 }
 
-absl::StatusOr<std::string> WriteRunReport(const FinishedRun& run) {
+absl::StatusOr<std::string> WriteRunReport(const FinishedRun& run, const std::stop_token& stop) {
   const v1::Job* evaluate = FindJob(run, v1::Job::KIND_EVALUATE, "");
   if (evaluate == nullptr) return absl::InternalError("the run has no evaluation to report");
   ASSIGN_OR_RETURN(const evaluation::RunFacts facts, FactsOf(run));
   const std::string report = absl::StrCat(run.spec.output(), "/", kReportFile);
-  RETURN_IF_ERROR(evaluation::WriteReport(facts, evaluate->predictions(), report));
+  RETURN_IF_ERROR(evaluation::WriteReport(facts, evaluate->predictions(), report, stop));
   return report;
 }
 
