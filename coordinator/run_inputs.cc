@@ -39,16 +39,18 @@ bool UsesPackage(const PlannedJob& planned, const v1::Teacher& teacher) {
 std::vector<std::string> TrainingJobs(const v1::RunSpec& spec) { return JobsThat(spec, Trains); }
 
 std::vector<RunInput> InputsOf(const v1::RunSpec& spec) {
-  std::vector<RunInput> inputs = {
-      {"tokenizer.path", spec.tokenizer().path(), TrainingJobs(spec)},
-      {"student.model.path", spec.student().model().path(), JobsThat(spec, [](const PlannedJob& planned) {
-         return Trains(planned) && !absl::StartsWith(planned.job.name(), "teacher:");
-       })}};
+  std::vector<RunInput> inputs = {{"tokenizer.path", spec.tokenizer().path(), TrainingJobs(spec)}};
+  const auto add_model = [&](const std::string& key, const v1::Model& model, const std::vector<std::string>& jobs) {
+    inputs.push_back({key + ".path", model.path(), jobs});
+    inputs.push_back({key + ".initial", model.initial(), jobs});
+  };
+  add_model("student.model", spec.student().model(), JobsThat(spec, [](const PlannedJob& planned) {
+              return Trains(planned) && !absl::StartsWith(planned.job.name(), "teacher:");
+            }));
   for (int i = 0; i < spec.teachers_size(); ++i) {
     const v1::Teacher& teacher = spec.teachers(i);
-    inputs.push_back({absl::StrCat("teachers.", i, ".train.model.path"),
-                      teacher.train().model().path(),
-                      {absl::StrCat("teacher:", teacher.name())}});
+    add_model(absl::StrCat("teachers.", i, ".train.model"), teacher.train().model(),
+              {absl::StrCat("teacher:", teacher.name())});
     inputs.push_back({absl::StrCat("teachers.", i, ".package"), teacher.package(),
                       JobsThat(spec, [&](const PlannedJob& planned) { return UsesPackage(planned, teacher); })});
   }

@@ -51,6 +51,13 @@ TEST(InputsOf, NamesTheJobsThatReadEach) {
                                    "teachers.2.train.model.path teacher.pt: teacher:three"));
 }
 
+TEST(InputsOf, AreThePackagesThatModelsStartFrom) {
+  const v1::RunSpec spec =
+      Read("", "{name: one, train: {model: {initial: p/large}}}", "model: {initial: p/small}, losses: [{kind: task}]");
+  EXPECT_THAT(Lines(spec), UnorderedElementsAre("student.model.initial p/small: distilled",
+                                                "teachers.0.train.model.initial p/large: teacher:one"));
+}
+
 TEST(InputsOf, ARunThatMakesAllItselfReadsNone) {
   EXPECT_THAT(Lines(Read("", "{name: one, train: {}}", "losses: [{kind: soft_label, teacher: one}]")), ElementsAre());
 }
