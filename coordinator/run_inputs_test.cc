@@ -46,8 +46,7 @@ TEST(InputsOf, NamesTheJobsThatReadEach) {
   EXPECT_THAT(Lines(spec),
               UnorderedElementsAre("tokenizer.path t.model: teacher:three distilled",
                                    "student.model.path student.pt: distilled",
-                                   // Timed beside the student, though another one labels.
-                                   "teachers.0.package p/one: evaluate", "teachers.1.package p/two: distilled",
+                                   "teachers.0.package p/one: ", "teachers.1.package p/two: distilled evaluate",
                                    "teachers.2.train.model.path teacher.pt: teacher:three"));
 }
 
