@@ -32,6 +32,7 @@ absl::Status RunWatcher::Stop(const std::string& reason) {
   grpc::ClientContext context;
   context.set_deadline(std::chrono::system_clock::now() + kStopDeadline);
   v1::StopRequest request;
+  request.set_protocol_version(kProtocolVersion);
   request.set_reason(reason);
   request.set_run_id(Latest().status.run_id());
   v1::StopReply reply;

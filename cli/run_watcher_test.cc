@@ -34,6 +34,7 @@ class FakeCoordinator : public v1::CoordinatorService::Service {
 
   grpc::Status Stop(grpc::ServerContext*, const v1::StopRequest* request, v1::StopReply*) override {
     MutexLock lock(&mutex_);
+    EXPECT_EQ(request->protocol_version(), kProtocolVersion);
     reason_ = request->reason();
     asked_for_.push_back(request->run_id());
     return grpc::Status::OK;

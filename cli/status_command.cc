@@ -57,6 +57,7 @@ class RunInFolder {
     grpc::ClientContext context;
     context.set_deadline(std::chrono::system_clock::now() + kAnswerWithin);
     v1::StopRequest request;
+    request.set_protocol_version(kProtocolVersion);
     request.set_reason("stopped by polystill stop");
     request.set_run_id(coordinator_.run_id);
     v1::StopReply reply;

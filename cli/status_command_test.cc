@@ -47,6 +47,7 @@ class FakeCoordinator : public v1::CoordinatorService::Service {
     return grpc::Status::OK;
   }
   grpc::Status Stop(grpc::ServerContext*, const v1::StopRequest* request, v1::StopReply*) override {
+    EXPECT_EQ(request->protocol_version(), kProtocolVersion);
     EXPECT_EQ(request->run_id(), kRunId);
     coordinator::StatusFile(folder_ + "/status.json")
         .Observe(StatusOf(v1::RunStatus::STATE_STOPPED, request->reason()));

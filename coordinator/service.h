@@ -62,8 +62,9 @@ class Service final : public v1::CoordinatorService::CallbackService {
   grpc::ServerUnaryReactor* Stop(grpc::CallbackServerContext* context, const v1::StopRequest* request,
                                  v1::StopReply* reply) override;
 
-  // NOT_FOUND unless `run_id` is this run's, or empty.
-  absl::Status CheckRunId(const std::string& run_id) const;
+  // FAILED_PRECONDITION: a request of another version of the protocol; NOT_FOUND: it means another run.
+  template <typename Request>
+  absl::Status CheckMeant(const Request& request) const;
   template <typename Stream, typename Said>
   Stream* Open(std::map<StreamId, std::shared_ptr<Stream>>* streams);
   std::shared_ptr<WorkStream> FindWorker(StreamId stream) ABSL_LOCKS_EXCLUDED(mutex_);

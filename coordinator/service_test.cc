@@ -262,6 +262,7 @@ TEST_F(ServiceTest, StopEndsTheRun) {
   EXPECT_TRUE(worker.Hear().has_welcome());
   grpc::ClientContext context;
   v1::StopRequest request;
+  request.set_protocol_version(kProtocolVersion);
   // Cut to 1 KiB, and between two characters.
   const std::string kept = "enough" + std::string(1017, '.');
   request.set_reason(kept + "ü");
@@ -291,6 +292,7 @@ TEST_F(ServiceTest, WhoMeansAnotherRunIsRefused) {
   const auto stop = [this](const std::string& run_id) {
     grpc::ClientContext context;
     v1::StopRequest request;
+    request.set_protocol_version(kProtocolVersion);
     request.set_run_id(run_id);
     v1::StopReply reply;
     return stub_->Stop(&context, request, &reply);
@@ -305,6 +307,26 @@ TEST_F(ServiceTest, WhoMeansAnotherRunIsRefused) {
   EXPECT_EQ(status.run_id(), "mine");
   EXPECT_TRUE(stop("mine").ok());
   EXPECT_EQ(Final().state(), v1::RunStatus::STATE_STOPPED);
+}
+
+TEST_F(ServiceTest, RequestsOfAnotherVersionAreRefused) {
+  Start();
+  service_->PutIndex("abc", std::make_shared<const std::string>("x"));
+  for (const int version : {0, kProtocolVersion + 1}) {
+    grpc::ClientContext of_watch, of_stop, of_index;
+    v1::WatchRequest watch;
+    watch.set_protocol_version(version);
+    EXPECT_EQ(stub_->Watch(&of_watch, watch)->Finish().error_code(), grpc::StatusCode::FAILED_PRECONDITION);
+    v1::StopRequest stop;
+    stop.set_protocol_version(version);
+    v1::StopReply reply;
+    EXPECT_EQ(stub_->Stop(&of_stop, stop, &reply).error_code(), grpc::StatusCode::FAILED_PRECONDITION);
+    v1::GetIndexRequest index;
+    index.set_protocol_version(version);
+    index.set_digest("abc");
+    EXPECT_EQ(stub_->GetIndex(&of_index, index)->Finish().error_code(), grpc::StatusCode::FAILED_PRECONDITION);
+  }
+  ExpectAlive();
 }
 
 TEST_F(ServiceTest, WatchersSeeTheRunAtOnceAndItsEnd) {
@@ -334,6 +356,7 @@ TEST_F(ServiceTest, AnIndexComesInChunks) {
   const auto get = [this](const std::string& digest, std::vector<size_t>* sizes) {
     grpc::ClientContext context;
     v1::GetIndexRequest request;
+    request.set_protocol_version(kProtocolVersion);
     request.set_digest(digest);
     const auto reader = stub_->GetIndex(&context, request);
     v1::IndexChunk chunk;
@@ -406,6 +429,7 @@ TEST_F(ServiceTest, StreamsBeyondTheCapAreRefused) {
   service_->PutIndex("abc", std::make_shared<const std::string>(size_t{64} << 20, 'x'));
   const auto get = [this](grpc::ClientContext* of_call) {
     v1::GetIndexRequest index;
+    index.set_protocol_version(kProtocolVersion);
     index.set_digest("abc");
     return stub_->GetIndex(of_call, index);
   };

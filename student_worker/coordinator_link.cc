@@ -215,6 +215,7 @@ absl::StatusOr<v1::CorpusIndex> CoordinatorLink::GetIndex(const std::string& dig
   grpc::ClientContext context;
   std::stop_callback cancel(stop_.get_token(), [&context] { context.TryCancel(); });
   v1::GetIndexRequest request;
+  request.set_protocol_version(kProtocolVersion);
   request.set_digest(digest);
   const auto stream = stub_->GetIndex(&context, request);
   std::string bytes;
