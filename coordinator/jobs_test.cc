@@ -283,6 +283,23 @@ TEST(PlanJobs, ZeroShotTakesAPackageToo) {
   EXPECT_EQ(Find(jobs, "evaluate").job.models(0).package(), "/packages/own");
 }
 
+TEST(PlanJobs, TheTeacherThatIsEvaluatedAndTimedIsTheOneThatLabels) {
+  const v1::RunSpec own = Spec({"student.losses.0.teacher=other"});
+  EXPECT_EQ(ReportedTeacher(own)->name(), "other");
+  const v1::Job evaluate = Find(PlanJobs(own), "evaluate").job;
+  EXPECT_EQ(evaluate.models(0).package(), "/packages/other");
+  EXPECT_EQ(evaluate.timed(0).package(), "/packages/other");
+
+  // Out of reach, no other one stands in for it.
+  const v1::RunSpec far = Spec({"teachers=[{name: far, address: 'h:1'}, {name: own, package: /packages/own}]",
+                                "student.losses.0.teacher=far", "baselines=[]"});
+  EXPECT_EQ(ReportedTeacher(far)->name(), "far");
+  ASSERT_EQ(Find(PlanJobs(far), "evaluate").job.timed_size(), 1);
+  EXPECT_EQ(Find(PlanJobs(far), "evaluate").job.timed(0).name(), "student");
+
+  EXPECT_EQ(ReportedTeacher(Spec({"student.losses=[{kind: task}]"}))->name(), "english");
+}
+
 TEST(TokenizerSelections, JoinEqualRecordsAndReadNoLabel) {
   const std::vector<v1::Selection> selections = TokenizerSelections(Spec());
   ASSERT_EQ(selections.size(), 2u);

@@ -19,6 +19,7 @@
 #include "absl/strings/str_join.h"
 #include "checkpoint/checkpoint.h"
 #include "collectives/store_server.h"
+#include "coordinator/address_file.h"
 #include "coordinator/dry_run.h"
 #include "coordinator/event_queue.h"
 #include "coordinator/job_curves.h"
@@ -26,6 +27,7 @@
 #include "coordinator/resumption.h"
 #include "coordinator/run_file.h"
 #include "coordinator/run_folder.h"
+#include "coordinator/run_inputs.h"
 #include "coordinator/run_loop.h"
 #include "coordinator/run_report.h"
 #include "coordinator/service.h"
@@ -37,6 +39,7 @@
 #include "models/package_manifest.h"
 #include "runtime/address.h"
 #include "runtime/files.h"
+#include "runtime/random_id.h"
 #include "runtime/rpc.h"
 #include "runtime/status.h"
 #include "runtime/yaml_proto.h"
@@ -57,12 +60,9 @@ sigset_t StopSignals() {
 }
 
 // What a run reads, and must not delete.
-std::vector<RunFolder::Input> InputsOf(const v1::RunSpec& spec) {
-  std::vector<RunFolder::Input> inputs = {{"corpus.path", spec.corpus().path()},
-                                          {"tokenizer.path", spec.tokenizer().path()}};
-  for (int i = 0; i < spec.teachers_size(); ++i) {
-    inputs.push_back({absl::StrCat("teachers.", i, ".package"), spec.teachers(i).package()});
-  }
+std::vector<RunFolder::Input> ReadByRun(const v1::RunSpec& spec) {
+  std::vector<RunFolder::Input> inputs = {{"corpus.path", spec.corpus().path()}};
+  for (const RunInput& input : InputsOf(spec)) inputs.push_back({input.key, input.path});
   return inputs;
 }
 
@@ -84,7 +84,10 @@ absl::Status CheckPackages(const v1::RunSpec& spec) {
 // Looks at what lies in the run's folder byte by byte.
 Verifiers MakeVerifiers() {
   Verifiers verifiers;
-  verifiers.checkpoint = [](const std::string& path) { return checkpoint::LoadCheckpoint(path).status(); };
+  verifiers.checkpoint = [](const std::string& path) -> absl::StatusOr<StateStore::Checkpoint> {
+    ASSIGN_OR_RETURN(const checkpoint::CheckpointState state, checkpoint::LoadCheckpoint(path));
+    return StateStore::Checkpoint{state.step, state.generation, path, models::WeightsDigest(state.model)};
+  };
   verifiers.package = [](const std::string& folder, const std::string& weights_digest) -> absl::Status {
     ASSIGN_OR_RETURN(const models::Package package, models::LoadPackage(folder));
     const std::string digest = models::WeightsDigest(*package.model);
@@ -116,7 +119,8 @@ class Coordinator {
   const CoordinatorOptions options_;
   v1::RunSpec spec_;
   EventQueue events_;
-  Service service_{&events_};
+  const std::string run_id_ = RandomId();
+  Service service_{&events_, Service::Options{.run_id = run_id_}};
   ListeningServer listening_;
   std::unique_ptr<collectives::StoreServer> rendezvous_;
   std::unique_ptr<RunFolder> folder_;
@@ -128,7 +132,7 @@ class Coordinator {
   std::atomic<bool> stop_stages_ = false;
   std::promise<void> stages_ended_;
   std::thread stages_thread_;
-  std::thread report_thread_;
+  std::jthread report_thread_;
   // An earlier process has done it all.
   bool done_ = false;
   int exit_code_ = kExitFailed;
@@ -175,7 +179,7 @@ absl::Status Coordinator::OpenFolder() {
     RETURN_IF_ERROR(store_->PutSpec(spec_));
     return WriteFileAtomically(folder_->PathOf(kSpecFile), WriteYaml(spec_));
   }
-  ASSIGN_OR_RETURN(RunFolder folder, RunFolder::Open(spec_.output(), options_.overwrite, InputsOf(spec_)));
+  ASSIGN_OR_RETURN(RunFolder folder, RunFolder::Open(spec_.output(), options_.overwrite, ReadByRun(spec_)));
   folder_ = std::make_unique<RunFolder>(std::move(folder));
   ASSIGN_OR_RETURN(store_, StateStore::Open(folder_->PathOf(kStateFile)));
   RETURN_IF_ERROR(store_->PutSpec(spec_));
@@ -190,7 +194,7 @@ absl::Status Coordinator::Prepare() {
   RETURN_IF_ERROR(OpenFolder());
   spdlog::info("run {}: term {}, listening on {}", spec_.name(), store_->term(), listening_.address);
   status_file_ = std::make_unique<StatusFile>(folder_->PathOf(kStatusFile));
-  RETURN_IF_ERROR(WriteFileAtomically(folder_->PathOf(kAddressFile), listening_.address + "\n"));
+  RETURN_IF_ERROR(WriteAddressFile(folder_->PathOf(kAddressFile), {listening_.address, run_id_}));
   if (options_.address_file.empty()) return absl::OkStatus();
   return WriteFileAtomically(options_.address_file, listening_.address + "\n");
 }
@@ -224,11 +228,11 @@ void Coordinator::WriteReportAside(const WriteReport& order, const v1::RunStatus
       run.teacher_digests[teacher.name()] = models::PackageDigest(package).value_or("");
     }
   }
-  report_thread_ = std::thread([this, run = std::move(run)]() mutable {
+  report_thread_ = std::jthread([this, run = std::move(run)](const std::stop_token& stop) mutable {
     auto digest = models::PackageDigest(PackageFolder(spec_, "distilled"));
     if (!digest.ok()) return events_.Post(ReportFinished{digest.status()});
     run.student_digest = *std::move(digest);
-    events_.Post(ReportFinished{WriteRunReport(run)});
+    events_.Post(ReportFinished{WriteRunReport(run, stop)});
   });
 }
 
@@ -281,6 +285,7 @@ v1::RunStatus Coordinator::WaitForEnd(std::future<v1::RunStatus> ended) {
 Coordinator::~Coordinator() {
   service_.CloseAll();
   if (listening_.server != nullptr) listening_.server->Shutdown(std::chrono::system_clock::now() + kShutdownPatience);
+  report_thread_.request_stop();
   if (report_thread_.joinable()) report_thread_.join();
   std::error_code gone;
   if (folder_ != nullptr) std::filesystem::remove(folder_->PathOf(kAddressFile), gone);

@@ -193,10 +193,18 @@ class Rules {
       if (spec_.baselines(i) == v1::BASELINE_PSEUDO_LABEL && !AsksATeacher()) {
         Add(path, "pseudo_label learns from a teacher's arg-max; no loss of student.losses asks a teacher");
       }
-      if (spec_.baselines(i) == v1::BASELINE_ZERO_SHOT && ZeroShotTeacher(spec_) == nullptr) {
-        Add(path, "zero_shot evaluates a teacher's package; no teacher has a train or package key");
-      }
+      if (spec_.baselines(i) == v1::BASELINE_ZERO_SHOT) CheckZeroShot(path);
     }
+  }
+
+  void CheckZeroShot(const std::string& path) {
+    const v1::Teacher* teacher = ReportedTeacher(spec_);
+    if (teacher == nullptr && spec_.teachers_size() > 0) return;  // a loss asks one that there is not
+    if (teacher != nullptr && (teacher->has_train() || !teacher->package().empty())) return;
+    const bool elsewhere = teacher != nullptr && !teacher->address().empty();
+    Add(path, absl::StrCat("zero_shot evaluates the package of the teacher that the student learns from; ",
+                           elsewhere ? absl::StrCat(teacher->name(), " has an address, write its package instead")
+                                     : "no teacher has a train or package key"));
   }
 
   bool AsksATeacher() const {

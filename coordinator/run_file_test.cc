@@ -173,7 +173,8 @@ TEST_F(RunFileTest, EachRuleHasItsLineAndMessage) {
        "a train key"},
       {"    train: {where: {language: en, pool: A}}", "    address: far",
        "run.yaml:7: teachers.0.address: 'far' is not host:port\n"
-       "run.yaml:12: baselines.0: zero_shot evaluates a teacher's package; no teacher has a train or package key\n"
+       "run.yaml:12: baselines.0: zero_shot evaluates the package of the teacher that the student learns from; english "
+       "has an address, write its package instead\n"
        "run.yaml:12: baselines.1: no_teacher learns from the records of a teacher that is trained here; no teacher has "
        "a "
        "train key"},
@@ -225,7 +226,8 @@ TEST_F(RunFileTest, EachRuleHasItsLineAndMessage) {
        "run.yaml:11: student.losses.0.teacher: task learns from gold labels, not from a teacher"},
       {"teachers:\n  - name: english\n    train: {where: {language: en, pool: A}}\n", "",
        "run.yaml:8: student.losses.0: soft_label needs a teacher; add one under teachers\n"
-       "run.yaml:9: baselines.0: zero_shot evaluates a teacher's package; no teacher has a train or package key\n"
+       "run.yaml:9: baselines.0: zero_shot evaluates the package of the teacher that the student learns from; no "
+       "teacher has a train or package key\n"
        "run.yaml:9: baselines.1: no_teacher learns from the records of a teacher that is trained here; no teacher has "
        "a "
        "train key"},

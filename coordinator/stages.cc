@@ -166,12 +166,16 @@ absl::StatusOr<Stages> RunStages(const v1::RunSpec& spec, const std::function<vo
                                  const std::atomic<bool>& stop, const std::string& tokenizer_digest) {
   ASSIGN_OR_RETURN(Stages stages, IndexJobs(spec, progress, stop));
   RETURN_IF_ERROR(CheckStop(stop));
+  ASSIGN_OR_RETURN(stages.prepared.inputs, WithDigests(InputsOf(spec)));
+  RETURN_IF_ERROR(CheckStop(stop));
   if (TokenizerFolder(spec).empty()) return stages;
   const std::string file = absl::StrCat(TokenizerFolder(spec), "/", corpus::kTokenizerFile);
   if (tokenizer_digest.empty() || Sha256File(file).value_or("") != tokenizer_digest) {
     RETURN_IF_ERROR(MakeTokenizer(spec, progress));
   }
   ASSIGN_OR_RETURN(stages.prepared.tokenizer_digest, Sha256File(file));
+  // Trained again after it was lost, it might be another one.
+  stages.prepared.inputs.push_back({"tokenizer", file, TrainingJobs(spec), stages.prepared.tokenizer_digest});
   return stages;
 }
 

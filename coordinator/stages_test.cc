@@ -14,6 +14,7 @@
 #include "coordinator/run_file.h"
 #include "corpus/index.h"
 #include "runtime/files.h"
+#include "runtime/sha256.h"
 
 namespace polystill::coordinator {
 namespace {
@@ -251,6 +252,10 @@ TEST_F(StagesTest, AGivenTokenizerIsCopiedIntoTheRun) {
   const auto stages = Run(with_model);
   ASSERT_TRUE(stages.ok()) << stages.status();
   EXPECT_EQ(*ReadFile(TokenizerFolder(with_model) + "/tokenizer.model"), "a SentencePiece model");
+  std::vector<std::string> inputs;
+  for (const RunInput& input : stages->prepared.inputs) inputs.push_back(input.key + " " + input.digest);
+  const std::string digest = Sha256Hex("a SentencePiece model");
+  EXPECT_THAT(inputs, testing::ElementsAre("tokenizer.path " + digest, "tokenizer " + digest));
 }
 
 TEST_F(StagesTest, WhatIsWrongWithTheCorpusIsNamed) {
