@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <stop_token>
 #include <string>
 #include <utility>
 #include <vector>
@@ -93,7 +94,9 @@ struct RunFacts {
 // SCORES: {METRIC: value for each of kMetrics, intervals: {METRIC: [low, high]} (evaluation/bootstrap.h; left out
 // without), classes: {LABEL: {precision, recall, f1, support}} for each class in gold or prediction}.
 //
-// INVALID_ARGUMENT when there is no record; otherwise the errors of PredictionsReader and WriteFileAtomically.
-absl::Status WriteReport(const RunFacts& facts, const std::string& predictions, const std::string& report);
+// INVALID_ARGUMENT when there is no record; CANCELLED, with nothing written, soon after `stop`; otherwise the errors of
+// PredictionsReader and WriteFileAtomically.
+absl::Status WriteReport(const RunFacts& facts, const std::string& predictions, const std::string& report,
+                         const std::stop_token& stop = {});
 
 }  // namespace polystill::evaluation

@@ -227,7 +227,6 @@ absl::Status Trainer::Run() {
 
 absl::StatusOr<bool> Trainer::AfterStep() {
   RETURN_IF_ERROR(writer_->Poll());
-  RETURN_IF_ERROR(MeasureIfDue());
   const int64_t step = optimizer_->step();
   const bool saves = ended() || (job_.checkpoint_every() > 0 && step % job_.checkpoint_every() == 0);
   const bool compares = saves || step % kCompareEvery == 0;
@@ -287,6 +286,7 @@ absl::Status Trainer::Step() {
     RETURN_IF_ERROR(
         context_.trace->Append(job_.name(), assignment_.generation(), batch.step, assignment_.rank(), batch.ids));
   }
+  RETURN_IF_ERROR(MeasureIfDue());
   NoteProgress(batch, loss);
   return absl::OkStatus();
 }
