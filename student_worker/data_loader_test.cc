@@ -55,12 +55,13 @@ class SlowTeacher {
 // Logits that tell which record they are for: its number, and minus that.
 LabelClient::Labels AnswerTo(const std::vector<v1::LabelInput>& inputs) {
   LabelClient::Labels labels;
-  labels.classes = 2;
+  LabelClient::Array& logits = labels.outputs.emplace_back();
+  logits.width = 2;
   for (const v1::LabelInput& input : inputs) {
     const float number = std::stof(input.id().substr(1));
-    labels.logits.insert(labels.logits.end(), {number, -number});
+    logits.numbers.insert(logits.numbers.end(), {number, -number});
   }
-  labels.bytes = static_cast<int64_t>(4 * labels.logits.size());
+  labels.bytes = static_cast<int64_t>(4 * logits.numbers.size());
   return labels;
 }
 
@@ -76,9 +77,10 @@ class DataLoaderTest : public testing::Test {
 
   void AskTeacher() {
     DataLoader::LabelSource source;
-    source.kind = kKind;
+    source.teacher = kKind.teacher;
+    source.spec.set_codec(kKind.codec);
+    source.outputs = {{"logits", 2, false}};
     source.input = v1::Signature::INPUT_IDS;
-    source.classes = 2;
     source.ask = [this](v1::LabelSpec spec, std::vector<v1::LabelInput> inputs, LabelClient::Callback callback) {
       teacher_.Ask(std::move(spec), std::move(inputs), std::move(callback));
     };
@@ -96,7 +98,7 @@ class DataLoaderTest : public testing::Test {
     return std::make_unique<DataLoader>(options_, plan_, *corpus::Reader::Open(index, reader), nullptr);
   }
 
-  static inline const LabelKind kKind = {"english", v1::CODEC_DENSE_FP32};
+  static inline const LabelKind kKind = {"english", v1::CODEC_DENSE_FP32, "logits"};
 
   std::string folder_;
   DataLoader::Options options_;
@@ -158,9 +160,41 @@ TEST_F(DataLoaderTest, LabelsThatComeInAnyOrderMeetTheirRecords) {
     EXPECT_EQ(batch->step, step);
     EXPECT_EQ(batch->label_count, kBatch);
     EXPECT_EQ(batch->label_bytes, kBatch * 2 * 4);
-    const std::vector<float>& logits = batch->labels.at(kKind);
+    const std::vector<float>& logits = batch->labels.at(kKind).numbers;
     for (int i = 0; i < kBatch; ++i) EXPECT_EQ("r" + std::to_string(static_cast<int>(logits[2 * i])), batch->ids[i]);
   }
+}
+
+// Logits and hidden states of a teacher come in one answer, to the token ids that the student reads.
+TEST_F(DataLoaderTest, OutputsOfTokensComeForTheStudentsOwnIds) {
+  AskTeacher();
+  options_.labels[0].outputs.push_back({"hidden.1", 1, true});
+  options_.labels[0].sends_tokens = true;
+  options_.labels[0].input = v1::Signature::INPUT_TEXT;
+  auto loader = Start();
+  const auto asked = teacher_.Take(0);
+  LabelClient::Labels answer = AnswerTo(asked.inputs);
+  answer.outputs.push_back({{}, 1});
+  for (const v1::LabelInput& input : asked.inputs) {
+    answer.outputs[1].numbers.insert(answer.outputs[1].numbers.end(), input.ids().ids().begin(),
+                                     input.ids().ids().end());
+  }
+  asked.callback(answer);
+  const auto batch = loader->Next({});
+  ASSERT_TRUE(batch.ok()) << batch.status();
+  EXPECT_EQ(batch->label_count, kBatch);
+  const Labels& hidden = batch->labels.at({"english", v1::CODEC_DENSE_FP32, "hidden.1"});
+  EXPECT_EQ(hidden.rows, RowsOf::kTokens);
+  std::vector<float> ids;
+  for (const auto& tokens : batch->tokens) ids.insert(ids.end(), tokens.begin(), tokens.end());
+  EXPECT_EQ(hidden.numbers, ids);
+  const auto second = teacher_.Take(1);
+  LabelClient::Labels short_one = AnswerTo(second.inputs);
+  short_one.outputs.push_back({std::vector<float>(kBatch), 1});
+  second.callback(short_one);
+  EXPECT_THAT(loader->Next({}).status().ToString(), HasSubstr("expected hidden.1 [96, 1], got 16 numbers"));
+  const auto third = teacher_.Take(2);
+  third.callback(AnswerTo(third.inputs));  // must still be taken, though nobody waits for it
 }
 
 TEST_F(DataLoaderTest, AsksNoFurtherAheadThanItMay) {
@@ -187,7 +221,8 @@ TEST_F(DataLoaderTest, AnEmptySliceIsABatchWithoutQuestions) {
     const auto batch = loader->Next({});
     ASSERT_TRUE(batch.ok()) << batch.status();
     EXPECT_TRUE(batch->ids.empty());
-    EXPECT_TRUE(batch->labels.at(kKind).empty());
+    EXPECT_TRUE(batch->labels.at(kKind).numbers.empty());
+    EXPECT_EQ(batch->labels.at(kKind).width, 2);
   }
   EXPECT_EQ(teacher_.asked(), 0);
 }
@@ -209,7 +244,7 @@ TEST_F(DataLoaderTest, RefusesLabelsThatDoNotFitTheRecords) {
   auto loader = Start();
   const auto asked = teacher_.Take(0);
   LabelClient::Labels labels = AnswerTo(asked.inputs);
-  labels.logits.resize(2 * kBatch - 2);
+  labels.outputs[0].numbers.resize(2 * kBatch - 2);
   asked.callback(labels);
   const absl::Status status = loader->Next({}).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
