@@ -66,7 +66,7 @@ std::string TransformerScript(const v1::PackageManifest::Architecture& model) {
 
 absl::Status ExportTorchScript(const std::string& folder, const std::string& path) {
   ASSIGN_OR_RETURN(const models::Package package, models::LoadPackage(folder));
-  ASSIGN_OR_RETURN(const v1::PackageManifest manifest, models::ReadPackageManifest(folder));
+  const v1::PackageManifest& manifest = package.manifest;
   if (manifest.backend() == v1::PackageManifest::BACKEND_TORCHSCRIPT) {
     ASSIGN_OR_RETURN(const std::string bytes, ReadFile(absl::StrCat(folder, "/", models::kScriptFile)));
     return WriteFileAtomically(path, bytes);
