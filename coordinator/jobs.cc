@@ -196,7 +196,8 @@ PlannedJob EvaluateJob(const v1::RunSpec& spec) {
   PlannedJob planned;
   planned.job = MakeJob(spec, "evaluate", v1::Job::KIND_EVALUATE);
   planned.selection = MakeSelection(spec, spec.evaluate().where(), spec.student().reads(), true);
-  *planned.selection.mutable_languages() = spec.student().languages().targets();
+  const auto& asked = spec.evaluate().languages();
+  *planned.selection.mutable_languages() = asked.empty() ? spec.student().languages().targets() : asked;
   planned.job.set_predictions(absl::StrCat(spec.output(), "/predictions.parquet"));
   const auto add = [&](const std::string& name, const std::string& package) {
     v1::EvaluatedModel* model = planned.job.add_models();

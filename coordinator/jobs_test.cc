@@ -244,6 +244,13 @@ TEST(PlanJobs, TheTablesColumnsGoFromTheLeastKnowledgeToTheMost) {
   EXPECT_THAT(models, ElementsAre("zero_shot", "no_teacher", "pseudo_label", "distilled", "gold", "gold_all"));
 }
 
+TEST(PlanJobs, TheTableHasTheStudentsLanguagesOrThoseAskedFor) {
+  EXPECT_THAT(Find(PlanJobs(Spec()), "evaluate").selection.languages(), ElementsAre("de", "fr"));
+  const std::vector<PlannedJob> jobs = PlanJobs(Spec({"evaluate.languages=[en]"}));
+  EXPECT_THAT(Find(jobs, "evaluate").selection.languages(), ElementsAre("en"));
+  EXPECT_THAT(Find(jobs, "distilled").selection.languages(), ElementsAre("de", "fr"));
+}
+
 TEST(PlanJobs, EvaluateHasEveryModelOnTheStudentsSide) {
   const std::vector<PlannedJob> jobs = PlanJobs(Spec());
   const PlannedJob& evaluate = Find(jobs, "evaluate");

@@ -16,6 +16,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "checkpoint/checkpoint.h"
 #include "collectives/store_server.h"
 #include "coordinator/address_file.h"
@@ -63,6 +64,21 @@ std::vector<RunFolder::Input> ReadByRun(const v1::RunSpec& spec) {
   std::vector<RunFolder::Input> inputs = {{"corpus.path", spec.corpus().path()}};
   for (const RunInput& input : InputsOf(spec)) inputs.push_back({input.key, input.path});
   return inputs;
+}
+
+// That the packages of teachers answer for the run's classes, while nothing has been started.
+absl::Status CheckPackages(const v1::RunSpec& spec) {
+  const std::string wanted = absl::StrJoin(spec.corpus().labels(), ", ");
+  for (int i = 0; i < spec.teachers_size(); ++i) {
+    const std::string& package = spec.teachers(i).package();
+    if (package.empty()) continue;
+    ASSIGN_OR_RETURN(const v1::PackageManifest manifest, models::ReadPackageManifest(package));
+    const std::string labels = absl::StrJoin(manifest.signature().labels(), ", ");
+    if (labels == wanted) continue;
+    return absl::InvalidArgumentError(absl::StrCat("teachers.", i, ".package: ", package, " answers for the classes ",
+                                                   labels, "; corpus.labels are ", wanted));
+  }
+  return absl::OkStatus();
 }
 
 // Looks at what lies in the run's folder byte by byte.
@@ -185,7 +201,11 @@ absl::Status Coordinator::Prepare() {
 
 void Coordinator::RunStagesAside() {
   const auto progress = [this](StageProgress update) { events_.Post(std::move(update)); };
-  auto stages = RunStages(spec_, progress, stop_stages_, resumption_.finished["tokenizer"]);
+  const auto run = [&]() -> absl::StatusOr<Stages> {
+    RETURN_IF_ERROR(CheckPackages(spec_));
+    return RunStages(spec_, progress, stop_stages_, resumption_.finished["tokenizer"]);
+  };
+  absl::StatusOr<Stages> stages = run();
   if (stages.ok()) {
     stages_ = std::move(*stages);
     for (const auto& [digest, index] : stages_.indexes) {
@@ -284,6 +304,7 @@ int DryRun(const CoordinatorOptions& options) {
   const absl::StatusOr<RunFile> file = ReadRunFile(options.spec, options.settings);
   const auto plan = [&]() -> absl::StatusOr<std::string> {
     RETURN_IF_ERROR(file.status());
+    RETURN_IF_ERROR(CheckPackages(file->spec));
     const auto parameters = [](const v1::Job& job) -> absl::StatusOr<int64_t> {
       models::ModelShape shape;
       shape.spec = job.model();

@@ -21,6 +21,7 @@ namespace {
 
 namespace fs = std::filesystem;
 using testing::HasSubstr;
+using testing::StartsWith;
 
 // A corpus of token ids: so many records of each language, split and pool.
 struct Part {
@@ -122,6 +123,14 @@ TEST_F(StagesTest, EarlyStoppingGetsTheIndexOfItsHeldOutRecords) {
   EXPECT_EQ(Find(*stages, "teacher:english")->job.validation_index_digest(), "");
 }
 
+TEST_F(StagesTest, WhatIsWrongWithTheRecordsSaysWhoNeedsThem) {
+  WriteCorpus({{"en", "train", "A", 20}, {"de", "train", "B", 30}, {"en", "test", "", 7}});
+  EXPECT_THAT(std::string(Run(Spec()).status().message()), StartsWith("evaluate: "));
+  v1::RunSpec spec = Spec();
+  (*spec.mutable_teachers(0)->mutable_train()->mutable_where())["pool"] = "C";
+  EXPECT_THAT(std::string(Run(spec).status().message()), StartsWith("teacher:english: "));
+}
+
 TEST_F(StagesTest, JobsGetTheirStepsAndPlan) {
   const auto stages = Run(Spec());
   ASSERT_TRUE(stages.ok()) << stages.status();
@@ -193,7 +202,7 @@ TEST_F(StagesTest, EqualSelectionsShareAnIndexAndProgressCountsEachOnce) {
   ASSERT_FALSE(progress_.empty());
   EXPECT_EQ(progress_.front().stage, "index");
   EXPECT_EQ(progress_.front().records, 0);
-  EXPECT_EQ(progress_.back().records, 40 + 20 + 40 + 12);
+  EXPECT_EQ(progress_.back().records, 40 + 20 + 12);
   EXPECT_EQ(progress_.back().records_by_language.at("en"), 20);
 }
 
