@@ -35,6 +35,8 @@ std::string TitleOf(const std::string& metric, const json& report) {
   if (metric == "micro_f1") return "micro-F1";
   if (metric == "macro_precision") return "precision";
   if (metric == "macro_recall") return "recall";
+  if (metric == "micro_precision") return "micro-P";
+  if (metric == "micro_recall") return "micro-R";
   return metric;
 }
 

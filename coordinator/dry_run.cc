@@ -10,6 +10,7 @@
 #include "absl/strings/str_format.h"
 #include "coordinator/stages.h"
 #include "corpus/plan.h"
+#include "models/outputs.h"
 #include "runtime/status.h"
 
 namespace polystill::coordinator {
@@ -33,15 +34,16 @@ int64_t CopiesInCheckpoint(const v1::Job& job) {
   return 1 + (adam ? 2 : job.optimizer().momentum() > 0 ? 1 : 0) + (job.has_early_stopping() ? 1 : 0);
 }
 
-// Bytes of one record's soft labels: dense codecs hold a number of each class.
+// Bytes of one record's soft labels, at most: dense codecs hold a number of each class, for each token that is judged.
 int64_t LabelBytes(const v1::Job& job) {
   std::set<std::pair<std::string, int>> kinds;
   int64_t bytes = 0;
   for (const v1::Loss& loss : job.losses()) {
     if (loss.kind() == v1::LOSS_KIND_TASK || !kinds.emplace(loss.teacher(), loss.codec()).second) continue;
-    bytes += job.labels_size() * (loss.codec() == v1::CODEC_DENSE_FP32 ? 4 : 2);
+    const int64_t logits = models::LogitCount(job.task(), job.labels_size(), job.tokenizer().vocab_size());
+    bytes += logits * (loss.codec() == v1::CODEC_DENSE_FP32 ? 4 : 2);
   }
-  return bytes;
+  return models::JudgesTokens(job.task()) ? bytes * job.tokenizer().max_length() : bytes;
 }
 
 class DryRun {
@@ -83,7 +85,8 @@ class DryRun {
                       job.early_stopping().every(), " steps\n");
     }
     if (const int64_t bytes = LabelBytes(job) * job.plan().batch_size() * job.steps(); bytes > 0) {
-      absl::StrAppend(&text_, "  soft labels: ", Bytes(static_cast<double>(bytes)), "\n");
+      absl::StrAppend(&text_, "  soft labels: ", models::JudgesTokens(job.task()) ? "at most " : "",
+                      Bytes(static_cast<double>(bytes)), "\n");
     }
     const auto model_bytes = static_cast<double>(parameters * ElementBytes(job));
     package_bytes_ += model_bytes;

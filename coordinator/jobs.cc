@@ -56,6 +56,7 @@ v1::Selection MakeSelection(const v1::RunSpec& spec, const Where& where, v1::Sid
   *selection.mutable_corpus() = spec.corpus();
   *selection.mutable_tokenizer() = spec.tokenizer();
   *selection.mutable_where() = where;
+  selection.set_task(spec.task());
   selection.set_reads_labels(reads_labels);
   AddSide(side, &selection);
   return selection;
@@ -69,6 +70,7 @@ v1::Job MakeJob(const v1::RunSpec& spec, const std::string& name, v1::Job::Kind 
   job.set_tokenizer_folder(TokenizerFolder(spec));
   *job.mutable_tokenizer() = spec.tokenizer();
   *job.mutable_labels() = spec.corpus().labels();
+  job.set_task(spec.task());
   job.set_seed(spec.seed());
   job.set_dtype(spec.student().dtype());
   job.set_threads(spec.student().threads());

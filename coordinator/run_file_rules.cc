@@ -10,6 +10,7 @@
 #include "absl/strings/str_join.h"
 #include "coordinator/jobs.h"
 #include "coordinator/kind_rules.h"
+#include "coordinator/task_rules.h"
 #include "corpus/where_roles.h"
 #include "runtime/files.h"
 #include "runtime/nearest_name.h"
@@ -42,6 +43,7 @@ class Rules {
 
   std::vector<Mistake> Check() {
     CheckName("name", spec_.name());
+    AddAll(CheckTask(spec_));
     CheckCorpusAndTokenizer();
     std::set<std::string> names;
     for (int i = 0; i < spec_.teachers_size(); ++i)
@@ -104,7 +106,6 @@ class Rules {
 
   void CheckCorpusAndTokenizer() {
     CheckEachOnce("corpus.labels", spec_.corpus().labels(), [](const std::string& label) { return label; });
-    if (spec_.corpus().labels_size() == 1) Add("corpus.labels", "has one class; a classifier needs at least 2");
     const v1::Tokenizer& tokenizer = spec_.tokenizer();
     if (tokenizer.kind() == v1::Tokenizer::KIND_IDS && !tokenizer.path().empty()) {
       Add("tokenizer.path", "goes with kind: sentencepiece only; with kind: ids the corpus holds token ids already");
@@ -159,8 +160,9 @@ class Rules {
 
   void CheckLoss(const std::string& path, const v1::Loss& loss) {
     const std::string kind = EnumName(v1::LossKind_descriptor()->FindValueByNumber(loss.kind()));
-    if (loss.kind() != v1::LOSS_KIND_SOFT_LABEL && loss.temperature() != 1.0) {
-      Add(absl::StrCat(path, ".temperature"), absl::StrCat("goes with soft_label only, not with ", kind));
+    const bool tempered = loss.kind() == v1::LOSS_KIND_SOFT_LABEL || loss.kind() == v1::LOSS_KIND_BINARY;
+    if (!tempered && loss.temperature() != 1.0) {
+      Add(absl::StrCat(path, ".temperature"), absl::StrCat("goes with soft_label and binary only, not with ", kind));
     }
     if (loss.kind() == v1::LOSS_KIND_TASK) {
       if (!loss.teacher().empty())

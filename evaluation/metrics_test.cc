@@ -66,6 +66,32 @@ TEST(Confusion, PrecisionRecallAndClassesByHand) {
   EXPECT_FALSE(confusion.OfClass(3).has_value());
 }
 
+// Three records: labels {0, 1} said to be {0}, {1} said to be {1}, {} said to be {1}; label 2 occurs nowhere.
+TEST(Confusion, LabelsThatEachHoldOrNotByHand) {
+  Confusion confusion(3, v1::TASK_MULTI_LABEL);
+  confusion.Add(0, 0, 1, 0);
+  confusion.Add(1, kNone, 1, 0);
+  confusion.Add(1, 1, 1, 0);
+  confusion.Add(kNone, 1, 1, 0);
+  confusion.Add(kNone, kNone, 2, 0);
+  confusion.Add(kNone, kNone, 1, 1);
+  EXPECT_EQ(confusion.records(), 3);
+  EXPECT_DOUBLE_EQ(confusion.Value(Metric::kAccuracy), 1.0 / 3);
+  // In all TP 2, FP 1, FN 1. Label 0: 1; label 1: TP 1, FP 1, FN 1; label 2: 0, which counts.
+  EXPECT_DOUBLE_EQ(confusion.Value(Metric::kMicroF1), 4.0 / 6);
+  EXPECT_DOUBLE_EQ(confusion.Value(Metric::kMicroPrecision), 2.0 / 3);
+  EXPECT_DOUBLE_EQ(confusion.Value(Metric::kMicroRecall), 2.0 / 3);
+  EXPECT_DOUBLE_EQ(confusion.Value(Metric::kMacroF1), (1 + 0.5 + 0) / 3);
+  EXPECT_DOUBLE_EQ(confusion.Value(Metric::kMacroPrecision), (1 + 0.5 + 0) / 3);
+  EXPECT_EQ(confusion.OfClass(1)->support, 2);
+  EXPECT_EQ(confusion.OfClass(2)->support, 0);
+}
+
+TEST(IsPredicted, AboveOneHalf) {
+  EXPECT_FALSE(IsPredicted(0.5f));
+  EXPECT_TRUE(IsPredicted(0.50001f));
+}
+
 TEST(RankOf, EqualValuesInTheirOrder) {
   const std::vector<float> values = {0.2f, 0.5f, 0.2f, 0.1f};
   EXPECT_EQ(RankOf(values, 1), 0);

@@ -17,22 +17,32 @@
 #include "runtime/arrow_status.h"
 #include "runtime/files.h"
 #include "runtime/status.h"
+#include "runtime/yaml_proto.h"
 
 namespace polystill::evaluation {
 namespace {
 
-std::shared_ptr<arrow::Schema> SchemaOf(const std::vector<std::string>& labels,
-                                        const std::vector<std::string>& models) {
+std::shared_ptr<arrow::Schema> SchemaOf(const std::vector<std::string>& labels, const std::vector<std::string>& models,
+                                        v1::Task task) {
   arrow::FieldVector fields;
-  for (const char* name : {"id", "language", "group", "gold"}) fields.push_back(arrow::field(name, arrow::utf8()));
+  for (const char* name : {"id", "language", "group"}) fields.push_back(arrow::field(name, arrow::utf8()));
+  const bool many = task == v1::TASK_MULTI_LABEL;
+  fields.push_back(arrow::field("gold", many ? arrow::list(arrow::utf8()) : arrow::utf8()));
+  if (task == v1::TASK_TOKEN_CLASSIFICATION) fields.push_back(arrow::field("position", arrow::int32()));
   for (const std::string& model : models) {
     fields.push_back(arrow::field(model + kProbabilitiesSuffix, arrow::list(arrow::float32())));
   }
-  return arrow::schema(fields, arrow::key_value_metadata({kLabelsKey, kModelsKey}, {nlohmann::json(labels).dump(),
-                                                                                    nlohmann::json(models).dump()}));
+  const std::string name = EnumName(v1::Task_descriptor()->FindValueByNumber(task));
+  return arrow::schema(fields,
+                       arrow::key_value_metadata({kTaskKey, kLabelsKey, kModelsKey},
+                                                 {name, nlohmann::json(labels).dump(), nlohmann::json(models).dump()}));
 }
 
-absl::Status CheckRow(const Prediction& row, size_t labels, size_t models) {
+absl::Status CheckRow(const Prediction& row, size_t labels, size_t models, v1::Task task) {
+  if (task == v1::TASK_MULTI_LABEL && row.labels.size() != labels) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("record ", row.id, ": says of ", row.labels.size(), " labels whether they hold, of ", labels));
+  }
   if (row.gold < 0 || row.gold >= static_cast<int>(labels)) {
     return absl::InvalidArgumentError(absl::StrCat("record ", row.id, ": gold class ", row.gold, " of ", labels));
   }
@@ -57,6 +67,25 @@ arrow::Result<std::shared_ptr<arrow::Array>> StringColumn(const std::vector<Pred
   return builder.Finish();
 }
 
+arrow::Result<std::shared_ptr<arrow::Array>> HoldingColumn(const std::vector<Prediction>& rows,
+                                                           const std::vector<std::string>& labels) {
+  auto names = std::make_shared<arrow::StringBuilder>();
+  arrow::ListBuilder builder(arrow::default_memory_pool(), names);
+  for (const Prediction& row : rows) {
+    ARROW_RETURN_NOT_OK(builder.Append());
+    for (size_t label = 0; label < labels.size(); ++label) {
+      if (row.labels[label] != 0) ARROW_RETURN_NOT_OK(names->Append(labels[label]));
+    }
+  }
+  return builder.Finish();
+}
+
+arrow::Result<std::shared_ptr<arrow::Array>> PositionColumn(const std::vector<Prediction>& rows) {
+  arrow::Int32Builder builder;
+  for (const Prediction& row : rows) ARROW_RETURN_NOT_OK(builder.Append(row.position));
+  return builder.Finish();
+}
+
 arrow::Result<std::shared_ptr<arrow::Array>> ProbabilityColumn(const std::vector<Prediction>& rows, size_t model) {
   auto values = std::make_shared<arrow::FloatBuilder>();
   arrow::ListBuilder builder(arrow::default_memory_pool(), values);
@@ -73,6 +102,7 @@ struct PredictionsWriter::State {
   std::string path;
   std::string temporary;
   std::vector<std::string> labels;
+  v1::Task task = v1::TASK_CLASSIFICATION;
   size_t models = 0;
   std::shared_ptr<arrow::Schema> schema;
   std::shared_ptr<arrow::io::FileOutputStream> file;
@@ -83,7 +113,14 @@ struct PredictionsWriter::State {
     ARROW_ASSIGN_OR_RAISE(columns[0], StringColumn(rows, [](const Prediction& row) { return row.id; }));
     ARROW_ASSIGN_OR_RAISE(columns[1], StringColumn(rows, [](const Prediction& row) { return row.language; }));
     ARROW_ASSIGN_OR_RAISE(columns[2], StringColumn(rows, [](const Prediction& row) { return row.group; }));
-    ARROW_ASSIGN_OR_RAISE(columns[3], StringColumn(rows, [&](const Prediction& row) { return labels[row.gold]; }));
+    if (task == v1::TASK_MULTI_LABEL) {
+      ARROW_ASSIGN_OR_RAISE(columns[3], HoldingColumn(rows, labels));
+    } else {
+      ARROW_ASSIGN_OR_RAISE(columns[3], StringColumn(rows, [&](const Prediction& row) { return labels[row.gold]; }));
+    }
+    if (task == v1::TASK_TOKEN_CLASSIFICATION) {
+      ARROW_ASSIGN_OR_RAISE(columns.emplace_back(), PositionColumn(rows));
+    }
     for (size_t model = 0; model < models; ++model) {
       ARROW_ASSIGN_OR_RAISE(columns.emplace_back(), ProbabilityColumn(rows, model));
     }
@@ -112,20 +149,23 @@ PredictionsWriter::~PredictionsWriter() {
 
 absl::StatusOr<std::unique_ptr<PredictionsWriter>> PredictionsWriter::Create(const std::string& path,
                                                                              const std::vector<std::string>& labels,
-                                                                             const std::vector<std::string>& models) {
+                                                                             const std::vector<std::string>& models,
+                                                                             v1::Task task) {
   RETURN_IF_ERROR(MakeFolder(std::filesystem::absolute(path).parent_path().string()));
   auto state = std::make_unique<State>();
   state->path = path;
   state->temporary = absl::StrCat(path, ".tmp-", ::getpid());
   state->labels = labels;
+  state->task = task;
   state->models = models.size();
-  state->schema = SchemaOf(labels, models);
+  state->schema = SchemaOf(labels, models, task);
   RETURN_IF_ERROR(FromArrow(state->Open(), absl::StatusCode::kDataLoss, path));
   return std::unique_ptr<PredictionsWriter>(new PredictionsWriter(std::move(state)));
 }
 
 absl::Status PredictionsWriter::Append(const std::vector<Prediction>& rows) {
-  for (const Prediction& row : rows) RETURN_IF_ERROR(CheckRow(row, state_->labels.size(), state_->models));
+  for (const Prediction& row : rows)
+    RETURN_IF_ERROR(CheckRow(row, state_->labels.size(), state_->models, state_->task));
   const auto batch = state_->BatchOf(rows);
   RETURN_IF_ERROR(FromArrow(batch.status(), absl::StatusCode::kDataLoss, state_->path));
   RETURN_IF_ERROR(FromArrow(state_->writer->WriteRecordBatch(**batch), absl::StatusCode::kDataLoss, state_->path));

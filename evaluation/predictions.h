@@ -7,17 +7,21 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "polystill/v1/run.pb.h"
 
 namespace polystill::evaluation {
 
-// The Parquet file of all models' predictions, one row a record:
+// The Parquet file of all models' predictions, one row a record, with task token_classification one a judged word:
 //
 //   id, language, group   string
-//   gold                  string: the label's name
-//   NAME_probabilities    list<float>, one column a model: softmax of its logits at temperature 1, in the order of
-//   labels
+//   gold                  string: the label's name; task multi_label: list<string>, the names of those that hold
+//   position              int32, task token_classification alone: which of the record's words, or token ids, from 0
+//   NAME_probabilities    list<float>, one column a model, in the order of the labels: softmax of its logits at
+//                         temperature 1; task binary: of both labels; task multi_label: each logit's sigmoid
 //
-// The file's metadata names labels and models, as JSON arrays of strings: "polystill.labels", "polystill.models".
+// The file's metadata names labels and models, as JSON arrays of strings: "polystill.labels", "polystill.models"; and
+// the task as in the run file: "polystill.task".
+inline constexpr char kTaskKey[] = "polystill.task";
 inline constexpr char kLabelsKey[] = "polystill.labels";
 inline constexpr char kModelsKey[] = "polystill.models";
 inline constexpr char kProbabilitiesSuffix[] = "_probabilities";
@@ -27,10 +31,14 @@ struct Prediction {
   std::string id;
   std::string language;
   std::string group;
-  // Index into the labels.
+  // Index into the labels; not of task multi_label.
   int gold = 0;
   // [models][labels].
   std::vector<std::vector<float>> probabilities;
+  // Task multi_label: for each label 1 where it holds, else 0.
+  std::vector<int> labels = {};
+  // Task token_classification: the word's place.
+  int position = 0;
 };
 
 // Writes the file under a temporary name and renames it in Finish; without Finish nothing stays. Not thread-safe.
@@ -39,7 +47,8 @@ class PredictionsWriter {
   // RESOURCE_EXHAUSTED on a full disk, else as the file system says; the message names the file.
   static absl::StatusOr<std::unique_ptr<PredictionsWriter>> Create(const std::string& path,
                                                                    const std::vector<std::string>& labels,
-                                                                   const std::vector<std::string>& models);
+                                                                   const std::vector<std::string>& models,
+                                                                   v1::Task task = v1::TASK_CLASSIFICATION);
   ~PredictionsWriter();
 
   // INVALID_ARGUMENT names the record whose gold class or probabilities do not fit labels and models.
@@ -63,6 +72,7 @@ class PredictionsReader {
 
   const std::vector<std::string>& labels() const;
   const std::vector<std::string>& models() const;
+  v1::Task task() const;
 
   // The next rows; empty at the end.
   absl::StatusOr<std::vector<Prediction>> Next();

@@ -141,17 +141,6 @@ void CheckWanted(const Rows& rows, const Wanted& wanted) {
 
 }  // namespace
 
-std::string HiddenName(int64_t layer) { return c10::str("hidden.", layer); }
-
-bool IsOfTokens(const std::string& feature) { return feature.starts_with("hidden."); }
-
-bool JudgesTokens(v1::Task task) { return task == v1::TASK_TOKEN_CLASSIFICATION || task == v1::TASK_MASKED_LM; }
-
-int64_t LogitCount(v1::Task task, int64_t labels, int64_t vocab_size) {
-  if (task == v1::TASK_MASKED_LM) return vocab_size;
-  return task == v1::TASK_BINARY ? 1 : labels;
-}
-
 TokenBatch MakeBatch(const Rows& rows, size_t first, size_t last, size_t fill_to) {
   std::vector<int64_t> ids;
   std::vector<int64_t> offsets = {0};

@@ -11,23 +11,13 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "checkpoint/safetensors.h"
+#include "models/outputs.h"
 #include "polystill/v1/run.pb.h"
 
 namespace polystill::models {
 
 // Lists of numbers, one a record: token ids, or places among them.
 using Rows = std::vector<std::vector<int32_t>>;
-
-// Features by name (Feature in proto/polystill/v1/teacher.proto).
-inline constexpr char kEmbedding[] = "embedding";
-std::string HiddenName(int64_t layer);
-// Whether a feature has a row for each token, and not for each record.
-bool IsOfTokens(const std::string& feature);
-
-// Whether the logits of a task are those of tokens.
-bool JudgesTokens(v1::Task task);
-// How many logits a row or token has: one a label, one in all with task binary, one a token id with masked_lm.
-int64_t LogitCount(v1::Task task, int64_t labels, int64_t vocab_size);
 
 // Token ids of some rows, as models take them: ragged, row i is ids[offsets[i] .. offsets[i + 1]).
 struct TokenBatch {

@@ -43,10 +43,15 @@ class LabelClient {
     // Records that may wait for room at a replica, beyond those in flight; more fail with RESOURCE_EXHAUSTED.
     int64_t max_waiting_records = 1 << 20;
   };
-  // A decoded answer: row-major logits [inputs, classes].
+  // One decoded output: row-major [rows, width], a row for each input, or for each token (soft_labels/outputs.h).
+  struct Array {
+    std::vector<float> numbers;
+    int64_t width = 0;
+  };
+  // A decoded answer.
   struct Labels {
-    std::vector<float> logits;
-    int64_t classes = 0;
+    // One for each of the spec's outputs, in their order.
+    std::vector<Array> outputs;
     // Payload bytes that crossed the wire.
     int64_t bytes = 0;
   };
@@ -62,11 +67,12 @@ class LabelClient {
 
   const v1::DescribeReply& description() const;
 
-  // Asks for labels of `inputs` (split into requests of the server's size as needed; all answers are finite and of the
-  // right shape, or the status says which record is to blame). `spec`: output defaults to "logits", codec to
-  // dense_fp32. The callback's status is the server's; or DATA_LOSS for an answer that fails the checks,
-  // FAILED_PRECONDITION for another teacher's, UNAVAILABLE when nobody answers, RESOURCE_EXHAUSTED beyond
-  // max_waiting_records, CANCELLED when the client is destroyed.
+  // Asks for labels of `inputs` (split into requests whose records the server takes and whose answers fit a message;
+  // all answers are finite and of the right shape, or the status says which record is to blame). `spec`: outputs
+  // default to "logits", codec to dense_fp32. The callback's status is the server's; or INVALID_ARGUMENT for an output
+  // that the teacher does not have, DATA_LOSS for an answer that fails the checks, FAILED_PRECONDITION for another
+  // teacher's, UNAVAILABLE when nobody answers, RESOURCE_EXHAUSTED beyond max_waiting_records, CANCELLED when the
+  // client is destroyed.
   void Label(v1::LabelSpec spec, std::vector<v1::LabelInput> inputs, Callback callback);
 
  private:

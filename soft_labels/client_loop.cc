@@ -9,6 +9,8 @@
 #include "absl/strings/str_cat.h"
 #include "runtime/rpc.h"
 #include "runtime/status.h"
+#include "runtime/utf8.h"
+#include "soft_labels/dense.h"
 
 namespace polystill::soft_labels {
 namespace {
@@ -28,6 +30,25 @@ Router::Options RouterOptions(const LabelClient::Options& options) {
 bool IsFinal(const absl::Status& status) {
   return absl::IsFailedPrecondition(status) || absl::IsUnimplemented(status) || absl::IsPermissionDenied(status) ||
          absl::IsUnauthenticated(status);
+}
+
+// Whether every input's answer fits a message.
+absl::Status CheckAnswers(const Call& call, const std::vector<v1::LabelInput>& inputs) {
+  for (const v1::LabelInput& input : inputs) {
+    const int64_t bytes = NumbersOf(call.outputs, input) * BytesPerNumber(call.spec.codec());
+    RETURN_IF_ERROR(Annotate(CheckAnswerBytes(bytes, kMaxMessageBytes), absl::StrCat("record '", input.id(), "'")));
+  }
+  return absl::OkStatus();
+}
+
+// Whether rows of every output fit a message.
+absl::Status CheckWidths(const v1::DescribeReply& reply) {
+  for (const v1::Feature& feature : reply.features()) {
+    if (feature.width() > 0 && feature.width() <= kMaxMessageBytes / 2) continue;
+    return absl::FailedPreconditionError(
+        absl::StrCat("describes rows of '", Excerpt(feature.name()), "' of ", feature.width(), " numbers"));
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -141,9 +162,13 @@ void ClientLoop::Handle(Question& question) {
   if (call->spec.codec() == v1::CODEC_UNSPECIFIED) call->spec.set_codec(v1::CODEC_DENSE_FP32);
   if (call->spec.teacher_digest().empty()) call->spec.set_teacher_digest(description_.digest());
   call->callback = std::move(question.callback);
+  absl::StatusOr<Outputs> outputs = OutputsOf(call->spec, description_);
+  if (!outputs.ok()) return call->callback(outputs.status());
+  call->outputs = *std::move(outputs);
+  if (const absl::Status fits = CheckAnswers(*call, question.inputs); !fits.ok()) return call->callback(fits);
   const int64_t records = std::min(description_.max_records_per_request(), description_.stream_credits());
   const int64_t now_ms = NowMs();
-  for (Piece& piece : SplitCall(call, std::move(question.inputs), records, description_.signature().labels_size())) {
+  for (Piece& piece : SplitCall(call, std::move(question.inputs), records)) {
     router_.Add(next_piece_, piece.inputs.size(), now_ms);
     pieces_[next_piece_++] = std::move(piece);
   }
@@ -202,12 +227,22 @@ absl::Status ClientLoop::CheckDescription(const v1::DescribeReply& reply) const 
     return absl::FailedPreconditionError(absl::StrCat("serves the teacher '", reply.name(), "' with digest '",
                                                       reply.digest(), "', expected digest ", digest));
   }
-  if (reply.signature().labels_size() < 1 || reply.stream_credits() < 1 || reply.max_records_per_request() < 1) {
+  ASSIGN_OR_RETURN(const Outputs logits, OutputsOf({}, reply));
+  if (logits[0].width < 1 || reply.stream_credits() < 1 || reply.max_records_per_request() < 1) {
     return absl::FailedPreconditionError("describes a teacher without labels, credits or records per request");
   }
+  RETURN_IF_ERROR(CheckWidths(reply));
   if (first) return absl::OkStatus();
   if (reply.signature().SerializeAsString() != description_.signature().SerializeAsString()) {
     return absl::FailedPreconditionError("has another signature than the other replicas");
+  }
+  const auto same = [](const v1::Feature& a, const v1::Feature& b) {
+    return a.name() == b.name() && a.width() == b.width();
+  };
+  const auto &features = reply.features(), &others = description_.features();
+  if (!std::equal(features.begin(), features.end(), others.begin(), others.end(), same) ||
+      reply.tokenizer_sha256() != description_.tokenizer_sha256()) {
+    return absl::FailedPreconditionError("has other features or another tokeniser than the other replicas");
   }
   if (reply.stream_credits() < description_.stream_credits() ||
       reply.max_records_per_request() < description_.max_records_per_request()) {

@@ -11,6 +11,7 @@
 #include "runtime/mutex.h"
 #include "runtime/rpc.h"
 #include "soft_labels/dense.h"
+#include "soft_labels/outputs.h"
 
 namespace polystill::soft_labels {
 namespace {
@@ -154,10 +155,10 @@ TEST(LabelClientTest, LabelsComeBackInTheOrderOfTheInputs) {
   for (int k = 0; k < 50; ++k) answers.push_back(Ask(*client, Inputs(100 * k, k + 1)));
   for (int k = 0; k < 50; ++k) {
     const LabelClient::Labels labels = answers[k].get().value();
-    EXPECT_EQ(labels.classes, 2);
+    EXPECT_EQ(labels.outputs[0].width, 2);
     EXPECT_EQ(labels.bytes, 8 * (k + 1));
-    ASSERT_EQ(labels.logits.size(), 2u * (k + 1));
-    for (int i = 0; i <= k; ++i) EXPECT_EQ(labels.logits[2 * i], 100 * k + i);
+    ASSERT_EQ(labels.outputs[0].numbers.size(), 2u * (k + 1));
+    for (int i = 0; i <= k; ++i) EXPECT_EQ(labels.outputs[0].numbers[2 * i], 100 * k + i);
   }
 }
 
@@ -183,7 +184,7 @@ TEST(LabelClientTest, SplitsByRecordsAndBytesAndKeepsItsCredits) {
   const auto labels = Ask(*client, inputs).get();
   ASSERT_TRUE(labels.ok()) << labels.status();
   EXPECT_THAT(sizes.get_future().get(), ElementsAre(4, 1, 4));
-  for (int i = 0; i < 9; ++i) EXPECT_EQ(labels->logits[2 * i], i);
+  for (int i = 0; i < 9; ++i) EXPECT_EQ(labels->outputs[0].numbers[2 * i], i);
 }
 
 TEST(LabelClientTest, RequestsCarryWhatTheServerChecks) {
@@ -206,6 +207,93 @@ TEST(LabelClientTest, RequestsCarryWhatTheServerChecks) {
   EXPECT_EQ(request.timeout_ms(), 30'000);
 }
 
+// A teacher of two features: the answer's numbers tell record, output and row.
+v1::DescribeReply DescriptionWithFeatures() {
+  v1::DescribeReply description = Description();
+  description.set_max_records_per_request(100);
+  description.set_stream_credits(1000);
+  for (const auto& [name, width] : {std::pair("embedding", 3), {"hidden.2", 50'000}}) {
+    auto* feature = description.add_features();
+    feature->set_name(name);
+    feature->set_width(width);
+  }
+  return description;
+}
+
+v1::LabelReply AnswerWithFeatures(const v1::LabelRequest& request, const v1::DescribeReply& description) {
+  v1::LabelReply reply;
+  reply.set_request_id(request.request_id());
+  reply.set_teacher_digest(kDigest);
+  const Outputs outputs = OutputsOf(request.spec(), description).value();
+  for (size_t k = 0; k < outputs.size(); ++k) {
+    std::vector<float> numbers;
+    int64_t rows = 0;
+    for (const v1::LabelInput& input : request.inputs()) {
+      for (int64_t row = 0; row < outputs[k].RowsOf(input); ++row, ++rows) {
+        numbers.insert(numbers.end(), outputs[k].width, std::stof(input.id()) * 100 + 10.0f * k + row);
+      }
+    }
+    *reply.add_labels() = EncodeDense(request.spec().codec(), numbers, rows, outputs[k].width).value();
+  }
+  return reply;
+}
+
+TEST(LabelClientTest, SeveralOutputsComeInRequestsWhoseAnswersFitAMessage) {
+  std::promise<std::vector<int>> sizes;
+  ScriptedTeacher teacher({[&](Stream& stream) {
+    const v1::DescribeReply description = DescriptionWithFeatures();
+    Open(stream, description);
+    std::vector<int> seen;
+    for (int i = 0; i < 3; ++i) {
+      const v1::LabelRequest request = NextRequest(stream);
+      seen.push_back(request.inputs_size());
+      Say(stream, AnswerWithFeatures(request, description));
+    }
+    sizes.set_value(seen);
+    NextRequest(stream);
+    return grpc::Status::OK;
+  }});
+  auto client = LabelClient::Connect({teacher.address()}, FastOptions()).value();
+  v1::LabelSpec spec = Spec();
+  for (const char* name : {"hidden.2", "logits", "embedding"}) spec.add_outputs(name);
+  // Rows of 200 kB: 4 MiB hold those of 20 tokens, or of one longer record.
+  std::vector<v1::LabelInput> inputs = Inputs(0, 4);
+  const int tokens[] = {8, 12, 30, 1};
+  for (int i = 0; i < 4; ++i) inputs[i].mutable_ids()->mutable_ids()->Resize(tokens[i], 1);
+  const auto labels = Ask(*client, inputs, spec).get();
+  ASSERT_TRUE(labels.ok()) << labels.status();
+  EXPECT_THAT(sizes.get_future().get(), ElementsAre(2, 1, 1));
+  ASSERT_EQ(labels->outputs.size(), 3u);
+  const std::vector<float>& hidden = labels->outputs[0].numbers;
+  EXPECT_EQ(labels->outputs[0].width, 50'000);
+  ASSERT_EQ(hidden.size(), 51u * 50'000);
+  EXPECT_THAT(
+      (std::vector<float>{hidden[0], hidden[7 * 50'000], hidden[8 * 50'000], hidden[49 * 50'000], hidden.back()}),
+      ElementsAre(0, 7, 100, 229, 300));
+  EXPECT_THAT(labels->outputs[1].numbers, ElementsAre(10, 10, 110, 110, 210, 210, 310, 310));
+  EXPECT_EQ(labels->outputs[2].numbers.size(), 12u);
+  EXPECT_EQ(labels->bytes, 4 * (51 * 50'000 + 8 + 12));
+}
+
+TEST(LabelClientTest, RefusesOutputsThatTheTeacherLacksAndAnswersThatFitNoMessage) {
+  ScriptedTeacher teacher({[&](Stream& stream) {
+    Open(stream, DescriptionWithFeatures());
+    NextRequest(stream);
+    return grpc::Status::OK;
+  }});
+  auto client = LabelClient::Connect({teacher.address()}, FastOptions()).value();
+  v1::LabelSpec spec = Spec();
+  spec.add_outputs("hidden.3");
+  EXPECT_THAT(Ask(*client, Inputs(0, 1), spec).get().status().ToString(),
+              HasSubstr("'hidden.3' is not known; this teacher gives 'logits', 'embedding', 'hidden.2'"));
+  spec.set_outputs(0, "hidden.2");
+  std::vector<v1::LabelInput> inputs = Inputs(0, 2);
+  inputs[1].mutable_ids()->mutable_ids()->Resize(200, 1);
+  const absl::Status status = Ask(*client, inputs, spec).get().status();
+  EXPECT_TRUE(absl::IsInvalidArgument(status)) << status;
+  EXPECT_THAT(std::string(status.message()), HasSubstr("record '1': the answer would have 40000000 bytes"));
+}
+
 TEST(LabelClientTest, FullAndLeavingReplicasAreAskedAgain) {
   ScriptedTeacher teacher({
       [](Stream& stream) {
@@ -224,7 +312,7 @@ TEST(LabelClientTest, FullAndLeavingReplicasAreAskedAgain) {
   auto client = LabelClient::Connect({teacher.address()}, FastOptions()).value();
   const auto labels = Ask(*client, Inputs(5, 4)).get();
   ASSERT_TRUE(labels.ok()) << labels.status();
-  EXPECT_EQ(labels->logits[6], 8);
+  EXPECT_EQ(labels->outputs[0].numbers[6], 8);
 }
 
 TEST(LabelClientTest, ASilentReplicaIsGivenUpForAnother) {
@@ -262,12 +350,13 @@ TEST(LabelClientTest, WrongAnswersNameTheRecordAndTheReason) {
       {[&](v1::LabelReply& r) {
          r.mutable_labels(0)->mutable_dense()->mutable_data()->replace(20, 4, reinterpret_cast<const char*>(&nan), 4);
        },
-       absl::StatusCode::kDataLoss, "record '2': logit 1 is nan"},
+       absl::StatusCode::kDataLoss, "record '2', logits: number 1 is nan"},
       {[](v1::LabelReply& r) { r.mutable_labels(0)->mutable_dense()->set_shape(0, 2); }, absl::StatusCode::kDataLoss,
        "labels of records '0' to '3': expected labels of shape [4, 2], got [2, 2]"},
       {[](v1::LabelReply& r) { r.mutable_labels(0)->mutable_dense()->mutable_data()->pop_back(); },
        absl::StatusCode::kDataLoss, "expected 32 bytes of labels, got 31"},
-      {[](v1::LabelReply& r) { r.clear_labels(); }, absl::StatusCode::kDataLoss, "asked for 1 output, got 0"},
+      {[](v1::LabelReply& r) { r.clear_labels(); }, absl::StatusCode::kDataLoss,
+       "asked for 1 outputs, got the labels of 0"},
       {[](v1::LabelReply& r) { r.set_teacher_digest("d2"); }, absl::StatusCode::kFailedPrecondition,
        "digest d2, expected d1"},
       {[](v1::LabelReply& r) {
@@ -348,6 +437,12 @@ TEST(LabelClientTest, ConnectRefusesByAddress) {
       {[](v1::DescribeReply& d) { d.clear_digest(); }, "expected digest d1"},
       {[](v1::DescribeReply& d) { d.mutable_signature()->clear_labels(); }, "without labels"},
       {[](v1::DescribeReply& d) { d.set_stream_credits(0); }, "without labels, credits"},
+      {[](v1::DescribeReply& d) { d.add_features()->set_name("embedding"); }, "'embedding' of 0 numbers"},
+      {[](v1::DescribeReply& d) {
+         d.add_features()->set_name("embedding");
+         d.mutable_features(0)->set_width(1 << 30);
+       },
+       "'embedding' of 1073741824 numbers"},
   };
   for (const Case& c : cases) {
     ScriptedTeacher teacher({[&](Stream& stream) {
@@ -437,7 +532,7 @@ TEST(LabelClientTest, Fp16TravelsAtHalfTheSize) {
   auto client = LabelClient::Connect({teacher.address()}, FastOptions()).value();
   const auto labels = Ask(*client, Inputs(0, 3), Spec(v1::CODEC_DENSE_FP16)).get().value();
   EXPECT_EQ(labels.bytes, 12);
-  EXPECT_THAT(labels.logits, ElementsAre(0, 0, 1, -1, 2, -2));
+  EXPECT_THAT(labels.outputs[0].numbers, ElementsAre(0, 0, 1, -1, 2, -2));
 }
 
 }  // namespace

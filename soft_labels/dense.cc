@@ -39,14 +39,14 @@ std::string NameOf(int64_t row, const RowName& row_name) {
   return row_name ? row_name(row) : absl::StrCat("row ", row);
 }
 
-absl::Status CheckValues(std::span<const float> logits, int64_t classes, float largest, const RowName& row_name) {
-  for (size_t i = 0; i < logits.size(); ++i) {
-    if (std::abs(logits[i]) <= largest) continue;  // false for NaN
+absl::Status CheckValues(std::span<const float> numbers, int64_t width, float largest, const RowName& row_name) {
+  for (size_t i = 0; i < numbers.size(); ++i) {
+    if (std::abs(numbers[i]) <= largest) continue;  // false for NaN
     const int64_t at = static_cast<int64_t>(i);
     return absl::InvalidArgumentError(
-        absl::StrCat(NameOf(at / classes, row_name), ": logit ", at % classes, " is ", logits[i],
-                     std::isfinite(logits[i]) ? ", beyond what dense_fp16 holds (65504); ask for dense_fp32"
-                                              : ", not a finite number"));
+        absl::StrCat(NameOf(at / width, row_name), ": number ", at % width, " is ", numbers[i],
+                     std::isfinite(numbers[i]) ? ", beyond what dense_fp16 holds (65504); ask for dense_fp32"
+                                               : ", not a finite number"));
   }
   return absl::OkStatus();
 }
@@ -58,35 +58,36 @@ absl::Status UnknownCodec(v1::Codec codec) {
 
 }  // namespace
 
-absl::StatusOr<v1::SoftLabels> EncodeDense(v1::Codec codec, std::span<const float> logits, int64_t rows,
-                                           int64_t classes, const RowName& row_name) {
+int64_t BytesPerNumber(v1::Codec codec) { return FormatOf(codec).bytes_per_value; }
+
+absl::StatusOr<v1::SoftLabels> EncodeDense(v1::Codec codec, std::span<const float> numbers, int64_t rows, int64_t width,
+                                           const RowName& row_name) {
   const DenseFormat format = FormatOf(codec);
   if (format.bytes_per_value == 0) return UnknownCodec(codec);
-  if (rows < 0 || classes < 1 || rows * classes != static_cast<int64_t>(logits.size())) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(logits.size(), " logits are not [", rows, ", ", classes, "] rows and classes"));
+  if (rows < 0 || width < 1 || rows * width != static_cast<int64_t>(numbers.size())) {
+    return absl::InvalidArgumentError(absl::StrCat(numbers.size(), " numbers are not [", rows, ", ", width, "]"));
   }
-  RETURN_IF_ERROR(CheckValues(logits, classes, format.largest, row_name));
+  RETURN_IF_ERROR(CheckValues(numbers, width, format.largest, row_name));
   v1::SoftLabels labels;
   labels.set_codec(codec);
   v1::Tensor& tensor = *labels.mutable_dense();
   tensor.set_dtype(format.dtype);
   tensor.add_shape(rows);
-  tensor.add_shape(classes);
+  tensor.add_shape(width);
   std::string& data = *tensor.mutable_data();
-  data.resize(format.bytes_per_value * logits.size());
+  data.resize(format.bytes_per_value * numbers.size());
   if (codec == v1::CODEC_DENSE_FP32) {
-    std::memcpy(data.data(), logits.data(), data.size());
+    std::memcpy(data.data(), numbers.data(), data.size());
     return labels;
   }
-  for (size_t i = 0; i < logits.size(); ++i) {
-    const uint16_t half = FloatToHalf(logits[i]);
+  for (size_t i = 0; i < numbers.size(); ++i) {
+    const uint16_t half = FloatToHalf(numbers[i]);
     std::memcpy(data.data() + 2 * i, &half, 2);
   }
   return labels;
 }
 
-absl::StatusOr<std::vector<float>> DecodeDense(const v1::SoftLabels& labels, int64_t rows, int64_t classes,
+absl::StatusOr<std::vector<float>> DecodeDense(const v1::SoftLabels& labels, int64_t rows, int64_t width,
                                                const RowName& row_name) {
   const DenseFormat format = FormatOf(labels.codec());
   if (format.bytes_per_value == 0) return UnknownCodec(labels.codec());
@@ -95,27 +96,27 @@ absl::StatusOr<std::vector<float>> DecodeDense(const v1::SoftLabels& labels, int
     return absl::InvalidArgumentError(absl::StrCat("labels of codec ", v1::Codec_Name(labels.codec()),
                                                    " came with values of dtype ", static_cast<int>(tensor.dtype())));
   }
-  if (tensor.shape_size() != 2 || tensor.shape(0) != rows || tensor.shape(1) != classes) {
-    return absl::InvalidArgumentError(absl::StrCat("expected labels of shape [", rows, ", ", classes, "], got [",
+  if (tensor.shape_size() != 2 || tensor.shape(0) != rows || tensor.shape(1) != width) {
+    return absl::InvalidArgumentError(absl::StrCat("expected labels of shape [", rows, ", ", width, "], got [",
                                                    absl::StrJoin(tensor.shape(), ", "), "]"));
   }
   const std::string& data = tensor.data();
-  if (static_cast<int64_t>(data.size()) != format.bytes_per_value * rows * classes) {
+  if (static_cast<int64_t>(data.size()) != format.bytes_per_value * rows * width) {
     return absl::InvalidArgumentError(
-        absl::StrCat("expected ", format.bytes_per_value * rows * classes, " bytes of labels, got ", data.size()));
+        absl::StrCat("expected ", format.bytes_per_value * rows * width, " bytes of labels, got ", data.size()));
   }
-  std::vector<float> logits(rows * classes);
+  std::vector<float> numbers(rows * width);
   if (labels.codec() == v1::CODEC_DENSE_FP32) {
-    std::memcpy(logits.data(), data.data(), data.size());
+    std::memcpy(numbers.data(), data.data(), data.size());
   } else {
-    for (size_t i = 0; i < logits.size(); ++i) {
+    for (size_t i = 0; i < numbers.size(); ++i) {
       uint16_t half;
       std::memcpy(&half, data.data() + 2 * i, 2);
-      logits[i] = HalfToFloat(half);
+      numbers[i] = HalfToFloat(half);
     }
   }
-  RETURN_IF_ERROR(CheckValues(logits, classes, format.largest, row_name));
-  return logits;
+  RETURN_IF_ERROR(CheckValues(numbers, width, format.largest, row_name));
+  return numbers;
 }
 
 }  // namespace polystill::soft_labels

@@ -61,10 +61,10 @@ TEST(DenseTest, EncodeRefuses) {
     std::string message;
   };
   const Case cases[] = {
-      {v1::CODEC_DENSE_FP32, {1, 2, 3, kNan}, "row 1: logit 1 is nan, not a finite number"},
-      {v1::CODEC_DENSE_FP16, {kInfinity, 2, 3, 4}, "row 0: logit 0 is inf, not a finite number"},
-      {v1::CODEC_DENSE_FP16, {1, 2, -65505.0f, 4}, "row 1: logit 0 is -65505, beyond what dense_fp16 holds"},
-      {v1::CODEC_DENSE_FP32, {1, 2, 3}, "3 logits are not [2, 2]"},
+      {v1::CODEC_DENSE_FP32, {1, 2, 3, kNan}, "row 1: number 1 is nan, not a finite number"},
+      {v1::CODEC_DENSE_FP16, {kInfinity, 2, 3, 4}, "row 0: number 0 is inf, not a finite number"},
+      {v1::CODEC_DENSE_FP16, {1, 2, -65505.0f, 4}, "row 1: number 0 is -65505, beyond what dense_fp16 holds"},
+      {v1::CODEC_DENSE_FP32, {1, 2, 3}, "3 numbers are not [2, 2]"},
       {v1::CODEC_UNSPECIFIED, {1, 2, 3, 4}, "codec 0 is not known"},
       {static_cast<v1::Codec>(99), {1, 2, 3, 4}, "codec 99 is not known"},
   };
@@ -75,7 +75,7 @@ TEST(DenseTest, EncodeRefuses) {
   }
   const RowName name = [](int64_t row) { return "record 'r" + std::to_string(row) + "'"; };
   EXPECT_THAT(EncodeDense(v1::CODEC_DENSE_FP32, std::vector<float>{1, kNan}, 2, 1, name).status().ToString(),
-              HasSubstr("record 'r1': logit 0"));
+              HasSubstr("record 'r1': number 0"));
 }
 
 TEST(DenseTest, DecodeRefuses) {
@@ -92,7 +92,7 @@ TEST(DenseTest, DecodeRefuses) {
       {[](v1::SoftLabels& l) { l.mutable_dense()->add_shape(1); }, "got [2, 3, 1]"},
       {[](v1::SoftLabels& l) { l.mutable_dense()->mutable_data()->push_back('x'); },
        "expected 12 bytes of labels, got 13"},
-      {[](v1::SoftLabels& l) { (*l.mutable_dense()->mutable_data())[9] = 0x7c; }, "row 1: logit 1 is"},
+      {[](v1::SoftLabels& l) { (*l.mutable_dense()->mutable_data())[9] = 0x7c; }, "row 1: number 1 is"},
   };
   for (const Case& c : cases) {
     v1::SoftLabels spoilt = labels;

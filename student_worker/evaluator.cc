@@ -19,6 +19,7 @@
 #include "corpus/tokenizer.h"
 #include "evaluation/predictions.h"
 #include "models/package.h"
+#include "models/probabilities.h"
 #include "models/signature.h"
 #include "runtime/status.h"
 #include "student_worker/inputs.h"
@@ -51,20 +52,36 @@ absl::StatusOr<Judged> LoadJudged(const v1::EvaluatedModel& model, const v1::Job
   return Judged{model.name(), model.reads(), std::move(package), std::move(tokenizer)};
 }
 
-// Probabilities [records][labels] at temperature 1, in float32.
-absl::StatusOr<std::vector<std::vector<float>>> Predict(const Judged& judged,
-                                                        const std::vector<corpus::Record>& records) {
-  std::vector<std::vector<int32_t>> rows;
+// Words, or token ids, of which a model sees the beginning.
+size_t WordsIn(const Tokens& tokens) { return tokens.firsts.empty() ? tokens.ids.size() : tokens.firsts.size(); }
+
+// A row a record.
+std::vector<evaluation::Prediction> RowsOfRecords(const std::vector<corpus::Record>& records) {
+  std::vector<evaluation::Prediction> rows;
   for (const corpus::Record& record : records) {
-    rows.push_back(TokenIdsOf(record, judged.reads, judged.tokenizer.get()));
+    rows.push_back({record.id, record.language, record.group, std::max(record.label, 0), {}, record.labels});
   }
+  return rows;
+}
+
+// Appends a row for each judged word of a record. A record without a group is one: its words go wrong together.
+void AppendWords(const corpus::Record& record, const JudgedTokens& judged, std::vector<evaluation::Prediction>* rows) {
+  const std::string& group = record.group.empty() ? record.id : record.group;
+  for (size_t i = 0; i < judged.words.size(); ++i) {
+    rows->push_back({record.id, record.language, group, static_cast<int>(judged.gold[i]), {}, {}, judged.words[i]});
+  }
+}
+
+// Probabilities [rows][labels] at temperature 1, in float32, of records, or of their tokens at `wanted`.
+absl::StatusOr<std::vector<std::vector<float>>> Predict(const Judged& judged, v1::Task task, const models::Rows& tokens,
+                                                        const models::Wanted& wanted) {
   try {
     const at::NoGradGuard no_grad;
-    const at::Tensor logits = models::FixedShapeForward(*judged.package.model, rows).logits.to(at::kFloat);
-    const at::Tensor probabilities = at::softmax(logits, 1).contiguous();
+    const at::Tensor logits = models::FixedShapeForward(*judged.package.model, tokens, wanted).logits.to(at::kFloat);
+    const at::Tensor probabilities = models::Probabilities(task, logits).contiguous();
     const float* values = probabilities.const_data_ptr<float>();
     std::vector<std::vector<float>> predicted;
-    for (size_t i = 0; i < rows.size(); ++i, values += probabilities.size(1)) {
+    for (int64_t i = 0; i < probabilities.size(0); ++i, values += probabilities.size(1)) {
       predicted.emplace_back(values, values + probabilities.size(1));
     }
     return predicted;
@@ -86,6 +103,8 @@ class Evaluator {
 
  private:
   absl::Status JudgeBlock(std::vector<corpus::Record> records);
+  // The rows of some records with every model's answers.
+  absl::StatusOr<std::vector<evaluation::Prediction>> Ask(const std::vector<corpus::Record>& records);
   void KeepForTiming(int language, const std::vector<corpus::Record>& records);
   absl::Status MeasureLatencies();
 
@@ -96,6 +115,8 @@ class Evaluator {
   std::shared_ptr<const v1::CorpusIndex> index_;
   std::unique_ptr<evaluation::PredictionsWriter> writer_;
   v1::WorkerMessage::Progress progress_;
+  // Words (or token ids) that some model's max_length leaves no room for.
+  int64_t cut_ = 0;
   std::vector<corpus::Record> timed_records_;
   std::map<int, int64_t> timed_of_language_;
 };
@@ -111,8 +132,8 @@ absl::Status Evaluator::Prepare() {
   ASSIGN_OR_RETURN(v1::CorpusIndex index, context_.link->GetIndex(job_.plan().index_digest()));
   index_ = std::make_shared<const v1::CorpusIndex>(std::move(index));
   ASSIGN_OR_RETURN(reader_, corpus::Reader::Open(index_));
-  ASSIGN_OR_RETURN(writer_, evaluation::PredictionsWriter::Create(job_.predictions(),
-                                                                  {job_.labels().begin(), job_.labels().end()}, names));
+  ASSIGN_OR_RETURN(writer_, evaluation::PredictionsWriter::Create(
+                                job_.predictions(), {job_.labels().begin(), job_.labels().end()}, names, job_.task()));
   return absl::OkStatus();
 }
 
@@ -122,19 +143,43 @@ absl::Status Evaluator::JudgeBlock(std::vector<corpus::Record> records) {
     const size_t last = std::min(records.size(), first + kRecordsAtOnce);
     const std::vector<corpus::Record> some(std::make_move_iterator(records.begin() + first),
                                            std::make_move_iterator(records.begin() + last));
-    std::vector<evaluation::Prediction> rows;
-    for (const corpus::Record& record : some) {
-      rows.push_back({record.id, record.language, record.group, record.label, {}});
-      ++(*progress_.mutable_records())[record.language];
-    }
-    for (const Judged& judged : judged_) {
-      ASSIGN_OR_RETURN(auto probabilities, Predict(judged, some));
-      for (size_t i = 0; i < rows.size(); ++i) rows[i].probabilities.push_back(std::move(probabilities[i]));
-    }
-    RETURN_IF_ERROR(writer_->Append(rows));
+    for (const corpus::Record& record : some) ++(*progress_.mutable_records())[record.language];
+    ASSIGN_OR_RETURN(const std::vector<evaluation::Prediction> rows, Ask(some));
+    if (!rows.empty()) RETURN_IF_ERROR(writer_->Append(rows));
     context_.link->Report(progress_);
   }
   return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<evaluation::Prediction>> Evaluator::Ask(const std::vector<corpus::Record>& records) {
+  std::vector<std::vector<Tokens>> tokens(judged_.size());  // [models][records]
+  for (size_t m = 0; m < judged_.size(); ++m) {
+    for (const corpus::Record& record : records) {
+      tokens[m].push_back(TokensOf(record, judged_[m].reads, judged_[m].tokenizer.get()));
+    }
+  }
+  const bool of_tokens = models::JudgesTokens(job_.task());
+  std::vector<evaluation::Prediction> rows = of_tokens ? std::vector<evaluation::Prediction>() : RowsOfRecords(records);
+  std::vector<models::Wanted> wanted(judged_.size());
+  for (size_t i = 0; of_tokens && i < records.size(); ++i) {
+    // Of models that cut a record in different places, all are judged on what each of them sees.
+    size_t words = SIZE_MAX;
+    for (const auto& of_model : tokens) words = std::min(words, WordsIn(of_model[i]));
+    for (size_t m = 0; m < judged_.size(); ++m) {
+      const JudgedTokens judged = JudgedTokensOf(records[i], tokens[m][i], words);
+      wanted[m].positions.push_back(judged.positions);
+      if (m > 0) continue;
+      AppendWords(records[i], judged, &rows);
+      cut_ += judged.cut;
+    }
+  }
+  for (size_t m = 0; m < judged_.size() && !rows.empty(); ++m) {
+    models::Rows ids;
+    for (Tokens& some : tokens[m]) ids.push_back(std::move(some.ids));
+    ASSIGN_OR_RETURN(auto probabilities, Predict(judged_[m], job_.task(), ids, wanted[m]));
+    for (size_t i = 0; i < rows.size(); ++i) rows[i].probabilities.push_back(std::move(probabilities[i]));
+  }
+  return rows;
 }
 
 void Evaluator::KeepForTiming(int language, const std::vector<corpus::Record>& records) {
@@ -174,6 +219,7 @@ absl::StatusOr<v1::WorkerMessage::Done> Evaluator::Run() {
     }
   }
   RETURN_IF_ERROR(writer_->Finish());
+  if (cut_ > 0) spdlog::info("{} words lie beyond max_length of some model and are not judged", cut_);
   RETURN_IF_ERROR(MeasureLatencies());
   v1::WorkerMessage::Done done;
   *done.mutable_progress() = progress_;

@@ -14,6 +14,8 @@ struct BatchLimits {
   int64_t max_tokens = 65'536;
   // Records of a batch, at most, unless one request alone has more.
   int64_t max_rows = 1'024;
+  // Bytes of the answers of a batch in memory, as float32, at most.
+  int64_t max_bytes = 256 << 20;
   // Forwards run on this many rows: a batch that is a multiple wastes none.
   int64_t row_multiple = 32;
   // How long a request waits for company that fills a forward.
@@ -25,10 +27,11 @@ struct QueuedRequest {
   int64_t rows;
   int64_t tokens;
   Time arrival;
+  int64_t bytes = 0;  // of its answer
 };
 
 struct BatchDecision {
-  enum class Reason { kWait, kTokens, kRows, kDelay };
+  enum class Reason { kWait, kFull, kRows, kDelay };
   Reason reason = Reason::kWait;
   // Requests to take from the front; 0 with kWait.
   size_t take = 0;
@@ -38,7 +41,7 @@ struct BatchDecision {
 
 // A pure function of the queue and the time. Requests are taken in order, whole:
 //   kRows    some of them together are a multiple of row_multiple: the most that are;
-//   kTokens  no more fit: all that do;
+//   kFull    no more fit: all that do;
 //   kDelay   the oldest has waited max_delay: all that fit.
 BatchDecision DecideBatch(const BatchLimits& limits, std::span<const QueuedRequest> queue, Time now);
 

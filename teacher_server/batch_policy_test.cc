@@ -10,8 +10,11 @@ namespace {
 
 using Reason = BatchDecision::Reason;
 
-constexpr BatchLimits kLimits = {
-    .max_tokens = 1000, .max_rows = 96, .row_multiple = 32, .max_delay = std::chrono::microseconds(2000)};
+constexpr BatchLimits kLimits = {.max_tokens = 1000,
+                                 .max_rows = 96,
+                                 .max_bytes = 5000,
+                                 .row_multiple = 32,
+                                 .max_delay = std::chrono::microseconds(2000)};
 
 Time At(int64_t us) { return Time(std::chrono::microseconds(us)); }
 
@@ -39,10 +42,11 @@ TEST(BatchPolicyTest, Table) {
        {{32, 1, At(0)}, {32, 1, At(0)}, {32, 1, At(0)}, {32, 1, At(0)}},
        0,
        {Reason::kRows, 3}},
-      {"rows full without a whole forward", {{60, 1, At(0)}, {60, 1, At(0)}}, 0, {Reason::kTokens, 1}},
-      {"tokens full", {{8, 600, At(0)}, {8, 300, At(0)}, {8, 200, At(0)}}, 0, {Reason::kTokens, 2}},
+      {"rows full without a whole forward", {{60, 1, At(0)}, {60, 1, At(0)}}, 0, {Reason::kFull, 1}},
+      {"tokens full", {{8, 600, At(0)}, {8, 300, At(0)}, {8, 200, At(0)}}, 0, {Reason::kFull, 2}},
+      {"bytes full", {{8, 1, At(0), 3000}, {8, 1, At(0), 2000}, {8, 1, At(0), 1}}, 0, {Reason::kFull, 2}},
       {"exactly the budget waits", {{8, 600, At(0)}, {8, 400, At(0)}}, 0, {Reason::kWait, 0, At(2000)}},
-      {"one that is larger than the budget goes alone", {{8, 5000, At(0)}, {8, 1, At(0)}}, 0, {Reason::kTokens, 1}},
+      {"one that is larger than the budget goes alone", {{8, 5000, At(0)}, {8, 1, At(0)}}, 0, {Reason::kFull, 1}},
       {"and at its time when it is the only one", {{100, 5000, At(0)}}, 2000, {Reason::kDelay, 1}},
   };
   for (const Case& c : cases) {

@@ -12,8 +12,8 @@ bool IsCancelled(const LabelTask& task) { return task.cancelled != nullptr && *t
 
 }  // namespace
 
-Batcher::Batcher(BatchLimits batch, QueueLimits queue, Process process, Now now)
-    : batch_limits_(batch), queue_limits_(queue), process_(std::move(process)), now_(std::move(now)) {
+Batcher::Batcher(BatchLimits batch, QueueLimits queue, Label label, Now now)
+    : batch_limits_(batch), queue_limits_(queue), label_(std::move(label)), now_(std::move(now)) {
   thread_ = std::thread([this] { Run(); });
 }
 
@@ -59,7 +59,7 @@ void Batcher::Run() {
       task.done(IsCancelled(task) ? absl::CancelledError("cancelled by the caller")
                                   : absl::DeadlineExceededError("the request's time was up before its turn came"));
     }
-    if (!batch.empty()) Answer(std::exchange(batch, {}));
+    if (!batch.empty()) Process(std::exchange(batch, {}));
   }
 }
 
@@ -97,16 +97,16 @@ void Batcher::SortOutDead(std::vector<LabelTask>* dead) {
 BatchDecision Batcher::Decide() const {
   std::vector<QueuedRequest> front;  // more than a batch can hold is of no interest
   for (const LabelTask& task : queue_) {
-    front.push_back({task.request.inputs_size(), task.tokens, task.arrival});
+    front.push_back({task.request.inputs_size(), task.tokens, task.arrival, task.answer_bytes});
     if (static_cast<int64_t>(front.size()) > batch_limits_.max_rows) break;
   }
   return DecideBatch(batch_limits_, front, now_());
 }
 
-void Batcher::Answer(std::vector<LabelTask> batch) {
+void Batcher::Process(std::vector<LabelTask> batch) {
   std::vector<const v1::LabelRequest*> requests;
   for (const LabelTask& task : batch) requests.push_back(&task.request);
-  Answers answers = process_(requests);
+  Answers answers = label_(requests);
   for (size_t i = 0; i < batch.size(); ++i) batch[i].done(std::move(answers[i]));
 }
 

@@ -17,17 +17,22 @@
 
 namespace polystill::teacher_server {
 
+// The labels that a request asked for: one for each of its spec's outputs.
+using Answer = std::vector<v1::SoftLabels>;
+
 // A valid request on its way to the model.
 struct LabelTask {
   v1::LabelRequest request;
   // Tokens of all its records, at most: a text's are known only when it has been tokenised.
   int64_t tokens = 0;
+  // Bytes of its answer in memory.
+  int64_t answer_bytes = 0;
   Time arrival;
   Time deadline = Time::max();
   // Set by the caller when nobody waits for the answer any more.
   std::shared_ptr<const std::atomic<bool>> cancelled;
   // Called exactly once, by the batcher's thread (or its destructor); must not block.
-  std::function<void(absl::StatusOr<v1::SoftLabels>)> done;
+  std::function<void(absl::StatusOr<Answer>)> done;
 };
 
 struct QueueLimits {
@@ -40,17 +45,17 @@ struct QueueLimits {
 // Gathers requests of all callers into batches and hands them, one batch at a time, to the model. First come, first
 // served.
 //
-//   callers --Submit--> bounded queue --DecideBatch--> batch --less expired and cancelled--> process --> done
+//   callers --Submit--> bounded queue --DecideBatch--> batch --less expired and cancelled--> label --> done
 //
 // Thread-safe.
 class Batcher {
  public:
-  using Answers = std::vector<absl::StatusOr<v1::SoftLabels>>;
+  using Answers = std::vector<absl::StatusOr<Answer>>;
   // One answer a request, in order. Called by the batcher's own thread alone.
-  using Process = std::function<Answers(const std::vector<const v1::LabelRequest*>&)>;
+  using Label = std::function<Answers(const std::vector<const v1::LabelRequest*>&)>;
   using Now = std::function<Time()>;
 
-  Batcher(BatchLimits batch, QueueLimits queue, Process process, Now now = std::chrono::steady_clock::now);
+  Batcher(BatchLimits batch, QueueLimits queue, Label label, Now now = std::chrono::steady_clock::now);
   // Finishes the batch under way; what still waits is answered with UNAVAILABLE.
   ~Batcher();
 
@@ -70,11 +75,11 @@ class Batcher {
   void SortOutDead(std::vector<LabelTask>* dead) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   BatchDecision Decide() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Charge(const LabelTask& task, int sign) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void Answer(std::vector<LabelTask> batch);
+  void Process(std::vector<LabelTask> batch);
 
   const BatchLimits batch_limits_;
   const QueueLimits queue_limits_;
-  const Process process_;
+  const Label label_;
   const Now now_;
 
   Mutex mutex_;

@@ -24,9 +24,9 @@ class Puppet {
     changed_.NotifyAll();
     while (steps_ == 0) changed_.Wait(&mutex_);
     --steps_;
-    return Batcher::Answers(requests.size(), v1::SoftLabels());
+    return Batcher::Answers(requests.size(), Answer());
   }
-  Batcher::Process process() {
+  Batcher::Label process() {
     return [this](const auto& requests) { return Process(requests); };
   }
   // Lets `count` batches finish, now or later.
@@ -67,7 +67,7 @@ class BatcherTest : public testing::Test {
     task.cancelled = std::move(cancelled);
     task.deadline = deadline;
     auto promise = std::make_shared<std::promise<absl::Status>>();
-    task.done = [promise](absl::StatusOr<v1::SoftLabels> labels) { promise->set_value(labels.status()); };
+    task.done = [promise](absl::StatusOr<Answer> labels) { promise->set_value(labels.status()); };
     refused_ = batcher.Submit(std::move(task));
     return promise->get_future();
   }

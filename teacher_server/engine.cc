@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "models/outputs.h"
 #include "runtime/rpc.h"
 #include "runtime/status.h"
 #include "teacher_server/validation.h"
@@ -13,7 +14,6 @@ namespace {
 
 constexpr int64_t kReplyOverheadBytes = 4'096;
 constexpr int64_t kStreamAnswerBytes = 64 << 20;
-constexpr int64_t kBatchLogitBytes = 256 << 20;
 
 v1::DescribeReply Describe(const Teacher& teacher, const EngineOptions& options) {
   v1::DescribeReply description;
@@ -24,16 +24,19 @@ v1::DescribeReply Describe(const Teacher& teacher, const EngineOptions& options)
   description.set_stream_credits(options.stream_credits);
   description.set_max_records_per_request(options.max_records_per_request);
   description.set_repeatable(teacher.repeatable);
+  description.mutable_features()->Assign(teacher.features.begin(), teacher.features.end());
+  description.set_tokenizer_sha256(teacher.tokenizer_sha256);
   return description;
 }
 
 }  // namespace
 
-absl::StatusOr<EngineOptions> FitToClasses(EngineOptions options, int64_t classes) {
+absl::StatusOr<EngineOptions> FitToTeacher(EngineOptions options, const v1::Signature& signature) {
+  const int64_t classes = models::LogitCount(signature.task(), signature.labels_size(), signature.vocab_size());
   const int64_t row_bytes = sizeof(float) * std::max<int64_t>(1, classes);
   const int64_t rows_of_a_message = (kMaxMessageBytes - kReplyOverheadBytes) / row_bytes;
   if (rows_of_a_message == 0) {
-    return absl::InvalidArgumentError(absl::StrCat("the logits of one record (", classes,
+    return absl::InvalidArgumentError(absl::StrCat("the logits of one record or token (", classes,
                                                    " classes) do not fit a message of ", kMaxMessageBytes,
                                                    " bytes; this server gives dense labels only"));
   }
@@ -41,7 +44,6 @@ absl::StatusOr<EngineOptions> FitToClasses(EngineOptions options, int64_t classe
   lower(options.max_records_per_request, rows_of_a_message);
   lower(options.stream_credits, std::max(rows_of_a_message, kStreamAnswerBytes / row_bytes));
   lower(options.max_records_per_request, options.stream_credits);
-  lower(options.batch.max_rows, std::max(rows_of_a_message, kBatchLogitBytes / row_bytes));
   return options;
 }
 
@@ -58,6 +60,7 @@ Engine::Engine(Teacher teacher, EngineOptions options, Batcher::Now now)
 absl::Status Engine::Ask(v1::LabelRequest request, Time deadline, std::shared_ptr<const std::atomic<bool>> cancelled,
                          Done done) {
   RETURN_IF_ERROR(CheckRequest(request, description_));
+  RETURN_IF_ERROR(CheckAnswerSize(request, description_, options_.batch.max_bytes));
   if (request.spec().codec() == v1::CODEC_UNSPECIFIED) request.mutable_spec()->set_codec(v1::CODEC_DENSE_FP32);
   LabelTask task;
   if (request.timeout_ms() > 0) {
@@ -66,23 +69,24 @@ absl::Status Engine::Ask(v1::LabelRequest request, Time deadline, std::shared_pt
   }
   task.deadline = deadline;
   task.tokens = TokensAtMost(request, description_);
+  task.answer_bytes = AnswerBytesOf(request, description_).in_memory;
   task.request = std::move(request);
   task.cancelled = std::move(cancelled);
   task.done = std::move(done);
   return batcher_.Submit(std::move(task));
 }
 
-v1::LabelReply Engine::Reply(uint64_t request_id, absl::StatusOr<v1::SoftLabels> labels) const {
+v1::LabelReply Engine::Reply(uint64_t request_id, absl::StatusOr<Answer> answer) const {
   v1::LabelReply reply;
   reply.set_request_id(request_id);
   reply.set_teacher_digest(description_.digest());
-  if (labels.ok()) {
-    *reply.add_labels() = std::move(labels).value();
+  if (answer.ok()) {
+    for (v1::SoftLabels& labels : *answer) *reply.add_labels() = std::move(labels);
     return reply;
   }
-  reply.set_code(static_cast<int>(labels.status().code()));
-  reply.set_message(std::string(labels.status().message()));
-  if (absl::IsResourceExhausted(labels.status()) || absl::IsUnavailable(labels.status())) {
+  reply.set_code(static_cast<int>(answer.status().code()));
+  reply.set_message(std::string(answer.status().message()));
+  if (absl::IsResourceExhausted(answer.status()) || absl::IsUnavailable(answer.status())) {
     reply.set_retry_after_ms(options_.retry_after_ms);
   }
   return reply;

@@ -26,29 +26,30 @@ struct EngineOptions {
   int64_t retry_after_ms = 50;
 };
 
-// `options` with its limits lowered to what [records, classes] answers allow. INVALID_ARGUMENT when not even one
-// record's answer fits a message.
-absl::StatusOr<EngineOptions> FitToClasses(EngineOptions options, int64_t classes);
+// `options` with its limits of records lowered to what answers of logits allow. (Requests whose answers are larger, by
+// features or tokens, are checked one by one.) INVALID_ARGUMENT when not even the logits of one record, or token, fit a
+// message.
+absl::StatusOr<EngineOptions> FitToTeacher(EngineOptions options, const v1::Signature& signature);
 
 // A loaded teacher that answers: checks requests, batches and labels them. Knows no RPC. Thread-safe.
 class Engine {
  public:
-  using Done = std::function<void(absl::StatusOr<v1::SoftLabels>)>;
+  using Done = std::function<void(absl::StatusOr<Answer>)>;
 
-  // `options` went through FitToClasses.
+  // `options` went through FitToTeacher.
   Engine(Teacher teacher, EngineOptions options, Batcher::Now now = std::chrono::steady_clock::now);
 
   const v1::DescribeReply& description() const { return description_; }
 
   // Checks and queues a request; never blocks. `done` is called exactly once, by the engine's thread, unless the result
-  // is not OK: RESOURCE_EXHAUSTED when the queue is full, and those of CheckRequest. The answer's deadline is
-  // `deadline` or timeout_ms from now, whichever comes first; work that is late or `cancelled` before its turn is
-  // dropped.
+  // is not OK: RESOURCE_EXHAUSTED when the queue is full, and those of CheckRequest and CheckAnswerSize. The answer's
+  // deadline is `deadline` or timeout_ms from now, whichever comes first; work that is late or `cancelled` before its
+  // turn is dropped.
   absl::Status Ask(v1::LabelRequest request, Time deadline, std::shared_ptr<const std::atomic<bool>> cancelled,
                    Done done);
 
   // The message that carries an answer, or what went wrong.
-  v1::LabelReply Reply(uint64_t request_id, absl::StatusOr<v1::SoftLabels> labels) const;
+  v1::LabelReply Reply(uint64_t request_id, absl::StatusOr<Answer> answer) const;
 
  private:
   const EngineOptions options_;

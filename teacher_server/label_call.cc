@@ -29,9 +29,9 @@ LabelCall::LabelCall(Engine* engine, const grpc::CallbackServerContext& context,
   if (status.ok()) {
     const uint64_t id = request.request_id();
     status = engine->Ask(std::move(request), DeadlineOf(context), cancelled_,
-                         [this, engine, id, response](absl::StatusOr<v1::SoftLabels> labels) {
-                           if (!labels.ok()) return Finish(ToGrpc(labels.status()));
-                           *response = Pack(engine->Reply(id, std::move(labels)));
+                         [this, engine, id, response](absl::StatusOr<Answer> answer) {
+                           if (!answer.ok()) return Finish(ToGrpc(answer.status()));
+                           *response = Pack(engine->Reply(id, std::move(answer)));
                            Finish(grpc::Status::OK);
                          });
   } else if (const absl::Status bad_text = FindBadText(request); !bad_text.ok()) {

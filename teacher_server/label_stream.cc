@@ -101,13 +101,15 @@ absl::Status LabelStream::Ask(v1::LabelRequest request) {
                                                      records, " more it exceeds its ", credits, " credits"));
   }
   const uint64_t id = request.request_id();
-  auto flight = std::make_shared<Flight>(id, records);
+  const int64_t bytes = AnswerBytesOf(request, engine_->description()).on_wire;
+  auto flight = std::make_shared<Flight>(id, records, bytes);
   RETURN_IF_ERROR(engine_->Ask(std::move(request), Time::max(),
                                std::shared_ptr<const std::atomic<bool>>(flight, &flight->cancelled),
-                               [self = shared_from_this(), flight](absl::StatusOr<v1::SoftLabels> labels) {
-                                 self->Answer(flight, std::move(labels));
+                               [self = shared_from_this(), flight](absl::StatusOr<Answer> answer) {
+                                 self->Deliver(flight, std::move(answer));
                                }));
   credits_used_ += records;
+  flight_bytes_ += bytes;
   flights_[id] = std::move(flight);
   return absl::OkStatus();
 }
@@ -117,16 +119,21 @@ void LabelStream::TakeCancel(uint64_t request_id) {
   if (found == flights_.end()) return;  // answered already
   found->second->cancelled = true;
   const int64_t records = found->second->records;
-  flights_.erase(found);
+  Land(found);
   Enqueue(PackReply(engine_->Reply(request_id, absl::CancelledError("cancelled by the caller"))), records);
 }
 
-void LabelStream::Answer(const std::shared_ptr<Flight>& flight, absl::StatusOr<v1::SoftLabels> labels) {
-  grpc::ByteBuffer message = PackReply(engine_->Reply(flight->request_id, std::move(labels)));
+void LabelStream::Land(std::map<uint64_t, std::shared_ptr<Flight>>::iterator flight) {
+  flight_bytes_ -= flight->second->answer_bytes;
+  flights_.erase(flight);
+}
+
+void LabelStream::Deliver(const std::shared_ptr<Flight>& flight, absl::StatusOr<Answer> answer) {
+  grpc::ByteBuffer message = PackReply(engine_->Reply(flight->request_id, std::move(answer)));
   MutexLock lock(&mutex_);
   const auto found = flights_.find(flight->request_id);
   if (found == flights_.end() || found->second != flight) return;  // cancelled meanwhile
-  flights_.erase(found);
+  Land(found);
   Enqueue(std::move(message), flight->records);
   Advance();
 }
@@ -159,6 +166,7 @@ void LabelStream::End(const absl::Status& status) {
   end_ = status;
   for (const auto& [id, flight] : flights_) flight->cancelled = true;
   flights_.clear();
+  flight_bytes_ = 0;
 }
 
 void LabelStream::Advance() {
@@ -175,7 +183,7 @@ void LabelStream::Advance() {
     writing_ = true;
     StartWrite(&outgoing_.front().message);
   }
-  if (!reading_ && !half_closed_ && !ending_ && unsent_bytes_ <= kMaxUnsentBytes) {
+  if (!reading_ && !half_closed_ && !ending_ && unsent_bytes_ <= kMaxUnsentBytes && flight_bytes_ <= kMaxFlightBytes) {
     reading_ = true;
     StartRead(&incoming_);
   }

@@ -24,7 +24,8 @@ namespace polystill::teacher_server {
 //      grow. Errors are answers too.
 //   3. `cancel` answers with CANCELLED at once; the engine drops the work if it has not begun.
 //   4. The next message is read when the one before was taken care of. Reading pauses while more than kMaxUnsentBytes
-//      of answers wait to be written.
+//      of answers wait to be written, or kMaxFlightBytes are under way: rows of tokens make answers that credits, which
+//      count records, do not bound.
 //   5. The call ends with OK when the caller has closed its side and everything is answered; with UNAVAILABLE when the
 //      server drains and everything is answered; at once with INVALID_ARGUMENT or FAILED_PRECONDITION when the caller
 //      breaks the protocol, or with CANCELLED when it has gone.
@@ -35,6 +36,9 @@ class LabelStream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
  public:
   // Bytes of answers that wait to be written, beyond which nothing is read. What is in flight then is added to them.
   static constexpr size_t kMaxUnsentBytes = size_t{1} << 20;
+
+  // Bytes that the answers under way will have, beyond which nothing is read.
+  static constexpr int64_t kMaxFlightBytes = int64_t{64} << 20;
 
   // `engine` outlives the stream. `gone` is called last, and gives up the ownership.
   LabelStream(Engine* engine, std::function<void(LabelStream*)> gone);
@@ -47,9 +51,10 @@ class LabelStream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
  private:
   // A request under way.
   struct Flight {
-    Flight(uint64_t id, int64_t count) : request_id(id), records(count) {}
+    Flight(uint64_t id, int64_t count, int64_t bytes) : request_id(id), records(count), answer_bytes(bytes) {}
     const uint64_t request_id;
     const int64_t records;
+    const int64_t answer_bytes;
     std::atomic<bool> cancelled = false;
   };
   // A message that waits to be written, or is being written (the front one).
@@ -70,7 +75,9 @@ class LabelStream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
   absl::Status TakeRequest(v1::LabelRequest request) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void TakeCancel(uint64_t request_id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status Ask(v1::LabelRequest request) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void Answer(const std::shared_ptr<Flight>& flight, absl::StatusOr<v1::SoftLabels> labels);
+  void Deliver(const std::shared_ptr<Flight>& flight, absl::StatusOr<Answer> answer);
+  // Takes a flight off the books: its answer comes, or nobody waits for it.
+  void Land(std::map<uint64_t, std::shared_ptr<Flight>>::iterator flight) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Enqueue(grpc::ByteBuffer message, int64_t records) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void End(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Starts every operation that can start now.
@@ -91,6 +98,7 @@ class LabelStream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
   absl::Status end_ ABSL_GUARDED_BY(mutex_);
   std::map<uint64_t, std::shared_ptr<Flight>> flights_ ABSL_GUARDED_BY(mutex_);  // by request id
   int64_t credits_used_ ABSL_GUARDED_BY(mutex_) = 0;                             // of flights_ and outgoing_
+  int64_t flight_bytes_ ABSL_GUARDED_BY(mutex_) = 0;                             // of the answers of flights_
   std::deque<Outgoing> outgoing_ ABSL_GUARDED_BY(mutex_);
   size_t unsent_bytes_ ABSL_GUARDED_BY(mutex_) = 0;  // of outgoing_
 };

@@ -1,7 +1,11 @@
 #include "teacher_server/labeller.h"
 
+#include <algorithm>
 #include <cmath>
+#include <map>
+#include <numeric>
 #include <span>
+#include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -11,47 +15,104 @@
 namespace polystill::teacher_server {
 namespace {
 
-absl::StatusOr<v1::SoftLabels> EncodeRows(const v1::LabelRequest& request, std::span<const float> logits,
-                                          int64_t classes) {
-  auto labels =
-      soft_labels::EncodeDense(request.spec().codec(), logits, request.inputs_size(), classes,
-                               [&](int64_t row) { return absl::StrCat("record '", request.inputs(row).id(), "'"); });
+v1::DescribeReply DescriptionOf(const Teacher& teacher) {
+  v1::DescribeReply description;
+  *description.mutable_signature() = teacher.signature;
+  description.mutable_features()->Assign(teacher.features.begin(), teacher.features.end());
+  return description;
+}
+
+absl::StatusOr<v1::SoftLabels> EncodeRows(const v1::LabelRequest& request, const soft_labels::Output& output,
+                                          std::span<const float> numbers) {
+  auto labels = soft_labels::EncodeDense(
+      request.spec().codec(), numbers, static_cast<int64_t>(numbers.size()) / output.width, output.width,
+      [&](int64_t row) { return soft_labels::NameOfRow(output, request.inputs(), row); });
   if (labels.ok()) return labels;
-  for (const float logit : logits) {
-    if (!std::isfinite(logit)) return absl::InternalError(labels.status().message());  // the teacher's fault
+  for (const float number : numbers) {
+    if (!std::isfinite(number)) return absl::InternalError(labels.status().message());  // the teacher's fault
   }
   return absl::OutOfRangeError(labels.status().message());
+}
+
+// The rows of one request, which begin at `first` of each output's numbers and are behind it afterwards.
+absl::StatusOr<Answer> EncodeAnswer(const v1::LabelRequest& request, const soft_labels::Outputs& outputs,
+                                    const std::vector<std::vector<float>>& numbers, std::vector<size_t>* first) {
+  Answer answer;
+  absl::Status status;
+  for (size_t k = 0; k < outputs.size(); ++k) {
+    size_t count = 0;
+    for (const v1::LabelInput& input : request.inputs()) count += outputs[k].RowsOf(input) * outputs[k].width;
+    auto labels = EncodeRows(request, outputs[k], std::span(numbers[k]).subspan((*first)[k], count));
+    (*first)[k] += count;
+    status.Update(labels.status());
+    if (labels.ok()) answer.push_back(*std::move(labels));
+  }
+  if (!status.ok()) return status;
+  return answer;
+}
+
+// Every place of `ids` unless some are named.
+std::vector<int32_t> PositionsOf(const v1::LabelInput& input, const std::vector<int32_t>& ids) {
+  if (!input.positions().empty()) return {input.positions().begin(), input.positions().end()};
+  std::vector<int32_t> places(ids.size());
+  std::iota(places.begin(), places.end(), 0);
+  return places;
 }
 
 }  // namespace
 
 Labeller::Labeller(Teacher teacher, int64_t memo_bytes)
-    : teacher_(std::move(teacher)), memo_(teacher_.encode, memo_bytes) {}
+    : teacher_(std::move(teacher)), description_(DescriptionOf(teacher_)), memo_(teacher_.encode, memo_bytes) {}
 
-std::vector<absl::StatusOr<v1::SoftLabels>> Labeller::Label(const std::vector<const v1::LabelRequest*>& requests) {
-  std::vector<std::vector<int32_t>> rows;
+Batcher::Answers Labeller::Label(const Requests& requests) {
+  std::map<std::vector<std::string>, std::vector<size_t>> alike;
+  for (size_t i = 0; i < requests.size(); ++i) {
+    const auto& names = requests[i]->spec().outputs();
+    alike[{names.begin(), names.end()}].push_back(i);
+  }
+  Batcher::Answers answers(requests.size(), absl::InternalError("was not labelled"));
+  for (const auto& [names, places] : alike) {
+    Requests some;
+    for (const size_t i : places) some.push_back(requests[i]);
+    const auto outputs = soft_labels::OutputsOf(some[0]->spec(), description_);
+    Batcher::Answers of_some =
+        outputs.ok() ? LabelAlike(*outputs, some) : Batcher::Answers(some.size(), outputs.status());
+    for (size_t i = 0; i < places.size(); ++i) answers[places[i]] = std::move(of_some[i]);
+  }
+  return answers;
+}
+
+Question Labeller::QuestionOf(const soft_labels::Outputs& outputs, const Requests& requests) {
+  Question question;
+  bool judges_tokens = false;
+  for (const soft_labels::Output& output : outputs) {
+    question.outputs.push_back(output.name);
+    judges_tokens |= output.of_tokens && output.name == soft_labels::kLogits;
+  }
   for (const v1::LabelRequest* request : requests) {
     for (const v1::LabelInput& input : request->inputs()) {
       if (input.has_text()) {
-        rows.push_back(memo_.Ids(input.text()));
+        question.ids.push_back(memo_.Ids(input.text()));
       } else {
-        rows.emplace_back(input.ids().ids().begin(), input.ids().ids().end());
+        question.ids.emplace_back(input.ids().ids().begin(), input.ids().ids().end());
       }
+      if (judges_tokens) question.positions.push_back(PositionsOf(input, question.ids.back()));
     }
   }
-  const auto logits = teacher_.backend->Forward(rows);
-  std::vector<absl::StatusOr<v1::SoftLabels>> answers;
-  const int64_t classes = teacher_.signature.labels_size();
-  int64_t first = 0;
+  return question;
+}
+
+Batcher::Answers Labeller::LabelAlike(const soft_labels::Outputs& outputs, const Requests& requests) {
+  const auto numbers = teacher_.backend->Forward(QuestionOf(outputs, requests));
+  Batcher::Answers answers;
+  std::vector<size_t> first(outputs.size(), 0);
   for (const v1::LabelRequest* request : requests) {
-    const int64_t values = request->inputs_size() * classes;
-    if (logits.ok()) {
-      answers.push_back(EncodeRows(*request, std::span(*logits).subspan(first, values), classes));
+    if (numbers.ok()) {
+      answers.push_back(EncodeAnswer(*request, outputs, *numbers, &first));
     } else {
       answers.push_back(
-          Annotate(logits.status(), absl::StrCat("record '", request->inputs(0).id(), "' and what came with it")));
+          Annotate(numbers.status(), absl::StrCat("record '", request->inputs(0).id(), "' and what came with it")));
     }
-    first += values;
   }
   return answers;
 }

@@ -8,12 +8,15 @@
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 #include <utility>
 
 #include "corpus/tokenizer.h"
 #include "models/package.h"
 #include "runtime/counter_rng.h"
+#include "runtime/sha256.h"
 #include "runtime/status.h"
+#include "soft_labels/outputs.h"
 
 namespace polystill::teacher_server {
 namespace {
@@ -23,18 +26,20 @@ class LibTorchBackend final : public Backend {
   LibTorchBackend(std::unique_ptr<models::Model> model, int64_t classes, int threads)
       : model_(std::move(model)), classes_(classes), threads_(threads) {}
 
-  absl::StatusOr<std::vector<float>> Forward(const std::vector<std::vector<int32_t>>& rows) override {
+  absl::StatusOr<std::vector<std::vector<float>>> Forward(const Question& question) override {
     at::set_num_threads(threads_);  // holds for the calling thread
     const at::NoGradGuard no_grad;
     try {
-      const at::Tensor logits = models::FixedShapeForward(*model_, rows).logits.to(at::kFloat).contiguous();
-      const int64_t count = rows.size();
-      if (logits.sizes() != at::IntArrayRef({count, classes_})) {
-        return absl::InternalError(absl::StrCat("the model answered ", count, " rows with another shape than [", count,
-                                                ", ", classes_, "]; its package is broken"));
+      models::Outputs outputs = models::FixedShapeForward(*model_, question.ids, WantedOf(question));
+      outputs.features[soft_labels::kLogits] = outputs.logits;
+      std::vector<std::vector<float>> numbers;
+      for (const std::string& name : question.outputs) {
+        RETURN_IF_ERROR(CheckShape(question, name, outputs.features.at(name)));
+        const at::Tensor output = outputs.features.at(name).to(at::kFloat).contiguous();
+        const float* values = output.const_data_ptr<float>();
+        numbers.emplace_back(values, values + output.numel());
       }
-      const float* values = logits.const_data_ptr<float>();
-      return std::vector<float>(values, values + logits.numel());
+      return numbers;
     } catch (const c10::Error& error) {
       return absl::InternalError(absl::StrCat("the model failed: ", error.what_without_backtrace()));
     } catch (const std::exception& error) {  // TorchScript's own exceptions
@@ -43,26 +48,74 @@ class LibTorchBackend final : public Backend {
   }
 
  private:
+  models::Wanted WantedOf(const Question& question) const {
+    models::Wanted wanted;
+    for (const std::string& name : question.outputs) {
+      if (name != soft_labels::kLogits) wanted.features.push_back(name);
+    }
+    if (!model_->judges_tokens()) return wanted;
+    const bool logits = wanted.features.size() < question.outputs.size();
+    wanted.positions = logits ? question.positions : Rows(question.ids.size());  // no token's where none are wanted
+    return wanted;
+  }
+
+  // Rows of an output for these records, and their width.
+  absl::Status CheckShape(const Question& question, const std::string& name, const at::Tensor& output) const {
+    const bool logits = name == soft_labels::kLogits;
+    const bool of_tokens = logits ? model_->judges_tokens() : models::IsOfTokens(name);
+    int64_t rows = of_tokens ? 0 : static_cast<int64_t>(question.ids.size());
+    for (size_t i = 0; of_tokens && i < question.ids.size(); ++i) {
+      rows += static_cast<int64_t>(logits ? question.positions[i].size() : question.ids[i].size());
+    }
+    const int64_t width = logits ? classes_ : model_->feature_widths().at(name);
+    if (output.sizes() == at::IntArrayRef({rows, width})) return absl::OkStatus();
+    return absl::InternalError(absl::StrCat("the model gave '", name, "' of another shape than [", rows, ", ", width,
+                                            "]; its package is broken"));
+  }
+
   const std::unique_ptr<models::Model> model_;
   const int64_t classes_;
   const int threads_;
 };
 
-// Whether rows have the same logits, bit for bit, in another order. Fixed shapes ensure it for the layers in use; but a
-// product with a matrix stored the other way round than a linear layer's weight depends on the place on some CPUs.
-absl::StatusOr<bool> IsRepeatable(const v1::Signature& signature, Backend& backend) {
-  std::vector<std::vector<int32_t>> rows(2 * models::kRowsPerForward + 3);
-  for (size_t row = 0; row < rows.size(); ++row) {
-    rows[row].resize(1 + row % std::min<size_t>(signature.max_length(), 24));
-    for (size_t i = 0; i < rows[row].size(); ++i) rows[row][i] = CombineKey(row, i) % signature.vocab_size();
+// Rows of many lengths, of every output; where logits are those of tokens, the first one's.
+Question TrialQuestion(const Teacher& teacher) {
+  Question question;
+  question.outputs = {soft_labels::kLogits};
+  for (const v1::Feature& feature : teacher.features) question.outputs.push_back(feature.name());
+  question.ids.resize(2 * models::kRowsPerForward + 3);
+  question.positions.assign(question.ids.size(), {0});
+  for (size_t row = 0; row < question.ids.size(); ++row) {
+    question.ids[row].resize(1 + row % std::min<size_t>(teacher.signature.max_length(), 24));
+    for (size_t i = 0; i < question.ids[row].size(); ++i) {
+      question.ids[row][i] = static_cast<int32_t>(CombineKey(row, i) % teacher.signature.vocab_size());
+    }
   }
-  ASSIGN_OR_RETURN(const std::vector<float> logits, backend.Forward(rows));
-  std::reverse(rows.begin(), rows.end());
-  ASSIGN_OR_RETURN(const std::vector<float> reversed, backend.Forward(rows));
-  const size_t row_bytes = logits.size() / rows.size() * sizeof(float);
-  for (size_t row = 0; row < rows.size(); ++row) {
-    const float* other = reversed.data() + (rows.size() - 1 - row) * signature.labels_size();
-    if (std::memcmp(logits.data() + row * signature.labels_size(), other, row_bytes) != 0) return false;
+  return question;
+}
+
+// Whether records have the same numbers, bit for bit, in another order. Fixed shapes ensure it for the layers in use;
+// but a product with a matrix stored the other way round than a linear layer's weight depends on the place on some
+// CPUs.
+absl::StatusOr<bool> IsRepeatable(const Teacher& teacher) {
+  Question question = TrialQuestion(teacher);
+  ASSIGN_OR_RETURN(const auto forth, teacher.backend->Forward(question));
+  std::vector<size_t> tokens;
+  for (const auto& ids : question.ids) tokens.push_back(ids.size());
+  std::reverse(question.ids.begin(), question.ids.end());
+  ASSIGN_OR_RETURN(const auto back, teacher.backend->Forward(question));
+  for (size_t k = 0; k < question.outputs.size(); ++k) {
+    const bool of_tokens = models::IsOfTokens(question.outputs[k]);
+    const size_t rows = of_tokens ? std::accumulate(tokens.begin(), tokens.end(), size_t{0}) : tokens.size();
+    const size_t width = forth[k].size() / rows;
+    const float* first = forth[k].data();
+    const float* last = back[k].data() + back[k].size();
+    for (const size_t count : tokens) {
+      const size_t numbers = (of_tokens ? count : 1) * width;
+      last -= numbers;
+      if (std::memcmp(first, last, numbers * sizeof(float)) != 0) return false;
+      first += numbers;
+    }
   }
   return true;
 }
@@ -80,14 +133,21 @@ absl::StatusOr<Teacher> LoadTeacher(const std::string& folder, int threads) {
                                                      teacher.signature.vocab_size()));
     }
     teacher.encode = [tokenizer](std::string_view text) { return tokenizer->Encode(text); };
+    ASSIGN_OR_RETURN(teacher.tokenizer_sha256, Sha256File(package.tokenizer_file));
   }
-  teacher.backend =
-      std::make_unique<LibTorchBackend>(std::move(package.model), teacher.signature.labels_size(), threads);
-  const absl::StatusOr<bool> repeatable = IsRepeatable(teacher.signature, *teacher.backend);
+  for (const auto& [name, width] : package.model->feature_widths()) {
+    v1::Feature& feature = teacher.features.emplace_back();
+    feature.set_name(name);
+    feature.set_width(static_cast<int32_t>(width));
+  }
+  const v1::Signature& signature = teacher.signature;
+  const int64_t classes = models::LogitCount(signature.task(), signature.labels_size(), signature.vocab_size());
+  teacher.backend = std::make_unique<LibTorchBackend>(std::move(package.model), classes, threads);
+  const absl::StatusOr<bool> repeatable = IsRepeatable(teacher);
   if (!repeatable.ok()) return Annotate(repeatable.status(), folder);
   teacher.repeatable = *repeatable;
   if (!teacher.repeatable) {
-    spdlog::warn("{}: a record's logits depend in their last bits on the records that come with it", folder);
+    spdlog::warn("{}: a record's numbers depend in their last bits on the records that come with it", folder);
   }
   return teacher;
 }

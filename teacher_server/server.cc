@@ -41,7 +41,7 @@ class Server {
           absl::StrCat("this server serves ", package_, " already, cannot load ", package));
     }
     ASSIGN_OR_RETURN(Teacher teacher, LoadTeacher(package, options_.threads));
-    ASSIGN_OR_RETURN(const EngineOptions fitted, FitToClasses(options_.engine, teacher.signature.labels_size()));
+    ASSIGN_OR_RETURN(const EngineOptions fitted, FitToTeacher(options_.engine, teacher.signature));
     const std::string digest = teacher.digest;
     spdlog::info("serving teacher '{}' of {} with digest {}", teacher.name, package, digest);
     service_.Serve(std::make_unique<Engine>(std::move(teacher), fitted));

@@ -15,6 +15,7 @@
 #include <cstring>
 #include <filesystem>
 #include <future>
+#include <numeric>
 #include <random>
 #include <thread>
 
@@ -77,14 +78,31 @@ class ServerTest : public testing::Test {
     shape.spec.set_kind(v1::Model::KIND_SUBWORD_BAG);
     shape.spec.set_width(48);
     shape.spec.set_hidden_layers(1);
+    return PackageOf(shape, MakeSignature(input), tokenizer, scale);
+  }
+
+  // Of a transformer of two layers.
+  std::string TransformerPackage(v1::Signature signature) {
+    models::ModelShape shape;
+    shape.spec.set_kind(v1::Model::KIND_TRANSFORMER);
+    shape.spec.set_width(24);
+    shape.spec.set_layers(2);
+    shape.spec.set_heads(2);
+    shape.max_length = kMaxLength;
+    shape.task = signature.task();
+    return PackageOf(shape, signature, "", 1);
+  }
+
+  std::string PackageOf(models::ModelShape shape, const v1::Signature& signature, const std::string& tokenizer,
+                        double scale) {
     shape.vocab_size = kVocab;
-    shape.classes = kClasses;
+    shape.classes = models::LogitCount(shape.task, kClasses, kVocab);
     const auto model = models::MakeModel(shape, 11).value();
     for (const auto& [name, value] : model->NamedParameters()) {
       const at::NoGradGuard no_grad;
       if (name == "norm.weight" || name == "head.weight") value.mul_(scale);
     }
-    const auto saved = models::SavePackage(PathOf("package"), "small", *model, shape, MakeSignature(input), tokenizer);
+    const auto saved = models::SavePackage(PathOf("package"), "small", *model, shape, signature, tokenizer);
     EXPECT_TRUE(saved.ok()) << saved.status();
     return PathOf("package");
   }
@@ -152,7 +170,8 @@ def forward(self, ids, mask):
 struct RunningService {
   explicit RunningService(const std::string& package, EngineOptions options = {}) {
     Teacher teacher = LoadTeacher(package, 1).value();
-    service.Serve(std::make_unique<Engine>(std::move(teacher), FitToClasses(options, kClasses).value()));
+    const EngineOptions fitted = FitToTeacher(options, teacher.signature).value();
+    service.Serve(std::make_unique<Engine>(std::move(teacher), fitted));
     listening = Listen("127.0.0.1:0", {&service}).value();
   }
   ~RunningService() {
@@ -183,7 +202,7 @@ std::vector<float> AskInGroups(LabelClient& client, const std::vector<v1::LabelI
     client.Label(spec, asked, [done, group, &logits](absl::StatusOr<LabelClient::Labels> labels) {
       EXPECT_TRUE(labels.ok()) << labels.status();
       for (size_t i = 0; labels.ok() && i < group.size(); ++i) {
-        std::memcpy(&logits[group[i] * kClasses], &labels->logits[i * kClasses], kClasses * sizeof(float));
+        std::memcpy(&logits[group[i] * kClasses], &labels->outputs[0].numbers[i * kClasses], kClasses * sizeof(float));
       }
       done->set_value();
     });
@@ -239,6 +258,61 @@ TEST_F(ServerTest, NativeIdsAreBitEqual) {
 TEST_F(ServerTest, TorchScriptIdsAreBitEqual) {
   const Rows rows = RandomRows(200);
   ExpectBitEqual(ScriptPackage("torch.matmul(mean, self.head.t())"), IdInputs(rows), rows);
+}
+
+// Every output of a transformer, asked for in requests of two kinds: with hidden states come the logits, of records or
+// of some of their tokens; and the embedding alone.
+TEST_F(ServerTest, FeaturesAreBitEqual) {
+  const Rows rows = RandomRows(150);
+  for (const v1::Task task : {v1::TASK_CLASSIFICATION, v1::TASK_TOKEN_CLASSIFICATION, v1::TASK_MASKED_LM}) {
+    v1::Signature signature = MakeSignature(v1::Signature::INPUT_IDS);
+    signature.set_task(task);
+    if (task == v1::TASK_MASKED_LM) {
+      signature.clear_labels();
+      signature.set_mask_id(3);
+    }
+    const std::string package = TransformerPackage(signature);
+    const models::Package loaded = models::LoadPackage(package).value();
+    std::vector<v1::LabelInput> inputs = IdInputs(rows);
+    models::Wanted wanted{{}, {"embedding", "hidden.0", "hidden.2"}};
+    if (models::JudgesTokens(task)) {
+      for (size_t i = 0; i < rows.size(); ++i) {
+        for (int32_t place = i % 3; place < static_cast<int32_t>(rows[i].size()); place += 2) {
+          inputs[i].add_positions(place);
+        }
+        wanted.positions.emplace_back(inputs[i].positions().begin(), inputs[i].positions().end());
+        if (!inputs[i].positions().empty()) continue;  // none named: every token
+        wanted.positions.back().resize(rows[i].size());
+        std::iota(wanted.positions.back().begin(), wanted.positions.back().end(), 0);
+      }
+    }
+    const at::NoGradGuard no_grad;
+    models::Outputs local = models::FixedShapeForward(*loaded.model, rows, wanted);
+    local.features["logits"] = local.logits;
+    RunningService server(package);
+    auto client = LabelClient::Connect({server.listening.address}, {.teacher_digest = loaded.info.digest}).value();
+    EXPECT_TRUE(client->description().repeatable());
+    EXPECT_EQ(client->description().features_size(), 4);
+    for (const std::vector<std::string>& names :
+         {std::vector<std::string>{"hidden.2", "logits", "hidden.0"}, {"embedding"}}) {
+      v1::LabelSpec spec;
+      spec.mutable_outputs()->Add(names.begin(), names.end());
+      std::vector<v1::LabelInput> asked = inputs;
+      for (auto& input : asked) {
+        if (names.size() == 1) input.clear_positions();
+      }
+      std::promise<absl::StatusOr<LabelClient::Labels>> promise;
+      client->Label(spec, asked, [&](auto labels) { promise.set_value(std::move(labels)); });
+      const auto labels = promise.get_future().get();
+      ASSERT_TRUE(labels.ok()) << labels.status();
+      for (size_t k = 0; k < names.size(); ++k) {
+        const at::Tensor expected = local.features.at(names[k]).contiguous();
+        const std::vector<float>& numbers = labels->outputs[k].numbers;
+        ASSERT_EQ(static_cast<int64_t>(numbers.size()), expected.numel()) << names[k];
+        EXPECT_EQ(std::memcmp(numbers.data(), expected.const_data_ptr<float>(), expected.nbytes()), 0) << names[k];
+      }
+    }
+  }
 }
 
 // Bits that depend on a row's place in its batch are found out. (Products with a
@@ -316,7 +390,7 @@ TEST_F(ServerTest, LogitsThatAreNotFiniteNameTheRecord) {
                 [&](absl::StatusOr<LabelClient::Labels> labels) { status.set_value(labels.status()); });
   const absl::Status got = status.get_future().get();
   EXPECT_TRUE(absl::IsInternal(got)) << got;
-  EXPECT_THAT(std::string(got.message()), HasSubstr("record 'record-0': logit"));
+  EXPECT_THAT(std::string(got.message()), HasSubstr("record 'record-0', logits: number"));
   EXPECT_THAT(std::string(got.message()), HasSubstr("not a finite number"));
 }
 

@@ -21,24 +21,26 @@ using testing::UnorderedElementsAre;
 
 constexpr int kClasses = 2;
 
-// Logits are (sum of the ids, their number); an id of kPoison gives NaN. Forwards wait while the gate is closed.
+// Logits are (sum of the ids, their number) of a record, or (id, its place) of a token; "embedding" is the first id,
+// "hidden.1" the ids. An id of kPoison gives NaN. Forwards wait while the gate is closed.
 class FakeBackend final : public Backend {
  public:
   static constexpr int32_t kPoison = 66;  // 'B'
 
-  absl::StatusOr<std::vector<float>> Forward(const std::vector<std::vector<int32_t>>& rows) override {
+  explicit FakeBackend(bool judges_tokens) : judges_tokens_(judges_tokens) {}
+
+  absl::StatusOr<std::vector<std::vector<float>>> Forward(const Question& question) override {
     MutexLock lock(&mutex_);
     ++begun_;
     changed_.NotifyAll();
     while (closed_) changed_.Wait(&mutex_);
-    rows_ += rows.size();
-    std::vector<float> logits;
-    for (const auto& row : rows) {
-      const bool poisoned = std::find(row.begin(), row.end(), kPoison) != row.end();
-      const float sum = std::accumulate(row.begin(), row.end(), 0);
-      logits.insert(logits.end(), {poisoned ? std::numeric_limits<float>::quiet_NaN() : sum, 1.0f * row.size()});
+    rows_ += question.ids.size();
+    std::vector<std::vector<float>> numbers;
+    for (const std::string& output : question.outputs) {
+      std::vector<float>& values = numbers.emplace_back();
+      for (size_t i = 0; i < question.ids.size(); ++i) Append(output, question, i, &values);
     }
-    return logits;
+    return numbers;
   }
   void SetClosed(bool closed) {
     MutexLock lock(&mutex_);
@@ -53,8 +55,29 @@ class FakeBackend final : public Backend {
     MutexLock lock(&mutex_);
     return rows_;
   }
+  int begun() {
+    MutexLock lock(&mutex_);
+    return begun_;
+  }
 
  private:
+  void Append(const std::string& output, const Question& question, size_t i, std::vector<float>* values) const {
+    const std::vector<int32_t>& ids = question.ids[i];
+    if (output == "embedding") {
+      values->push_back(ids[0]);
+    } else if (output == "hidden.1") {
+      values->insert(values->end(), ids.begin(), ids.end());
+    } else if (judges_tokens_) {
+      for (const int32_t place : question.positions[i])
+        values->insert(values->end(), {1.0f * ids[place], 1.0f * place});
+    } else {
+      const bool poisoned = std::find(ids.begin(), ids.end(), kPoison) != ids.end();
+      const float sum = std::accumulate(ids.begin(), ids.end(), 0);
+      values->insert(values->end(), {poisoned ? std::numeric_limits<float>::quiet_NaN() : sum, 1.0f * ids.size()});
+    }
+  }
+
+  const bool judges_tokens_;
   Mutex mutex_;
   CondVar changed_;
   bool closed_ ABSL_GUARDED_BY(mutex_) = false;
@@ -78,17 +101,25 @@ class ServiceTest : public testing::Test {
   }
 
   // A teacher of texts; a text's ids are its bytes.
-  void Serve(v1::Signature::Input input = v1::Signature::INPUT_TEXT) {
+  void Serve(v1::Signature::Input input = v1::Signature::INPUT_TEXT, v1::Task task = v1::TASK_CLASSIFICATION) {
     Teacher teacher{.name = "fake", .digest = "d1"};
     teacher.signature.set_input(input);
     teacher.signature.set_vocab_size(256);
     teacher.signature.set_max_length(16);
     for (int i = 0; i < kClasses; ++i) teacher.signature.add_labels("label" + std::to_string(i));
-    auto backend = std::make_unique<FakeBackend>();
+    teacher.signature.set_task(task);
+    for (const char* name : {"embedding", "hidden.1"}) {
+      v1::Feature& feature = teacher.features.emplace_back();
+      feature.set_name(name);
+      feature.set_width(1);
+    }
+    teacher.tokenizer_sha256 = "sha";
+    auto backend = std::make_unique<FakeBackend>(task == v1::TASK_TOKEN_CLASSIFICATION);
     backend_ = backend.get();
     teacher.backend = std::move(backend);
     teacher.encode = [](std::string_view text) { return std::vector<int32_t>(text.begin(), text.end()); };
-    service_.Serve(std::make_unique<Engine>(std::move(teacher), FitToClasses(options_, kClasses).value()));
+    const EngineOptions options = FitToTeacher(options_, teacher.signature).value();
+    service_.Serve(std::make_unique<Engine>(std::move(teacher), options));
   }
 
   v1::LabelRequest Request(uint64_t id, const std::vector<std::string>& texts) {
@@ -196,6 +227,10 @@ TEST_F(ServiceTest, Describes) {
     EXPECT_EQ(reply.max_records_per_request(), 4);
     EXPECT_TRUE(reply.repeatable());
     EXPECT_EQ(reply.signature().labels_size(), kClasses);
+    ASSERT_EQ(reply.features_size(), 2);
+    EXPECT_EQ(reply.features(1).name(), "hidden.1");
+    EXPECT_EQ(reply.features(1).width(), 1);
+    EXPECT_EQ(reply.tokenizer_sha256(), "sha");
   }
 }
 
@@ -225,6 +260,74 @@ TEST_F(ServiceTest, IdsAreLabelled) {
   EXPECT_THAT(soft_labels::DecodeDense(reply.labels(0), 2, 2).value(), ElementsAre(3, 1, 4, 1));
 }
 
+TEST_F(ServiceTest, SeveralOutputsComeOfOneForward) {
+  Serve();
+  v1::LabelRequest request = Request(1, {});
+  for (const std::vector<int>& ids : {std::vector{3, 4}, {5, 6, 7}}) {
+    request.add_inputs()->mutable_ids()->mutable_ids()->Add(ids.begin(), ids.end());
+  }
+  for (const char* name : {"hidden.1", "logits", "embedding"}) request.mutable_spec()->add_outputs(name);
+  v1::LabelReply reply;
+  ASSERT_TRUE(Label(request, &reply).ok());
+  ASSERT_EQ(reply.labels_size(), 3);
+  EXPECT_THAT(soft_labels::DecodeDense(reply.labels(0), 5, 1).value(), ElementsAre(3, 4, 5, 6, 7));
+  EXPECT_THAT(soft_labels::DecodeDense(reply.labels(1), 2, 2).value(), ElementsAre(7, 2, 18, 3));
+  EXPECT_THAT(soft_labels::DecodeDense(reply.labels(2), 2, 1).value(), ElementsAre(3, 5));
+  EXPECT_EQ(backend_->begun(), 1);
+}
+
+TEST_F(ServiceTest, LogitsOfTokensComeWhereTheyAreWanted) {
+  Serve(v1::Signature::INPUT_TEXT, v1::TASK_TOKEN_CLASSIFICATION);
+  v1::LabelRequest request = Request(1, {});
+  for (const std::vector<int>& ids : {std::vector{3, 4}, {5, 6, 7}}) {
+    request.add_inputs()->mutable_ids()->mutable_ids()->Add(ids.begin(), ids.end());
+  }
+  for (const int place : {0, 2}) request.mutable_inputs(1)->add_positions(place);
+  v1::LabelReply reply;
+  ASSERT_TRUE(Label(request, &reply).ok());
+  EXPECT_THAT(soft_labels::DecodeDense(reply.labels(0), 4, 2).value(), ElementsAre(3, 0, 4, 1, 5, 0, 7, 2));
+  EXPECT_TRUE(absl::IsInvalidArgument(Label(Request(2, {"text"}), &reply)));
+}
+
+// Requests that wait together are answered together, but each with what it asked for.
+TEST_F(ServiceTest, RequestsForDifferentOutputsMeetInABatch) {
+  Serve();
+  Caller caller(*stub_);
+  backend_->SetClosed(true);
+  caller.Send(Request(1, {"a"}));
+  backend_->WaitUntilBegun(1);
+  const char* outputs[] = {"embedding", "logits", "embedding"};
+  for (int i = 0; i < 3; ++i) {
+    v1::LabelRequest request = Request(2 + i, {std::string(1, static_cast<char>('b' + i))});
+    request.mutable_spec()->add_outputs(outputs[i]);
+    caller.Send(request);
+  }
+  backend_->SetClosed(false);
+  std::map<uint64_t, float> first;
+  for (int i = 0; i < 4; ++i) {
+    const v1::LabelReply reply = caller.Reply();
+    const int64_t width = reply.labels(0).dense().shape(1);
+    EXPECT_EQ(width, reply.request_id() % 2 == 1 ? 2 : 1);
+    first[reply.request_id()] = soft_labels::DecodeDense(reply.labels(0), 1, width).value()[0];
+  }
+  EXPECT_THAT(first, ElementsAre(std::pair(1, 97), std::pair(2, 98), std::pair(3, 99), std::pair(4, 100)));
+}
+
+TEST_F(ServiceTest, AnAnswerBeyondTheBatchIsRefusedBeforeAnyWork) {
+  options_.batch.max_bytes = 40;
+  Serve();
+  v1::LabelRequest request = Request(1, {});
+  request.add_inputs()->mutable_ids()->mutable_ids()->Resize(11, 5);
+  request.mutable_spec()->add_outputs("hidden.1");
+  v1::LabelReply reply;
+  const absl::Status status = Label(request, &reply);
+  EXPECT_TRUE(absl::IsInvalidArgument(status));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("44 bytes, more than 40"));
+  EXPECT_EQ(backend_->begun(), 0);
+  request.mutable_inputs(0)->mutable_ids()->mutable_ids()->Truncate(10);
+  EXPECT_TRUE(Label(request, &reply).ok());
+}
+
 // The same errors by both ways, and a stream that lives on. validation_test.cc has every field.
 TEST_F(ServiceTest, BadRequestsAreAnsweredByRecord) {
   Serve();
@@ -248,7 +351,7 @@ TEST_F(ServiceTest, BadRequestsAreAnsweredByRecord) {
       {Request(1, {"a", "caf\xe9"}), absl::StatusCode::kInvalidArgument, "not UTF-8"},
       {other_teacher, absl::StatusCode::kFailedPrecondition, "asks for d2"},
       {old, absl::StatusCode::kFailedPrecondition, "protocol version 0"},
-      {Request(1, {"a", "B"}), absl::StatusCode::kInternal, "record 'rec-B': logit 0 is nan"},
+      {Request(1, {"a", "B"}), absl::StatusCode::kInternal, "record 'rec-B', logits: number 0 is nan"},
   };
   for (const Case& c : cases) {
     v1::LabelReply reply;

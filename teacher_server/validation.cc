@@ -8,6 +8,7 @@
 #include "runtime/status.h"
 #include "runtime/utf8.h"
 #include "soft_labels/client.h"
+#include "soft_labels/outputs.h"
 
 namespace polystill::teacher_server {
 namespace {
@@ -17,12 +18,10 @@ std::string NameOf(const v1::LabelRequest& request, int i) {
   return id.empty() ? absl::StrCat("input ", i) : absl::StrCat("record '", Excerpt(id), "'");
 }
 
+// Room in a message for what an answer holds beside its numbers, for each output.
+constexpr int64_t kOverheadBytes = 4'096;
+
 absl::Status CheckSpec(const v1::LabelSpec& spec, const v1::DescribeReply& teacher) {
-  for (const std::string& output : spec.outputs()) {
-    if (output == "logits" && spec.outputs_size() == 1) continue;
-    return absl::InvalidArgumentError(
-        absl::StrCat("spec.outputs '", Excerpt(output), "' is not known; this teacher gives 'logits'"));
-  }
   if (spec.codec() != v1::CODEC_UNSPECIFIED && spec.codec() != v1::CODEC_DENSE_FP32 &&
       spec.codec() != v1::CODEC_DENSE_FP16) {
     return absl::InvalidArgumentError(absl::StrCat("spec.codec ", static_cast<int>(spec.codec()),
@@ -56,16 +55,46 @@ absl::Status CheckIds(const v1::TokenIds& ids, const v1::Signature& signature) {
   return absl::OkStatus();
 }
 
-absl::Status CheckInput(const v1::LabelInput& input, const v1::Signature& signature) {
+absl::Status CheckPositions(const v1::LabelInput& input) {
+  int32_t before = -1;
+  for (const int32_t place : input.positions()) {
+    if (place < 0 || place >= input.ids().ids_size()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("position ", place, " is out of range; its token ids are at [0, ", input.ids().ids_size(), ")"));
+    }
+    if (place <= before) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("position ", place, " comes after ", before, "; write positions in ascending order, each once"));
+    }
+    before = place;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckInput(const v1::LabelInput& input, const soft_labels::Outputs& outputs,
+                        const v1::Signature& signature) {
   if (static_cast<int64_t>(input.id().size()) > kMaxIdBytes) {
     return absl::InvalidArgumentError(absl::StrCat("id has more than ", kMaxIdBytes, " bytes"));
   }
-  if (signature.input() == v1::Signature::INPUT_TEXT) {
-    return input.has_text() ? CheckText(input.text())
-                            : absl::InvalidArgumentError("has no text; this teacher reads text");
+  const bool takes_text = signature.input() == v1::Signature::INPUT_TEXT;
+  if (input.input_case() == v1::LabelInput::INPUT_NOT_SET || (input.has_text() && !takes_text)) {
+    return absl::InvalidArgumentError(takes_text ? "has neither text nor token ids; this teacher reads text, or ids of "
+                                                   "its own tokeniser"
+                                                 : "has no token ids; this teacher reads ids");
   }
-  return input.has_ids() ? CheckIds(input.ids(), signature)
-                         : absl::InvalidArgumentError("has no token ids; this teacher reads ids");
+  RETURN_IF_ERROR(input.has_text() ? CheckText(input.text()) : CheckIds(input.ids(), signature));
+  bool judges_tokens = false;
+  for (const soft_labels::Output& output : outputs) {
+    if (output.of_tokens && input.has_text()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("has text, but '", output.name, "' is of tokens; send token ids of the teacher's tokeniser"));
+    }
+    judges_tokens |= output.of_tokens && output.name == soft_labels::kLogits;
+  }
+  if (!input.positions().empty() && !judges_tokens) {
+    return absl::InvalidArgumentError("has positions, which go with logits of tokens only; leave them out");
+  }
+  return CheckPositions(input);
 }
 
 }  // namespace
@@ -73,6 +102,7 @@ absl::Status CheckInput(const v1::LabelInput& input, const v1::Signature& signat
 absl::Status CheckRequest(const v1::LabelRequest& request, const v1::DescribeReply& teacher) {
   RETURN_IF_ERROR(CheckProtocolVersion(request.protocol_version()));
   RETURN_IF_ERROR(CheckSpec(request.spec(), teacher));
+  ASSIGN_OR_RETURN(const soft_labels::Outputs outputs, soft_labels::OutputsOf(request.spec(), teacher));
   if (request.timeout_ms() < 0) {
     return absl::InvalidArgumentError(absl::StrCat("timeout_ms ", request.timeout_ms(), " is negative"));
   }
@@ -81,7 +111,7 @@ absl::Status CheckRequest(const v1::LabelRequest& request, const v1::DescribeRep
                                                    " inputs, this one ", request.inputs_size()));
   }
   for (int i = 0; i < request.inputs_size(); ++i) {
-    const absl::Status status = CheckInput(request.inputs(i), teacher.signature());
+    const absl::Status status = CheckInput(request.inputs(i), outputs, teacher.signature());
     if (!status.ok()) return Annotate(status, NameOf(request, i));
   }
   return absl::OkStatus();
@@ -94,6 +124,22 @@ int64_t TokensAtMost(const v1::LabelRequest& request, const v1::DescribeReply& t
     tokens += std::min<int64_t>(most, teacher.signature().max_length());
   }
   return tokens;
+}
+
+AnswerBytes AnswerBytesOf(const v1::LabelRequest& request, const v1::DescribeReply& teacher) {
+  const auto outputs = soft_labels::OutputsOf(request.spec(), teacher);
+  if (!outputs.ok()) return {};
+  int64_t numbers = 0;
+  for (const v1::LabelInput& input : request.inputs()) numbers += soft_labels::NumbersOf(*outputs, input);
+  const bool half = request.spec().codec() == v1::CODEC_DENSE_FP16;
+  return {numbers * int64_t{sizeof(float)}, numbers * (half ? 2 : 4)};
+}
+
+absl::Status CheckAnswerSize(const v1::LabelRequest& request, const v1::DescribeReply& teacher, int64_t batch_bytes) {
+  const AnswerBytes bytes = AnswerBytesOf(request, teacher);
+  const int64_t overhead = kOverheadBytes * std::max(1, request.spec().outputs_size());
+  RETURN_IF_ERROR(soft_labels::CheckAnswerBytes(bytes.on_wire, kMaxMessageBytes - overhead));
+  return soft_labels::CheckAnswerBytes(bytes.in_memory, batch_bytes);
 }
 
 absl::Status FindBadText(const v1::LabelRequest& partly_parsed) {

@@ -21,6 +21,11 @@ v1::DescribeReply Teacher(v1::Signature::Input input) {
   teacher.mutable_signature()->set_input(input);
   teacher.mutable_signature()->set_vocab_size(100);
   teacher.mutable_signature()->set_max_length(5);
+  teacher.mutable_signature()->add_labels("a");
+  for (const char* name : {"embedding", "hidden.1"}) {
+    teacher.add_features()->set_name(name);
+    teacher.mutable_features(teacher.features_size() - 1)->set_width(1'000);
+  }
   return teacher;
 }
 
@@ -65,8 +70,21 @@ TEST(ValidationTest, EveryFieldIsChecked) {
       {kText, [](R& r) { r.set_timeout_ms(-1); }, kInvalid, "timeout_ms -1"},
       {kText, [](R& r) { r.clear_inputs(); }, kInvalid, "1 to 3 inputs, this one 0"},
       {kText, [](R& r) { r.add_inputs(), r.add_inputs(); }, kInvalid, "1 to 3 inputs, this one 4"},
-      {kText, [](R& r) { r.mutable_inputs(1)->clear_input(); }, kInvalid, "record 'r1': has no text"},
-      {kText, [](R& r) { r.mutable_inputs(1)->mutable_ids()->add_ids(1); }, kInvalid, "record 'r1': has no text"},
+      {kText, [](R& r) { r.mutable_inputs(1)->clear_input(); }, kInvalid,
+       "record 'r1': has neither text nor token ids"},
+      {kText, [](R& r) { r.mutable_inputs(1)->mutable_ids()->add_ids(1); }, absl::StatusCode::kOk, ""},
+      {kText, [](R& r) { r.mutable_inputs(1)->mutable_ids()->add_ids(100); }, kInvalid, "record 'r1': token id 100"},
+      {kText, [](R& r) { r.mutable_inputs(1)->mutable_ids(); }, kInvalid, "record 'r1': has no token ids"},
+      {kText, [](R& r) { r.mutable_spec()->add_outputs("embedding"); }, absl::StatusCode::kOk, ""},
+      {kText, [](R& r) { r.mutable_spec()->add_outputs("hidden.1"); }, kInvalid,
+       "record 'r0': has text, but 'hidden.1' is of tokens"},
+      {kIds, [](R& r) { r.mutable_spec()->add_outputs("hidden.1"); }, absl::StatusCode::kOk, ""},
+      {kIds, [](R& r) { r.mutable_spec()->add_outputs("hidden.2"); }, kInvalid,
+       "spec.outputs 'hidden.2' is not known; this teacher gives 'logits', 'embedding', 'hidden.1'"},
+      {kIds, [](R& r) { r.mutable_spec()->add_outputs("logits"), r.mutable_spec()->add_outputs("logits"); }, kInvalid,
+       "spec.outputs names 'logits' twice"},
+      {kIds, [](R& r) { r.mutable_inputs(1)->add_positions(0); }, kInvalid,
+       "record 'r1': has positions, which go with logits of tokens only"},
       {kText, [](R& r) { r.mutable_inputs(1)->set_text(std::string((1 << 20) + 1, 'x')); }, kInvalid,
        "record 'r1': text has 1048577 bytes"},
       {kText, [](R& r) { r.mutable_inputs(0)->set_id(std::string(1025, 'i')); }, kInvalid,
@@ -95,6 +113,54 @@ TEST(ValidationTest, EveryFieldIsChecked) {
     EXPECT_EQ(status.code(), c.code) << status << " for " << c.message;
     EXPECT_THAT(std::string(status.message()), HasSubstr(c.message));
   }
+}
+
+TEST(ValidationTest, PositionsAreThoseOfTokens) {
+  v1::DescribeReply teacher = Teacher(v1::Signature::INPUT_IDS);
+  teacher.mutable_signature()->set_task(v1::TASK_TOKEN_CLASSIFICATION);
+  struct Case {
+    std::vector<int> positions;
+    std::string message;
+  };
+  const Case cases[] = {
+      {{}, ""},
+      {{0, 2}, ""},
+      {{0, 3}, "record 'r1': position 3 is out of range; its token ids are at [0, 3)"},
+      {{-1}, "record 'r1': position -1 is out of range"},
+      {{1, 1}, "record 'r1': position 1 comes after 1"},
+      {{2, 0}, "record 'r1': position 0 comes after 2"},
+  };
+  for (const Case& c : cases) {
+    v1::LabelRequest request = Request(v1::Signature::INPUT_IDS);
+    for (const int id : {1, 2}) request.mutable_inputs(1)->mutable_ids()->add_ids(id);
+    request.mutable_inputs(1)->mutable_positions()->Add(c.positions.begin(), c.positions.end());
+    const absl::Status status = CheckRequest(request, teacher);
+    EXPECT_EQ(status.ok(), c.message.empty()) << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr(c.message));
+    request.mutable_spec()->add_outputs("hidden.1");
+    EXPECT_EQ(CheckRequest(request, teacher).ok(), c.positions.empty());
+  }
+  EXPECT_THAT(CheckRequest(Request(v1::Signature::INPUT_TEXT), teacher).ToString(), HasSubstr("has no token ids"));
+}
+
+TEST(ValidationTest, AnswersThatFitNoMessageOrBatchAreRefused) {
+  const v1::DescribeReply teacher = Teacher(v1::Signature::INPUT_IDS);
+  v1::LabelRequest request = Request(v1::Signature::INPUT_IDS);
+  for (const int id : {1, 2}) request.mutable_inputs(1)->mutable_ids()->add_ids(id);
+  for (const char* name : {"hidden.1", "logits", "embedding"}) request.mutable_spec()->add_outputs(name);
+  // 4 tokens of 1000 numbers, 2 records of 1 and of 1000.
+  const int64_t numbers = 4 * 1000 + 2 + 2 * 1000;
+  EXPECT_EQ(AnswerBytesOf(request, teacher).in_memory, 4 * numbers);
+  EXPECT_EQ(AnswerBytesOf(request, teacher).on_wire, 4 * numbers);
+  request.mutable_spec()->set_codec(v1::CODEC_DENSE_FP16);
+  EXPECT_EQ(AnswerBytesOf(request, teacher).on_wire, 2 * numbers);
+  EXPECT_TRUE(CheckAnswerSize(request, teacher, 4 * numbers).ok());
+  EXPECT_THAT(CheckAnswerSize(request, teacher, 4 * numbers - 1).ToString(), HasSubstr("more than 24007"));
+  v1::DescribeReply wide = teacher;
+  wide.mutable_features(1)->set_width(4 << 20);
+  const absl::Status status = CheckAnswerSize(request, wide, int64_t{1} << 40);
+  EXPECT_TRUE(absl::IsInvalidArgument(status));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("ask for fewer outputs"));
 }
 
 TEST(ValidationTest, TokensAtMost) {

@@ -21,6 +21,8 @@ TITLES = {
     "micro_f1": "micro-F1",
     "macro_precision": "macro-precision",
     "macro_recall": "macro-recall",
+    "micro_precision": "micro-precision",
+    "micro_recall": "micro-recall",
 }
 BATCHES = ("batch_1", "batch_32")
 
@@ -93,8 +95,9 @@ def plots(report: dict[str, Any], predictions: Path) -> list[tuple[str, str]]:
             gain = figures.gain_bars(places, "zero_shot", first, title_of(first, report))
             found.append(("Gain over zero_shot by language", gain))
         found.append(("F1 by class", figures.class_bars(report["mean"], models, labels)))
-        counts = confusion(predictions, labels, "distilled")
-        found.append(("Confusion matrix of the distilled student", figures.confusion_matrix(counts, labels)))
+        if report.get("task") != "multi_label":  # labels that hold together are not taken for one another
+            counts = confusion(predictions, labels, "distilled")
+            found.append(("Confusion matrix of the distilled student", figures.confusion_matrix(counts, labels)))
     if points := latency_points(report, first):
         figure = figures.latency_scatter(points, title_of(first, report))
         found.append((f"Latency against {title_of(first, report)}", figure))

@@ -1,0 +1,31 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "polystill/v1/run.pb.h"
+
+// What models give, by name. Without ATen, for those who only carry it.
+
+namespace polystill::models {
+
+// Features by name (Feature in proto/polystill/v1/teacher.proto).
+inline constexpr char kEmbedding[] = "embedding";
+inline constexpr char kHiddenPrefix[] = "hidden.";
+
+inline std::string HiddenName(int64_t layer) { return kHiddenPrefix + std::to_string(layer); }
+
+// Whether a feature has a row for each token, and not for each record.
+inline bool IsOfTokens(std::string_view feature) { return feature.starts_with(kHiddenPrefix); }
+
+// Whether the logits of a task are those of tokens.
+inline bool JudgesTokens(v1::Task task) { return task == v1::TASK_TOKEN_CLASSIFICATION || task == v1::TASK_MASKED_LM; }
+
+// How many logits a row or token has: one a label, one in all with task binary, one a token id with masked_lm.
+inline int64_t LogitCount(v1::Task task, int64_t labels, int64_t vocab_size) {
+  if (task == v1::TASK_MASKED_LM) return vocab_size;
+  return task == v1::TASK_BINARY ? 1 : labels;
+}
+
+}  // namespace polystill::models

@@ -1,0 +1,75 @@
+#include "soft_labels/outputs.h"
+
+#include <algorithm>
+
+#include "models/outputs.h"
+#include "runtime/status.h"
+#include "runtime/utf8.h"
+
+namespace polystill::soft_labels {
+namespace {
+
+absl::StatusOr<Output> OutputOf(const std::string& name, const v1::DescribeReply& teacher) {
+  const v1::Signature& signature = teacher.signature();
+  if (name == kLogits) {
+    return Output{name, models::LogitCount(signature.task(), signature.labels_size(), signature.vocab_size()),
+                  models::JudgesTokens(signature.task())};
+  }
+  std::string known = "'logits'";
+  for (const v1::Feature& feature : teacher.features()) {
+    if (feature.name() == name) return Output{name, feature.width(), models::IsOfTokens(name)};
+    absl::StrAppend(&known, ", '", feature.name(), "'");
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("spec.outputs '", Excerpt(name), "' is not known; this teacher gives ", known));
+}
+
+}  // namespace
+
+std::vector<std::string> TeacherOutputsOf(const v1::Loss& loss) {
+  switch (loss.kind()) {
+    case v1::LOSS_KIND_TASK:
+      return {};
+    case v1::LOSS_KIND_EMBEDDING:
+      return {models::kEmbedding};
+    case v1::LOSS_KIND_HIDDEN: {
+      std::vector<std::string> names;
+      for (const v1::Loss::Layers& pair : loss.layers()) {
+        const std::string name = models::HiddenName(pair.teacher());
+        if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
+      }
+      return names;
+    }
+    default:
+      return {kLogits};
+  }
+}
+
+absl::StatusOr<Outputs> OutputsOf(const v1::LabelSpec& spec, const v1::DescribeReply& teacher) {
+  Outputs outputs;
+  for (const std::string& name : spec.outputs()) {
+    ASSIGN_OR_RETURN(const Output output, OutputOf(name, teacher));
+    const bool twice =
+        std::any_of(outputs.begin(), outputs.end(), [&](const Output& other) { return other.name == name; });
+    if (twice) return absl::InvalidArgumentError(absl::StrCat("spec.outputs names '", name, "' twice"));
+    outputs.push_back(output);
+  }
+  if (!outputs.empty()) return outputs;
+  ASSIGN_OR_RETURN(const Output logits, OutputOf(kLogits, teacher));
+  return Outputs{logits};
+}
+
+int64_t NumbersOf(const Outputs& outputs, const v1::LabelInput& input) {
+  int64_t numbers = 0;
+  for (const Output& output : outputs) numbers += output.RowsOf(input) * output.width;
+  return numbers;
+}
+
+absl::Status CheckAnswerBytes(int64_t bytes, int64_t most) {
+  if (bytes <= most) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("the answer would have ", bytes, " bytes, more than ", most,
+                   "; ask for fewer outputs or positions, shorter records, fewer of them at once, or dense_fp16"));
+}
+
+}  // namespace polystill::soft_labels
