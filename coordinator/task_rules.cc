@@ -69,7 +69,7 @@ class TaskRules {
       return;
     }
     if (labels == 0) {
-      Add("corpus.labels", "must not be empty; write the classes, in the order of the model's outputs");
+      Add("corpus.labels", "is missing or empty; write the classes, in the order of the model's outputs");
     } else if (spec_.task() == v1::TASK_BINARY) {
       if (labels == 2) return;
       Add("corpus.labels", absl::StrCat("has ", labels,
