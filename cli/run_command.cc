@@ -23,6 +23,7 @@
 #include "coordinator/run_file.h"
 #include "coordinator/run_folder.h"
 #include "coordinator/spec_difference.h"
+#include "coordinator/status_file.h"
 #include "runtime/files.h"
 #include "runtime/status.h"
 
@@ -55,6 +56,14 @@ int TerminalWidth() {
 constexpr char kHtmlReporter[] = "report";
 
 std::string ReportOf(const v1::RunSpec& spec) { return absl::StrCat(spec.output(), "/", coordinator::kReportFile); }
+
+std::string StatusPathOf(const v1::RunSpec& spec) { return absl::StrCat(spec.output(), "/", coordinator::kStatusFile); }
+
+// The least time when there is no such file.
+fs::file_time_type LastWritten(const std::string& path) {
+  std::error_code none;
+  return fs::last_write_time(path, none);
+}
 
 absl::Status PrintTableOf(const v1::RunSpec& spec, std::ostream& out) {
   const std::string path = ReportOf(spec);
@@ -92,7 +101,8 @@ class Session {
         out_(out),
         err_(err),
         children_(absl::StrCat(spec_.output(), "/logs"), &signals_),
-        view_(options.terminal) {}
+        view_(options.terminal),
+        status_file_before_(LastWritten(StatusPathOf(spec_))) {}
 
   int Run();
 
@@ -105,6 +115,7 @@ class Session {
   bool CanSpareTheEnded();
   void EndAll();
   bool Succeeded();
+  std::string Reason() const;
   int Finish();
   int Fail(const absl::Status& status);
   int PrintReport();
@@ -120,6 +131,8 @@ class Session {
   std::unique_ptr<RunWatcher> watcher_;
   ProgressView view_;
   v1::RunStatus status_;
+  // When an earlier process of this run wrote the status file last; the least time without one.
+  const fs::file_time_type status_file_before_;
   bool interrupted_ = false;
   // Of children_.ended(), those that the run was said to do without.
   size_t spared_ = 0;
@@ -219,6 +232,16 @@ void Session::EndAll() {
   children_.EndAll(kTermPatience);
 }
 
+// Why the run failed: the coordinator's word. When it left before anybody had asked it, what it wrote in this run.
+std::string Session::Reason() const {
+  if (!status_.reason().empty()) return status_.reason();
+  if (LastWritten(StatusPathOf(spec_)) != status_file_before_) {
+    const absl::StatusOr<v1::RunStatus> written = coordinator::ReadStatusFile(StatusPathOf(spec_));
+    if (written.ok() && !written->reason().empty()) return written->reason();
+  }
+  return "a process of it ended";
+}
+
 // The coordinator's word, or, when that was lost, its exit status.
 bool Session::Succeeded() {
   if (HasEnded(status_)) return status_.state() == v1::RunStatus::STATE_DONE;
@@ -238,7 +261,7 @@ int Session::Finish() {
     }
     return kExitInterrupted;
   }
-  return Fail(absl::InternalError(status_.reason().empty() ? "a process of it ended" : status_.reason()));
+  return Fail(absl::InternalError(Reason()));
 }
 
 // Also what became of the first process that ended badly: the others followed it.

@@ -138,6 +138,21 @@ TEST_F(RunCommandTest, ACoordinatorThatDiesLaterEndsTheOthers) {
   EXPECT_EQ(ReadFile(folder_ + "/out/logs/student-0.log").value_or(""), "ended\n");
 }
 
+TEST_F(RunCommandTest, TheReasonOfACoordinatorThatLeftAtOnceIsTold) {
+  Write("/status.json", R"({"state": "STATE_FAILED", "reason": "de.jsonl: row 3: no label", "run": "x"})");
+  WriteProgram("polystill-coordinator",
+               absl::StrCat("cp ", folder_, "/status.json ", folder_, "/out/; echo 127.0.0.1:1 > $ADDRESS; exit 1"));
+  WriteProgram("polystill-student", "exit 0");
+  EXPECT_EQ(Run(), kExitFailed);
+  EXPECT_THAT(err_.str(), StartsWith("polystill: the run failed: de.jsonl: row 3: no label\n"));
+  // That of an earlier run says nothing about this one.
+  WriteProgram("polystill-coordinator", "echo 127.0.0.1:1 > $ADDRESS; kill -9 $$");
+  options_.overwrite = true;
+  err_.str("");
+  EXPECT_EQ(Run(), kExitFailed);
+  EXPECT_THAT(err_.str(), StartsWith("polystill: the run failed: a process of it ended\n"));
+}
+
 TEST_F(RunCommandTest, ASignalBeforeTheStartStopsIt) {
   WriteProgram("polystill-coordinator", "trap 'exit 130' TERM; while :; do sleep 0.01; done");
   // Stays pending until the run looks for it.

@@ -32,7 +32,9 @@ absl::Status RunWatcher::Stop(const std::string& reason) {
   grpc::ClientContext context;
   context.set_deadline(std::chrono::system_clock::now() + kStopDeadline);
   v1::StopRequest request;
+  request.set_protocol_version(kProtocolVersion);
   request.set_reason(reason);
+  request.set_run_id(Latest().status.run_id());
   v1::StopReply reply;
   return FromGrpc(stub_->Stop(&context, request, &reply));
 }
@@ -52,6 +54,7 @@ void RunWatcher::FollowOnce() {
   }
   v1::WatchRequest request;
   request.set_protocol_version(kProtocolVersion);
+  request.set_run_id(Latest().status.run_id());
   const auto stream = stub_->Watch(&context, request);
   v1::RunStatus status;
   while (stream->Read(&status)) {

@@ -13,8 +13,8 @@
 
 namespace polystill::cli {
 
-// Follows the status of a run. A broken stream is opened again, with a pause between, until the run has ended or this
-// object goes. Thread-safe.
+// Follows the status of the run that answers first at an address; no other run's that may listen there later. A broken
+// stream is opened again, with a pause between, until the run has ended or this object goes. Thread-safe.
 class RunWatcher {
  public:
   struct Seen {

@@ -22,6 +22,7 @@ class FakeCoordinator : public v1::CoordinatorService::Service {
     std::vector<v1::RunStatus> statuses;
     {
       MutexLock lock(&mutex_);
+      asked_for_.push_back(request->run_id());
       if (!calls_.empty()) statuses = calls_.front();
       if (!calls_.empty()) calls_.pop_front();
     }
@@ -33,7 +34,9 @@ class FakeCoordinator : public v1::CoordinatorService::Service {
 
   grpc::Status Stop(grpc::ServerContext*, const v1::StopRequest* request, v1::StopReply*) override {
     MutexLock lock(&mutex_);
+    EXPECT_EQ(request->protocol_version(), kProtocolVersion);
     reason_ = request->reason();
+    asked_for_.push_back(request->run_id());
     return grpc::Status::OK;
   }
 
@@ -41,11 +44,17 @@ class FakeCoordinator : public v1::CoordinatorService::Service {
     MutexLock lock(&mutex_);
     return reason_;
   }
+  // The run ids of all requests.
+  std::vector<std::string> asked_for() {
+    MutexLock lock(&mutex_);
+    return asked_for_;
+  }
 
  private:
   Mutex mutex_;
   std::deque<std::vector<v1::RunStatus>> calls_ ABSL_GUARDED_BY(mutex_);
   std::string reason_ ABSL_GUARDED_BY(mutex_);
+  std::vector<std::string> asked_for_ ABSL_GUARDED_BY(mutex_);
 };
 
 v1::RunStatus State(v1::RunStatus::State state, const std::string& reason = "") {
@@ -70,6 +79,19 @@ TEST(RunWatcher, OpensABrokenStreamAgain) {
   RunWatcher watcher(listening->address);
   Await(watcher, v1::RunStatus::STATE_FAILED);
   EXPECT_EQ(watcher.Latest().status.reason(), "why");
+}
+
+TEST(RunWatcher, StaysWithTheRunThatAnsweredFirst) {
+  v1::RunStatus running = State(v1::RunStatus::STATE_RUNNING), failed = State(v1::RunStatus::STATE_FAILED);
+  running.set_run_id("mine");
+  failed.set_run_id("mine");
+  FakeCoordinator service({{running}, {failed}});
+  auto listening = Listen("127.0.0.1:0", {&service});
+  ASSERT_TRUE(listening.ok()) << listening.status();
+  RunWatcher watcher(listening->address);
+  Await(watcher, v1::RunStatus::STATE_FAILED);
+  EXPECT_TRUE(watcher.Stop("late").ok());
+  EXPECT_THAT(service.asked_for(), testing::ElementsAre("", "mine", "mine"));
 }
 
 TEST(RunWatcher, StopsAndLeavesAnOpenStream) {

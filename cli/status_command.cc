@@ -7,14 +7,13 @@
 #include <thread>
 
 #include "absl/status/statusor.h"
-#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "cli/exit_codes.h"
 #include "cli/progress.h"
+#include "coordinator/address_file.h"
 #include "coordinator/run_folder.h"
 #include "coordinator/status_file.h"
 #include "polystill/v1/coordinator.grpc.pb.h"
-#include "runtime/files.h"
 #include "runtime/rpc.h"
 #include "runtime/status.h"
 
@@ -36,18 +35,19 @@ class RunInFolder {
     return absl::NotFoundError(absl::StrCat(folder_, ": holds no run; name the output folder of one"));
   }
 
-  // The coordinator's word. UNAVAILABLE when none answers.
+  // The coordinator's word. UNAVAILABLE when none answers, NOT_FOUND when it has left, or another run's answers.
   absl::StatusOr<v1::RunStatus> Ask() {
-    ASSIGN_OR_RETURN(const std::string address, ReadFile(PathOf(coordinator::kAddressFile)));
-    stub_ = v1::CoordinatorService::NewStub(Connect(std::string(absl::StripAsciiWhitespace(address))));
+    ASSIGN_OR_RETURN(coordinator_, coordinator::ReadAddressFile(PathOf(coordinator::kAddressFile)));
+    stub_ = v1::CoordinatorService::NewStub(Connect(coordinator_.address));
     grpc::ClientContext context;
     context.set_deadline(std::chrono::system_clock::now() + kAnswerWithin);
     v1::WatchRequest request;
     request.set_protocol_version(kProtocolVersion);
+    request.set_run_id(coordinator_.run_id);
     const auto stream = stub_->Watch(&context, request);
     v1::RunStatus status;
     const bool answered = stream->Read(&status);
-    context.TryCancel();
+    if (answered) context.TryCancel();  // one status is enough; without one, the end says why
     const grpc::Status end = stream->Finish();
     if (answered) return status;
     return end.ok() ? absl::UnavailableError("it said nothing") : FromGrpc(end);
@@ -57,7 +57,9 @@ class RunInFolder {
     grpc::ClientContext context;
     context.set_deadline(std::chrono::system_clock::now() + kAnswerWithin);
     v1::StopRequest request;
+    request.set_protocol_version(kProtocolVersion);
     request.set_reason("stopped by polystill stop");
+    request.set_run_id(coordinator_.run_id);
     v1::StopReply reply;
     return FromGrpc(stub_->Stop(&context, request, &reply));
   }
@@ -87,6 +89,7 @@ class RunInFolder {
 
  private:
   const std::string folder_;
+  coordinator::CoordinatorAddress coordinator_;
   std::unique_ptr<v1::CoordinatorService::Stub> stub_;
 };
 
@@ -138,6 +141,9 @@ int StopRun(const std::string& folder, std::ostream& out, std::ostream& err) {
   if (const absl::Status there = run.Check(); !there.ok()) return Fail(there, kExitUsage, err);
   auto status = run.Ask();
   if (!status.ok()) {
+    const absl::Status why = status.status();
+    const bool none = absl::IsNotFound(why) || absl::IsUnavailable(why) || absl::IsUnimplemented(why);
+    if (!none) return Fail(Annotate(why, folder), kExitFailed, err);
     return Fail(absl::UnavailableError(absl::StrCat(folder, ": no run is under way here")), kExitFailed, err);
   }
   const absl::Status told = run.Stop();

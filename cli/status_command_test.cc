@@ -21,6 +21,8 @@ namespace fs = std::filesystem;
 using testing::HasSubstr;
 using testing::StartsWith;
 
+constexpr char kRunId[] = "7f3a";
+
 v1::RunStatus StatusOf(v1::RunStatus::State state, const std::string& reason = "") {
   v1::RunStatus status;
   status.set_run("topics");
@@ -38,12 +40,15 @@ class FakeCoordinator : public v1::CoordinatorService::Service {
  public:
   explicit FakeCoordinator(std::string folder) : folder_(std::move(folder)) {}
 
-  grpc::Status Watch(grpc::ServerContext*, const v1::WatchRequest*,
+  grpc::Status Watch(grpc::ServerContext*, const v1::WatchRequest* request,
                      grpc::ServerWriter<v1::RunStatus>* writer) override {
+    if (request->run_id() != kRunId) return grpc::Status(grpc::StatusCode::NOT_FOUND, "another run");
     writer->Write(StatusOf(v1::RunStatus::STATE_RUNNING));
     return grpc::Status::OK;
   }
   grpc::Status Stop(grpc::ServerContext*, const v1::StopRequest* request, v1::StopReply*) override {
+    EXPECT_EQ(request->protocol_version(), kProtocolVersion);
+    EXPECT_EQ(request->run_id(), kRunId);
     coordinator::StatusFile(folder_ + "/status.json")
         .Observe(StatusOf(v1::RunStatus::STATE_STOPPED, request->reason()));
     fs::remove(folder_ + "/coordinator.address");
@@ -92,7 +97,7 @@ TEST_F(StatusCommandTest, TheFilesTellHowARunEnded) {
 
 TEST_F(StatusCommandTest, ARunThatDiedDoesNotRun) {
   Write("coordinator.sqlite", "x");
-  Write("coordinator.address", "127.0.0.1:1\n");
+  Write("coordinator.address", "127.0.0.1:1\n7f3a\n");
   Write("status.json", coordinator::StatusJson(StatusOf(v1::RunStatus::STATE_RUNNING)));
   EXPECT_EQ(Show(), kExitFine);
   EXPECT_THAT(out_.str(), StartsWith("run topics: failed: its coordinator is gone without a word\n"));
@@ -103,13 +108,35 @@ TEST_F(StatusCommandTest, TheCoordinatorIsAskedAndStopped) {
   FakeCoordinator service(folder_);
   auto listening = Listen("127.0.0.1:0", {&service});
   ASSERT_TRUE(listening.ok()) << listening.status();
-  Write("coordinator.address", listening->address + "\n");
+  Write("coordinator.address", listening->address + "\n7f3a\n");
   EXPECT_EQ(Show(/*json=*/true), kExitFine);
   EXPECT_THAT(out_.str(), HasSubstr("\"state\":\"STATE_RUNNING\""));
   out_.str("");
   EXPECT_EQ(Stop(), kExitFine) << err_.str();
   EXPECT_THAT(out_.str(), StartsWith("run topics: stopped: stopped by polystill stop\n"));
   listening->server->Shutdown();
+}
+
+TEST_F(StatusCommandTest, AnotherRunThatListensThereIsNeitherShownNorStopped) {
+  Write("coordinator.sqlite", "x");
+  Write("status.json", coordinator::StatusJson(StatusOf(v1::RunStatus::STATE_RUNNING)));
+  FakeCoordinator service(folder_);
+  auto listening = Listen("127.0.0.1:0", {&service});
+  ASSERT_TRUE(listening.ok()) << listening.status();
+  Write("coordinator.address", listening->address + "\n0000\n");
+  EXPECT_EQ(Show(), kExitFine);
+  EXPECT_THAT(out_.str(), HasSubstr("its coordinator is gone without a word"));
+  EXPECT_EQ(Stop(), kExitFailed);
+  EXPECT_THAT(err_.str(), HasSubstr("no run is under way here"));
+  EXPECT_TRUE(fs::exists(folder_ + "/coordinator.address"));
+  listening->server->Shutdown();
+}
+
+TEST_F(StatusCommandTest, AnAddressWithoutAnIdIsNamed) {
+  Write("coordinator.sqlite", "x");
+  Write("coordinator.address", "127.0.0.1:1\n");
+  EXPECT_EQ(Stop(), kExitFailed);
+  EXPECT_THAT(err_.str(), HasSubstr(folder_ + "/coordinator.address: is not host:port and, on a second line"));
 }
 
 }  // namespace

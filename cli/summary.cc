@@ -22,21 +22,32 @@ std::string Records(const v1::Selection& selection) {
   return absl::StrCat(text, selection.reads_labels() ? "" : "; labels never read");
 }
 
-std::string Losses(const v1::Job& job) {
+// "source_text": what the teacher of that name reads.
+std::string ReadsOf(const v1::RunSpec& spec, const std::string& name) {
+  for (const v1::Teacher& teacher : spec.teachers()) {
+    if (teacher.name() == name) return EnumName(v1::Side_descriptor()->FindValueByNumber(teacher.reads()));
+  }
+  return "";
+}
+
+std::string Losses(const v1::RunSpec& spec, const v1::Job& job) {
   std::vector<std::string> losses;
   for (const v1::Loss& loss : job.losses()) {
     const std::string kind = EnumName(v1::LossKind_descriptor()->FindValueByNumber(loss.kind()));
-    losses.push_back(loss.teacher().empty() ? kind : absl::StrCat(kind, " of ", loss.teacher()));
+    losses.push_back(loss.teacher().empty()
+                         ? kind
+                         : absl::StrCat(kind, " of ", loss.teacher(), " on ", ReadsOf(spec, loss.teacher())));
   }
   return absl::StrJoin(losses, " + ");
 }
 
-std::string Training(const coordinator::PlannedJob& planned) {
+std::string Training(const v1::RunSpec& spec, const coordinator::PlannedJob& planned) {
   const v1::Job& job = planned.job;
   return absl::StrCat(EnumName(v1::Model::Kind_descriptor()->FindValueByNumber(job.model().kind())), " of width ",
-                      job.model().width(), ", ", Losses(job), ", ", planned.epochs, " epochs in steps of ",
-                      job.plan().batch_size(), ", ", planned.workers, planned.workers == 1 ? " worker" : " workers",
-                      "; ", Records(planned.selection));
+                      job.model().width(), " on ", EnumName(v1::Side_descriptor()->FindValueByNumber(job.reads())),
+                      ", ", Losses(spec, job), ", ", planned.epochs, " epochs in steps of ", job.plan().batch_size(),
+                      ", ", planned.workers, planned.workers == 1 ? " worker" : " workers", "; ",
+                      Records(planned.selection));
 }
 
 std::string Evaluation(const coordinator::PlannedJob& planned) {
@@ -58,7 +69,7 @@ std::string Summary(const v1::RunSpec& spec) {
   }
   for (const coordinator::PlannedJob& planned : coordinator::PlanJobs(spec)) {
     const bool trains = planned.job.kind() == v1::Job::KIND_TRAIN;
-    text += line(planned.job.name(), trains ? Training(planned) : Evaluation(planned));
+    text += line(planned.job.name(), trains ? Training(spec, planned) : Evaluation(planned));
   }
   return text + line("output", spec.output());
 }

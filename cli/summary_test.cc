@@ -34,10 +34,11 @@ output: /run
       Summary(spec),
       "  index             the records of /corpus\n"
       "  tokenizer         SentencePiece with 24,000 ids\n"
-      "  teacher:english   subword_bag of width 128, task, 6 epochs in steps of 64, 2 workers; language=en pool=A "
+      "  teacher:english   subword_bag of width 128 on source_text, task, 6 epochs in steps of 64, 2 workers; "
+      "language=en pool=A "
       "split=train\n"
-      "  distilled         subword_bag of width 128, soft_label of english + hard_label of english, 0.5 epochs in "
-      "steps of 64, 2 workers; split=train in de, fr; labels never read\n"
+      "  distilled         subword_bag of width 128 on text, soft_label of english on source_text + hard_label of "
+      "english on source_text, 0.5 epochs in steps of 64, 2 workers; split=train in de, fr; labels never read\n"
       "  evaluate          zero_shot, distilled; split=test in de, fr\n"
       "  output            /run\n");
 }

@@ -32,6 +32,7 @@ TEST(DescribeDryRun, SaysWhatARunWouldDoAndNeed) {
   add("de", "test", 7);
   add("fr", "test", 3);
   ASSERT_TRUE(WriteFileAtomically(folder + "/corpus/a.jsonl", lines).ok());
+  ASSERT_TRUE(WriteFileAtomically(folder + "/teacher.yaml", "").ok());
   const std::string run = absl::StrCat(R"(version: 1
 name: dry
 corpus: {path: )",

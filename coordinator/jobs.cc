@@ -199,7 +199,8 @@ PlannedJob EvaluateJob(const v1::RunSpec& spec) {
   PlannedJob planned;
   planned.job = MakeJob(spec, "evaluate", v1::Job::KIND_EVALUATE);
   planned.selection = MakeSelection(spec, spec.evaluate().where(), spec.student().reads(), true);
-  *planned.selection.mutable_languages() = spec.student().languages().targets();
+  const auto& asked = spec.evaluate().languages();
+  *planned.selection.mutable_languages() = asked.empty() ? spec.student().languages().targets() : asked;
   planned.job.set_predictions(absl::StrCat(spec.output(), "/predictions.parquet"));
   const auto add = [&](const std::string& name, const std::string& package) {
     v1::EvaluatedModel* model = planned.job.add_models();
@@ -207,8 +208,9 @@ PlannedJob EvaluateJob(const v1::RunSpec& spec) {
     model->set_package(package);
     model->set_reads(spec.student().reads());
   };
-  const v1::Teacher* teacher = ZeroShotTeacher(spec);
-  if (Asks(spec, v1::BASELINE_ZERO_SHOT) && teacher != nullptr) add("zero_shot", TeacherPackage(spec, *teacher));
+  const v1::Teacher* teacher = ReportedTeacher(spec);
+  const std::string teacher_package = teacher == nullptr ? "" : TeacherPackage(spec, *teacher);
+  if (Asks(spec, v1::BASELINE_ZERO_SHOT) && !teacher_package.empty()) add("zero_shot", teacher_package);
   for (const auto& [baseline, name] : kTrainedBaselinesBelow) {
     if (Asks(spec, baseline)) add(name, PackageFolder(spec, name));
   }
@@ -223,7 +225,7 @@ PlannedJob EvaluateJob(const v1::RunSpec& spec) {
     model->set_package(package);
     model->set_reads(spec.student().reads());
   };
-  if (teacher != nullptr) time("teacher", TeacherPackage(spec, *teacher));
+  if (!teacher_package.empty()) time("teacher", teacher_package);
   time("student", PackageFolder(spec, "distilled"));
   planned.job.set_latency(absl::StrCat(spec.output(), "/", kLatencyFile));
   return planned;
@@ -309,9 +311,12 @@ const v1::Teacher* TrainedTeacher(const v1::RunSpec& spec) {
   return FirstTeacher(spec, [](const v1::Teacher& teacher) { return teacher.has_train(); });
 }
 
-const v1::Teacher* ZeroShotTeacher(const v1::RunSpec& spec) {
-  return FirstTeacher(spec,
-                      [](const v1::Teacher& teacher) { return teacher.has_train() || !teacher.package().empty(); });
+const v1::Teacher* ReportedTeacher(const v1::RunSpec& spec) {
+  for (const v1::Loss& loss : spec.student().losses()) {
+    if (loss.kind() == v1::LOSS_KIND_TASK || loss.teacher().empty()) continue;
+    return FirstTeacher(spec, [&](const v1::Teacher& teacher) { return teacher.name() == loss.teacher(); });
+  }
+  return spec.teachers().empty() ? nullptr : &spec.teachers(0);
 }
 
 std::string TokenizerFolder(const v1::RunSpec& spec) {

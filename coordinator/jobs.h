@@ -49,10 +49,13 @@ std::string PackageFolder(const v1::RunSpec& spec, const std::string& model);
 // The package that a teacher serves: its own folder, or the one that this run trains. Empty when it runs elsewhere.
 std::string TeacherPackage(const v1::RunSpec& spec, const v1::Teacher& teacher);
 
-// The first teacher that is trained here (whose records no_teacher learns from), and the first whose package is at hand
-// (which zero_shot evaluates). Null when there is none. They point into `spec`.
+// The first teacher that is trained here, whose records no_teacher learns from. Null when there is none. Points into
+// `spec`.
 const v1::Teacher* TrainedTeacher(const v1::RunSpec& spec);
-const v1::Teacher* ZeroShotTeacher(const v1::RunSpec& spec);
+
+// The teacher of the report, which zero_shot evaluates and whose speed is measured: the one that the first loss of the
+// student asks, or else the run's first. Null without any. Points into `spec`.
+const v1::Teacher* ReportedTeacher(const v1::RunSpec& spec);
 
 // Folder of the run's tokeniser; empty with kind ids. With tokenizer.path the coordinator copies that file there.
 std::string TokenizerFolder(const v1::RunSpec& spec);

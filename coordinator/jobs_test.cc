@@ -244,6 +244,13 @@ TEST(PlanJobs, TheTablesColumnsGoFromTheLeastKnowledgeToTheMost) {
   EXPECT_THAT(models, ElementsAre("zero_shot", "no_teacher", "pseudo_label", "distilled", "gold", "gold_all"));
 }
 
+TEST(PlanJobs, TheTableHasTheStudentsLanguagesOrThoseAskedFor) {
+  EXPECT_THAT(Find(PlanJobs(Spec()), "evaluate").selection.languages(), ElementsAre("de", "fr"));
+  const std::vector<PlannedJob> jobs = PlanJobs(Spec({"evaluate.languages=[en]"}));
+  EXPECT_THAT(Find(jobs, "evaluate").selection.languages(), ElementsAre("en"));
+  EXPECT_THAT(Find(jobs, "distilled").selection.languages(), ElementsAre("de", "fr"));
+}
+
 TEST(PlanJobs, EvaluateHasEveryModelOnTheStudentsSide) {
   const std::vector<PlannedJob> jobs = PlanJobs(Spec());
   const PlannedJob& evaluate = Find(jobs, "evaluate");
@@ -274,6 +281,23 @@ TEST(PlanJobs, ZeroShotTakesAPackageToo) {
       PlanJobs(Spec({"teachers=[{name: far, address: 'h:1'}, {name: own, package: /packages/own}]",
                      "student.losses.0.teacher=own", "baselines=[zero_shot]"}));
   EXPECT_EQ(Find(jobs, "evaluate").job.models(0).package(), "/packages/own");
+}
+
+TEST(PlanJobs, TheTeacherThatIsEvaluatedAndTimedIsTheOneThatLabels) {
+  const v1::RunSpec own = Spec({"student.losses.0.teacher=other"});
+  EXPECT_EQ(ReportedTeacher(own)->name(), "other");
+  const v1::Job evaluate = Find(PlanJobs(own), "evaluate").job;
+  EXPECT_EQ(evaluate.models(0).package(), "/packages/other");
+  EXPECT_EQ(evaluate.timed(0).package(), "/packages/other");
+
+  // Out of reach, no other one stands in for it.
+  const v1::RunSpec far = Spec({"teachers=[{name: far, address: 'h:1'}, {name: own, package: /packages/own}]",
+                                "student.losses.0.teacher=far", "baselines=[]"});
+  EXPECT_EQ(ReportedTeacher(far)->name(), "far");
+  ASSERT_EQ(Find(PlanJobs(far), "evaluate").job.timed_size(), 1);
+  EXPECT_EQ(Find(PlanJobs(far), "evaluate").job.timed(0).name(), "student");
+
+  EXPECT_EQ(ReportedTeacher(Spec({"student.losses=[{kind: task}]"}))->name(), "english");
 }
 
 TEST(TokenizerSelections, JoinEqualRecordsAndReadNoLabel) {

@@ -33,10 +33,24 @@ void DeleteUnadmitted(const std::string& folder, const Checkpoints& admitted) {
   }
 }
 
-// Strikes the newest ones until one is intact.
-absl::Status DropTorn(const std::string& job, const Verifiers& verifiers, StateStore* store, Checkpoints* checkpoints) {
+// OK when a checkpoint's folder is whole and holds what was admitted: a worker that nobody heard any more may have
+// replaced it.
+absl::Status CheckAdmitted(const Verifiers& verifiers, const StateStore::Checkpoint& admitted) {
+  ASSIGN_OR_RETURN(const StateStore::Checkpoint held, verifiers.checkpoint(admitted.path));
+  const auto differs = [&](const char* what, const auto& is, const auto& was) {
+    return absl::DataLossError(absl::StrCat(admitted.path, ": has ", what, " ", is, ", admitted was ", was));
+  };
+  if (held.step != admitted.step) return differs("step", held.step, admitted.step);
+  if (held.generation != admitted.generation) return differs("generation", held.generation, admitted.generation);
+  if (held.digest != admitted.digest) return differs("weights", held.digest, admitted.digest);
+  return absl::OkStatus();
+}
+
+// Strikes the newest ones until one is as it was admitted.
+absl::Status DropUnfit(const std::string& job, const Verifiers& verifiers, StateStore* store,
+                       Checkpoints* checkpoints) {
   while (!checkpoints->empty()) {
-    const absl::Status intact = verifiers.checkpoint(checkpoints->back().path);
+    const absl::Status intact = CheckAdmitted(verifiers, checkpoints->back());
     if (intact.ok()) return absl::OkStatus();
     spdlog::warn("{}: passing over the checkpoint of step {}: {}", job, checkpoints->back().step,
                  std::string(intact.message()));
@@ -54,6 +68,7 @@ absl::StatusOr<Resumption> FindResumption(const v1::RunSpec& spec, const Verifie
   for (const auto& stage : stages) resumption.stages[stage.name()] = stage;
   ASSIGN_OR_RETURN(const auto finished, store->FinishedJobs());
   for (const auto& job : finished) resumption.finished[job.job] = job.weights_digest;
+  ASSIGN_OR_RETURN(resumption.inputs, store->Inputs());
   bool first = true;
   for (const PlannedJob& planned : PlanJobs(spec)) {
     const std::string& job = planned.job.name();
@@ -72,7 +87,7 @@ absl::StatusOr<Resumption> FindResumption(const v1::RunSpec& spec, const Verifie
                    std::string(intact.message()));
       resumption.finished.erase(done);
     }
-    RETURN_IF_ERROR(DropTorn(job, verifiers, store, &checkpoints));
+    RETURN_IF_ERROR(DropUnfit(job, verifiers, store, &checkpoints));
     if (!checkpoints.empty()) {
       spdlog::info("{}: goes on after step {} from {}", job, checkpoints.back().step, checkpoints.back().path);
       resumption.checkpoints[job] = std::move(checkpoints);
@@ -95,6 +110,17 @@ std::string PlanChange(const Resumption& resumption, const std::string& job, con
   if (google::protobuf::util::MessageDifferencer::Equals(began->second, now)) return "";
   return absl::StrCat("the plan of ", job,
                       " is not the one that the run began with; go on with the release that began it");
+}
+
+std::string InputChange(const Resumption& resumption, const RunInput& now) {
+  const auto began = resumption.inputs.find(now.key);
+  if (began == resumption.inputs.end() || began->second == now.digest) return "";
+  const auto left = std::find_if(now.jobs.begin(), now.jobs.end(),
+                                 [&](const std::string& job) { return !resumption.finished.contains(job); });
+  if (left == now.jobs.end()) return "";
+  return absl::StrCat(now.key, ": ", now.path, " has changed since the run began: its SHA-256 was ", began->second,
+                      ", now it is ", now.digest, ", and ", *left,
+                      " is still to be done with it; put it back as it was, or start another run");
 }
 
 }  // namespace polystill::coordinator

@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "coordinator/run_inputs.h"
 #include "coordinator/state_store.h"
 #include "polystill/v1/coordinator.pb.h"
 #include "polystill/v1/corpus.pb.h"
@@ -24,24 +25,29 @@ struct Resumption {
   std::map<std::string, std::vector<StateStore::Checkpoint>> checkpoints;
   // Job -> its plan.
   std::map<std::string, v1::PlanSegment> segments;
+  // Key of the run file -> digest of what it named when the run began (RunInput).
+  std::map<std::string, std::string> inputs;
   // Stages as they were last recorded.
   std::map<std::string, v1::RunStatus::Stage> stages;
 };
 
-// How what lies in the run's folder is looked at; each gives the reason why not.
+// How what lies in the run's folder is looked at; each gives the reason when it is not whole.
 struct Verifiers {
-  // Whether a checkpoint's folder is whole.
-  std::function<absl::Status(const std::string& path)> checkpoint;
+  // What a checkpoint's folder holds, by its own account: step, generation and the digest of its weights.
+  std::function<absl::StatusOr<StateStore::Checkpoint>(const std::string& path)> checkpoint;
   // Whether a package is whole, and its weights have this digest.
   std::function<absl::Status(const std::string& folder, const std::string& weights_digest)> package;
 };
 
 // What to go on from. Whatever is passed over is logged with the reason: a finished job whose package is damaged is not
-// finished any more, a checkpoint that is torn is struck from the store, and folders of checkpoints that were never
-// admitted are deleted. The errors of StateStore.
+// finished any more, a checkpoint that is torn, or not the one that was admitted, is struck from the store, and folders
+// of checkpoints that were never admitted are deleted. The errors of StateStore.
 absl::StatusOr<Resumption> FindResumption(const v1::RunSpec& spec, const Verifiers& verifiers, StateStore* store);
 
 // Why the run cannot go on with this plan of a job; empty when it is the plan that the job began with, or it had none.
 std::string PlanChange(const Resumption& resumption, const std::string& job, const v1::PlanSegment& now);
+
+// Why the run cannot go on with this input; empty when it is as it was, is new, or every job that reads it is finished.
+std::string InputChange(const Resumption& resumption, const RunInput& now);
 
 }  // namespace polystill::coordinator

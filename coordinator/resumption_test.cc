@@ -4,11 +4,13 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <map>
 #include <set>
 #include <string>
 
 #include "absl/strings/str_cat.h"
 #include "coordinator/jobs.h"
+#include "runtime/status.h"
 #include "runtime/yaml_proto.h"
 
 namespace polystill::coordinator {
@@ -37,7 +39,10 @@ output: )",
                                           folder_, "\n");
     EXPECT_TRUE(ReadYaml(yaml, "run.yaml", {}, &spec_).ok());
     store_ = std::move(*StateStore::Open(folder_ + "/coordinator.sqlite"));
-    verifiers_.checkpoint = [this](const std::string& path) { return Look(path); };
+    verifiers_.checkpoint = [this](const std::string& path) -> absl::StatusOr<StateStore::Checkpoint> {
+      RETURN_IF_ERROR(Look(path));
+      return held_.at(path);
+    };
     verifiers_.package = [this](const std::string& path, const std::string&) { return Look(path); };
   }
   ~ResumptionTest() override { fs::remove_all(folder_); }
@@ -49,7 +54,8 @@ output: )",
   void Admit(const std::string& job, int64_t step) {
     const std::string path = absl::StrCat(folder_, "/checkpoints/", job, "/", step);
     fs::create_directories(path);
-    ASSERT_TRUE(store_->AdmitCheckpoint(job, {step, 1, path, "w"}).ok());
+    held_[path] = {step, 1, path, "w"};
+    ASSERT_TRUE(store_->AdmitCheckpoint(job, held_[path]).ok());
   }
   Resumption Find() {
     const auto found = FindResumption(spec_, verifiers_, store_.get());
@@ -67,6 +73,8 @@ output: )",
   std::string folder_;
   v1::RunSpec spec_;
   std::set<std::string> damaged_;
+  // Folder -> the checkpoint in it.
+  std::map<std::string, StateStore::Checkpoint> held_;
   std::unique_ptr<StateStore> store_;
   Verifiers verifiers_;
 };
@@ -97,6 +105,17 @@ TEST_F(ResumptionTest, TornCheckpointsArePassedOverForGood) {
   EXPECT_THAT(StepsOf(Find(), "distilled"), ElementsAre(10));
   damaged_ = {"10"};
   EXPECT_THAT(Find().checkpoints, IsEmpty());
+}
+
+TEST_F(ResumptionTest, WhatIsNotWhatWasAdmittedIsPassedOver) {
+  const auto spoil = [this](int64_t step) -> StateStore::Checkpoint& {
+    return held_.at(absl::StrCat(folder_, "/checkpoints/distilled/", step));
+  };
+  for (const int64_t step : {10, 20, 30, 40}) Admit("distilled", step);
+  spoil(20).digest = "another";
+  spoil(30).generation = 2;
+  spoil(40).step = 30;
+  EXPECT_THAT(StepsOf(Find(), "distilled"), ElementsAre(10));
 }
 
 TEST_F(ResumptionTest, AFinishedJobWhosePackageIsDamagedGoesOnFromItsLastCheckpoint) {
@@ -132,6 +151,18 @@ TEST_F(ResumptionTest, AnotherCorpusIsNamedAsTheReason) {
   segment.set_index_digest("old");
   segment.set_batch_size(9);
   EXPECT_THAT(PlanChange(found, "distilled", segment), HasSubstr("the plan of distilled"));
+}
+
+TEST_F(ResumptionTest, AnInputThatChangedIsNamedWhileSomethingIsLeftToDoWithIt) {
+  ASSERT_TRUE(store_->FinishJob("teacher:english", "w1", {}).ok());
+  ASSERT_TRUE(store_->PutInput("teachers.0.package", "old").ok());
+  const Resumption found = Find();
+  EXPECT_EQ(InputChange(found, {"teachers.0.package", "p", {"distilled"}, "old"}), "");
+  EXPECT_EQ(InputChange(found, {"tokenizer.path", "t", {"distilled"}, "new"}), "") << "never recorded";
+  EXPECT_EQ(InputChange(found, {"teachers.0.package", "p", {"teacher:english"}, "new"}), "") << "done";
+  EXPECT_THAT(InputChange(found, {"teachers.0.package", "p", {"teacher:english", "distilled"}, "new"}),
+              testing::StartsWith("teachers.0.package: p has changed since the run began: its SHA-256 was old, now it "
+                                  "is new, and distilled is still to be done with it"));
 }
 
 }  // namespace

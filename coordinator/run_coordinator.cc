@@ -16,8 +16,10 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "checkpoint/checkpoint.h"
 #include "collectives/store_server.h"
+#include "coordinator/address_file.h"
 #include "coordinator/dry_run.h"
 #include "coordinator/event_queue.h"
 #include "coordinator/job_curves.h"
@@ -25,6 +27,7 @@
 #include "coordinator/resumption.h"
 #include "coordinator/run_file.h"
 #include "coordinator/run_folder.h"
+#include "coordinator/run_inputs.h"
 #include "coordinator/run_loop.h"
 #include "coordinator/run_report.h"
 #include "coordinator/service.h"
@@ -34,8 +37,10 @@
 #include "coordinator/status_file.h"
 #include "models/package.h"
 #include "models/package_manifest.h"
+#include "models/signature.h"
 #include "runtime/address.h"
 #include "runtime/files.h"
+#include "runtime/random_id.h"
 #include "runtime/rpc.h"
 #include "runtime/status.h"
 #include "runtime/yaml_proto.h"
@@ -56,19 +61,36 @@ sigset_t StopSignals() {
 }
 
 // What a run reads, and must not delete.
-std::vector<RunFolder::Input> InputsOf(const v1::RunSpec& spec) {
-  std::vector<RunFolder::Input> inputs = {{"corpus.path", spec.corpus().path()},
-                                          {"tokenizer.path", spec.tokenizer().path()}};
-  for (int i = 0; i < spec.teachers_size(); ++i) {
-    inputs.push_back({absl::StrCat("teachers.", i, ".package"), spec.teachers(i).package()});
-  }
+std::vector<RunFolder::Input> ReadByRun(const v1::RunSpec& spec) {
+  std::vector<RunFolder::Input> inputs = {{"corpus.path", spec.corpus().path()}};
+  for (const RunInput& input : InputsOf(spec)) inputs.push_back({input.key, input.path});
   return inputs;
+}
+
+// That the packages of teachers do the run's task and answer for its classes, while nothing has been started.
+absl::Status CheckPackages(const v1::RunSpec& spec) {
+  const std::string wanted = absl::StrJoin(spec.corpus().labels(), ", ");
+  for (int i = 0; i < spec.teachers_size(); ++i) {
+    const std::string& package = spec.teachers(i).package();
+    if (package.empty()) continue;
+    ASSIGN_OR_RETURN(const v1::PackageManifest manifest, models::ReadPackageManifest(package));
+    const std::string path = absl::StrCat("teachers.", i, ".package: ", package);
+    RETURN_IF_ERROR(Annotate(models::CheckSignatureTask(manifest.signature(), spec.task()), path));
+    const std::string labels = absl::StrJoin(manifest.signature().labels(), ", ");
+    if (labels == wanted) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat(path, " answers for the classes ", labels, "; corpus.labels are ", wanted));
+  }
+  return absl::OkStatus();
 }
 
 // Looks at what lies in the run's folder byte by byte.
 Verifiers MakeVerifiers() {
   Verifiers verifiers;
-  verifiers.checkpoint = [](const std::string& path) { return checkpoint::LoadCheckpoint(path).status(); };
+  verifiers.checkpoint = [](const std::string& path) -> absl::StatusOr<StateStore::Checkpoint> {
+    ASSIGN_OR_RETURN(const checkpoint::CheckpointState state, checkpoint::LoadCheckpoint(path));
+    return StateStore::Checkpoint{state.step, state.generation, path, models::WeightsDigest(state.model)};
+  };
   verifiers.package = [](const std::string& folder, const std::string& weights_digest) -> absl::Status {
     ASSIGN_OR_RETURN(const models::Package package, models::LoadPackage(folder));
     const std::string digest = models::WeightsDigest(*package.model);
@@ -100,7 +122,8 @@ class Coordinator {
   const CoordinatorOptions options_;
   v1::RunSpec spec_;
   EventQueue events_;
-  Service service_{&events_};
+  const std::string run_id_ = RandomId();
+  Service service_{&events_, Service::Options{.run_id = run_id_}};
   ListeningServer listening_;
   std::unique_ptr<collectives::StoreServer> rendezvous_;
   std::unique_ptr<RunFolder> folder_;
@@ -112,7 +135,7 @@ class Coordinator {
   std::atomic<bool> stop_stages_ = false;
   std::promise<void> stages_ended_;
   std::thread stages_thread_;
-  std::thread report_thread_;
+  std::jthread report_thread_;
   // An earlier process has done it all.
   bool done_ = false;
   int exit_code_ = kExitFailed;
@@ -159,7 +182,7 @@ absl::Status Coordinator::OpenFolder() {
     RETURN_IF_ERROR(store_->PutSpec(spec_));
     return WriteFileAtomically(folder_->PathOf(kSpecFile), WriteYaml(spec_));
   }
-  ASSIGN_OR_RETURN(RunFolder folder, RunFolder::Open(spec_.output(), options_.overwrite, InputsOf(spec_)));
+  ASSIGN_OR_RETURN(RunFolder folder, RunFolder::Open(spec_.output(), options_.overwrite, ReadByRun(spec_)));
   folder_ = std::make_unique<RunFolder>(std::move(folder));
   ASSIGN_OR_RETURN(store_, StateStore::Open(folder_->PathOf(kStateFile)));
   RETURN_IF_ERROR(store_->PutSpec(spec_));
@@ -174,14 +197,18 @@ absl::Status Coordinator::Prepare() {
   RETURN_IF_ERROR(OpenFolder());
   spdlog::info("run {}: term {}, listening on {}", spec_.name(), store_->term(), listening_.address);
   status_file_ = std::make_unique<StatusFile>(folder_->PathOf(kStatusFile));
-  RETURN_IF_ERROR(WriteFileAtomically(folder_->PathOf(kAddressFile), listening_.address + "\n"));
+  RETURN_IF_ERROR(WriteAddressFile(folder_->PathOf(kAddressFile), {listening_.address, run_id_}));
   if (options_.address_file.empty()) return absl::OkStatus();
   return WriteFileAtomically(options_.address_file, listening_.address + "\n");
 }
 
 void Coordinator::RunStagesAside() {
   const auto progress = [this](StageProgress update) { events_.Post(std::move(update)); };
-  auto stages = RunStages(spec_, progress, stop_stages_, resumption_.finished["tokenizer"]);
+  const auto run = [&]() -> absl::StatusOr<Stages> {
+    RETURN_IF_ERROR(CheckPackages(spec_));
+    return RunStages(spec_, progress, stop_stages_, resumption_.finished["tokenizer"]);
+  };
+  absl::StatusOr<Stages> stages = run();
   if (stages.ok()) {
     stages_ = std::move(*stages);
     for (const auto& [digest, index] : stages_.indexes) {
@@ -204,11 +231,11 @@ void Coordinator::WriteReportAside(const WriteReport& order, const v1::RunStatus
       run.teacher_digests[teacher.name()] = models::PackageDigest(package).value_or("");
     }
   }
-  report_thread_ = std::thread([this, run = std::move(run)]() mutable {
+  report_thread_ = std::jthread([this, run = std::move(run)](const std::stop_token& stop) mutable {
     auto digest = models::PackageDigest(PackageFolder(spec_, "distilled"));
     if (!digest.ok()) return events_.Post(ReportFinished{digest.status()});
     run.student_digest = *std::move(digest);
-    events_.Post(ReportFinished{WriteRunReport(run)});
+    events_.Post(ReportFinished{WriteRunReport(run, stop)});
   });
 }
 
@@ -261,6 +288,7 @@ v1::RunStatus Coordinator::WaitForEnd(std::future<v1::RunStatus> ended) {
 Coordinator::~Coordinator() {
   service_.CloseAll();
   if (listening_.server != nullptr) listening_.server->Shutdown(std::chrono::system_clock::now() + kShutdownPatience);
+  report_thread_.request_stop();
   if (report_thread_.joinable()) report_thread_.join();
   std::error_code gone;
   if (folder_ != nullptr) std::filesystem::remove(folder_->PathOf(kAddressFile), gone);
@@ -279,6 +307,7 @@ int DryRun(const CoordinatorOptions& options) {
   const absl::StatusOr<RunFile> file = ReadRunFile(options.spec, options.settings);
   const auto plan = [&]() -> absl::StatusOr<std::string> {
     RETURN_IF_ERROR(file.status());
+    RETURN_IF_ERROR(CheckPackages(file->spec));
     const auto parameters = [](const v1::Job& job) -> absl::StatusOr<int64_t> {
       const models::ModelShape shape = models::ShapeOf(job, job.tokenizer().vocab_size());
       ASSIGN_OR_RETURN(const auto model, models::MakeModel(shape, job.seed()));

@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "coordinator/jobs.h"
+#include "coordinator/run_inputs.h"
 #include "coordinator/state_store.h"
 #include "polystill/v1/coordinator.pb.h"
 #include "polystill/v1/teacher.pb.h"
@@ -60,6 +61,8 @@ struct PreparedJobs {
   std::map<std::string, int64_t> totals;
   // SHA-256 of the tokeniser's file; empty without one.
   std::string tokenizer_digest = {};
+  // With their digests.
+  std::vector<RunInput> inputs = {};
 };
 // The stages before the jobs have ended, or what went wrong.
 struct StagesFinished {
@@ -111,6 +114,11 @@ struct RecordSegment {
   std::string job;
   v1::PlanSegment segment;
 };
+// What the run reads: at its first use.
+struct RecordInput {
+  std::string key;
+  std::string digest;
+};
 // Admits a checkpoint to the lineage; `stage`: what the job has consumed by then.
 struct RecordCheckpoint {
   std::string job;
@@ -144,6 +152,6 @@ struct Log {
 struct EndRun {};
 
 using Action = std::variant<SendToWorker, SendToTeacher, CloseStream, DescribeTeacher, RecordGeneration, RecordSegment,
-                            RecordCheckpoint, RecordFinishedJob, DropCheckpoint, WriteReport, Log, EndRun>;
+                            RecordInput, RecordCheckpoint, RecordFinishedJob, DropCheckpoint, WriteReport, Log, EndRun>;
 
 }  // namespace polystill::coordinator

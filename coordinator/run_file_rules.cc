@@ -19,6 +19,9 @@
 namespace polystill::coordinator {
 namespace {
 
+// What a model package holds at least (docs/formats.md).
+constexpr char kManifest[] = "teacher.yaml";
+
 // A name that is safe as a folder's name.
 bool IsName(const std::string& name) {
   constexpr size_t kMaxName = 128;
@@ -48,6 +51,7 @@ class Rules {
     CheckStudent();
     CheckBaselines();
     CheckWhere("evaluate.where", spec_.evaluate().where());
+    CheckEachOnce("evaluate.languages", spec_.evaluate().languages(), [](const std::string& name) { return name; });
     CheckEachOnce("evaluate.metrics", spec_.evaluate().metrics(),
                   [](int metric) { return EnumName(v1::Evaluate::Metric_descriptor()->FindValueByNumber(metric)); });
     return std::move(mistakes_);
@@ -82,9 +86,22 @@ class Rules {
     const std::vector<std::string> roles(corpus::kWhereRoles.begin(), corpus::kWhereRoles.end());
     for (const auto& [role, value] : where) {
       if (std::find(roles.begin(), roles.end(), role) != roles.end()) continue;
+      const std::string meant = RoleOfColumn(role, roles);
       Add(absl::StrCat(path, ".", role),
-          absl::StrCat("no column role that records can be chosen by", Suggestion(role, roles)));
+          absl::StrCat("no column role that records can be chosen by",
+                       meant.empty() ? Suggestion(role, roles)
+                                     : absl::StrCat("; the column is that of the role ", meant, ": write ", meant)));
     }
+  }
+
+  // Of `roles`, the one whose column the corpus calls `name`; empty when none is.
+  std::string RoleOfColumn(const std::string& name, const std::vector<std::string>& roles) const {
+    const v1::Columns& columns = spec_.corpus().columns();
+    const auto is_called = [&](const std::string& role) {
+      return columns.GetReflection()->GetString(columns, v1::Columns::descriptor()->FindFieldByName(role)) == name;
+    };
+    const auto found = std::find_if(roles.begin(), roles.end(), is_called);
+    return found == roles.end() ? "" : *found;
   }
 
   void CheckCorpusAndTokenizer() {
@@ -178,10 +195,18 @@ class Rules {
       if (spec_.baselines(i) == v1::BASELINE_PSEUDO_LABEL && !AsksATeacher()) {
         Add(path, "pseudo_label learns from a teacher's arg-max; no loss of student.losses asks a teacher");
       }
-      if (spec_.baselines(i) == v1::BASELINE_ZERO_SHOT && ZeroShotTeacher(spec_) == nullptr) {
-        Add(path, "zero_shot evaluates a teacher's package; no teacher has a train or package key");
-      }
+      if (spec_.baselines(i) == v1::BASELINE_ZERO_SHOT) CheckZeroShot(path);
     }
+  }
+
+  void CheckZeroShot(const std::string& path) {
+    const v1::Teacher* teacher = ReportedTeacher(spec_);
+    if (teacher == nullptr && spec_.teachers_size() > 0) return;  // a loss asks one that there is not
+    if (teacher != nullptr && (teacher->has_train() || !teacher->package().empty())) return;
+    const bool elsewhere = teacher != nullptr && !teacher->address().empty();
+    Add(path, absl::StrCat("zero_shot evaluates the package of the teacher that the student learns from; ",
+                           elsewhere ? absl::StrCat(teacher->name(), " has an address, write its package instead")
+                                     : "no teacher has a train or package key"));
   }
 
   bool AsksATeacher() const {
@@ -215,13 +240,20 @@ std::vector<Mistake> CheckPaths(const v1::RunSpec& spec) {
     mistakes.push_back({"corpus.path", absl::StrCat("no such file or folder: ", spec.corpus().path())});
   }
   check("tokenizer.path", spec.tokenizer().path(), "file", false);
+  const auto check_package = [&](const std::string& key, const std::string& package) {
+    check(key, package, "folder", true);
+    if (!std::filesystem::is_directory(package, error) || std::filesystem::exists(package + "/" + kManifest, error))
+      return;
+    mistakes.push_back({key, absl::StrCat(package, " is no model package: it holds no ", kManifest,
+                                          "; the packages of a run are the folders below its models/")});
+  };
   const auto check_model = [&](const std::string& key, const v1::Model& model) {
     check(key + ".path", model.path(), "file", false);
-    check(key + ".initial", model.initial(), "folder", true);
+    check_package(key + ".initial", model.initial());
   };
   check_model("student.model", spec.student().model());
   for (int i = 0; i < spec.teachers_size(); ++i) {
-    check(absl::StrCat("teachers.", i, ".package"), spec.teachers(i).package(), "folder", true);
+    check_package(absl::StrCat("teachers.", i, ".package"), spec.teachers(i).package());
     check_model(absl::StrCat("teachers.", i, ".train.model"), spec.teachers(i).train().model());
   }
   return mistakes;

@@ -42,6 +42,7 @@ class RunFileTest : public testing::Test {
     fs::remove_all(folder_);
     fs::create_directories(folder_ + "/corpus");
     fs::create_directories(folder_ + "/package");
+    ASSERT_TRUE(WriteFileAtomically(folder_ + "/package/teacher.yaml", "x").ok());
     ASSERT_TRUE(WriteFileAtomically(folder_ + "/file", "x").ok());
   }
   std::string Fill(const std::string& text) { return absl::StrReplaceAll(text, {{"FOLDER", folder_}}); }
@@ -210,9 +211,15 @@ TEST_F(RunFileTest, EachRuleHasItsLineAndMessage) {
        "run.yaml:12: baselines.1: no_teacher learns from the records of a teacher that is trained here; no teacher has "
        "a "
        "train key"},
+      {"    train: {where: {language: en, pool: A}}", "    package: FOLDER",
+       "run.yaml:7: teachers.0.package: FOLDER is no model package: it holds no teacher.yaml; the packages of a run "
+       "are the folders below its models/\n"
+       "run.yaml:12: baselines.1: no_teacher learns from the records of a teacher that is trained here; no teacher has "
+       "a train key"},
       {"    train: {where: {language: en, pool: A}}", "    address: far",
        "run.yaml:7: teachers.0.address: 'far' is not host:port\n"
-       "run.yaml:12: baselines.0: zero_shot evaluates a teacher's package; no teacher has a train or package key\n"
+       "run.yaml:12: baselines.0: zero_shot evaluates the package of the teacher that the student learns from; english "
+       "has an address, write its package instead\n"
        "run.yaml:12: baselines.1: no_teacher learns from the records of a teacher that is trained here; no teacher has "
        "a "
        "train key"},
@@ -264,7 +271,8 @@ TEST_F(RunFileTest, EachRuleHasItsLineAndMessage) {
        "run.yaml:11: student.losses.0.teacher: task learns from gold labels, not from a teacher"},
       {"teachers:\n  - name: english\n    train: {where: {language: en, pool: A}}\n", "",
        "run.yaml:8: student.losses.0: soft_label needs a teacher; add one under teachers\n"
-       "run.yaml:9: baselines.0: zero_shot evaluates a teacher's package; no teacher has a train or package key\n"
+       "run.yaml:9: baselines.0: zero_shot evaluates the package of the teacher that the student learns from; no "
+       "teacher has a train or package key\n"
        "run.yaml:9: baselines.1: no_teacher learns from the records of a teacher that is trained here; no teacher has "
        "a "
        "train key"},
@@ -273,6 +281,12 @@ TEST_F(RunFileTest, EachRuleHasItsLineAndMessage) {
       {"baselines:", "evaluate: {where: {lang: de}}\nbaselines:",
        "run.yaml:12: evaluate.where.lang: no column role that records can be chosen by; known: language, split, pool, "
        "group, id"},
+      {"corpus: {path: FOLDER/corpus, ",
+       "evaluate: {where: {lang: de}}\ncorpus: {path: FOLDER/corpus, columns: {language: lang}, ",
+       "run.yaml:3: evaluate.where.lang: no column role that records can be chosen by; the column is that of the role "
+       "language: write language"},
+      {"baselines:", "evaluate: {languages: [de, de]}\nbaselines:",
+       "run.yaml:12: evaluate.languages.1: 'de' is listed twice"},
       {"baselines:", "evaluate: {metrics: [accuracy, accuracy]}\nbaselines:",
        "run.yaml:12: evaluate.metrics.1: 'accuracy' is listed twice"},
   };

@@ -13,8 +13,8 @@ inline constexpr char kLockFile[] = "lock";
 inline constexpr char kStateFile[] = "coordinator.sqlite";
 inline constexpr char kSpecFile[] = "run.yaml";
 inline constexpr char kReportFile[] = "report.json";
-// While it runs: host:port of the coordinator. How far it is, or how it ended (a RunStatus as JSON). Folder of
-// TensorBoard's event files.
+// While it runs: where its coordinator answers (coordinator/address_file.h). How far it is, or how it ended (a
+// RunStatus as JSON). Folder of TensorBoard's event files.
 inline constexpr char kAddressFile[] = "coordinator.address";
 inline constexpr char kStatusFile[] = "status.json";
 inline constexpr char kEventsFolder[] = "events";

@@ -68,6 +68,7 @@ absl::Status RunLoop::Record(const Action& action) {
   if (const auto* segment = std::get_if<RecordSegment>(&action)) {
     return store_->AddSegment(segment->job, segment->segment);
   }
+  if (const auto* input = std::get_if<RecordInput>(&action)) return store_->PutInput(input->key, input->digest);
   if (const auto* admitted = std::get_if<RecordCheckpoint>(&action)) {
     RETURN_IF_ERROR(store_->PutStage(admitted->stage));
     return store_->AdmitCheckpoint(admitted->job, admitted->checkpoint);

@@ -158,6 +158,9 @@ void RunMachine::On(const StagesFinished& event) {
     const std::string change = PlanChange(config_.resumed, planned.job.name(), planned.job.plan());
     if (!change.empty()) return End(v1::RunStatus::STATE_FAILED, change);
   }
+  for (const RunInput& input : event.prepared->inputs) {
+    if (!AdoptInput(input)) return;
+  }
   prepared_ = true;
   jobs_ = event.prepared->jobs;
   for (StageState& stage : stages_) {

@@ -175,6 +175,8 @@ class RunMachine {
 
   // run_machine_resume.cc
   void AdoptStages();
+  // Records an input at its first use. False: it is not what the run began with, which ends the run.
+  bool AdoptInput(const RunInput& input);
   void SkipFinishedJobs();
   void OnCheckpointed(StreamId stream, const v1::WorkerMessage::Checkpointed& written);
   // Drops all but the newest `count`.

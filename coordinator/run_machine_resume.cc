@@ -18,6 +18,16 @@ void RunMachine::AdoptStages() {
   }
 }
 
+bool RunMachine::AdoptInput(const RunInput& input) {
+  const std::string change = InputChange(config_.resumed, input);
+  if (!change.empty()) {
+    End(v1::RunStatus::STATE_FAILED, change);
+    return false;
+  }
+  if (!config_.resumed.inputs.contains(input.key)) actions_.push_back(RecordInput{input.key, input.digest});
+  return true;
+}
+
 void RunMachine::SkipFinishedJobs() {
   for (; next_job_ < jobs_.size() && config_.resumed.finished.contains(jobs_[next_job_].job.name()); ++next_job_) {
     const v1::Job& job = jobs_[next_job_].job;

@@ -34,6 +34,7 @@ struct Describe {
   std::string operator()(const RecordCheckpoint& a) const {
     return absl::StrCat("admit ", a.job, " ", a.checkpoint.step, " ", a.checkpoint.digest);
   }
+  std::string operator()(const RecordInput& a) const { return absl::StrCat("input ", a.key, " ", a.digest); }
   std::string operator()(const DropCheckpoint& a) const { return absl::StrCat("drop ", a.path); }
   std::string operator()(const RecordFinishedJob& a) const {
     return absl::StrCat("finished ", a.job, " ", a.checkpoint);
@@ -66,14 +67,18 @@ PlannedJob Train(const std::string& name) {
 
 class RunMachineResumeTest : public testing::Test {
  protected:
-  void Start(std::vector<PlannedJob> jobs, Resumption resumed) {
+  void Start(std::vector<PlannedJob> jobs, Resumption resumed, const std::string& teacher_address = "") {
     RunConfig config;
     config.generation = 4;
     config.stages = {"index"};
     for (const PlannedJob& planned : jobs) config.stages.push_back(planned.job.name());
     v1::Teacher teacher;
     teacher.set_name("english");
-    teacher.mutable_train();
+    if (teacher_address.empty()) {
+      teacher.mutable_train();
+    } else {
+      teacher.set_address(teacher_address);
+    }
     config.teachers = {teacher};
     config.resumed = std::move(resumed);
     machine_.emplace(std::move(config), now_);
@@ -93,7 +98,14 @@ class RunMachineResumeTest : public testing::Test {
     message.mutable_hello()->set_worker_id(absl::StrCat("worker-", stream));
     Do(WorkerSaid{stream, message});
   }
-  std::vector<std::string> Prepared() { return Do(StagesFinished{PreparedJobs{jobs_, {}, ""}}); }
+  std::vector<std::string> Prepared(std::vector<RunInput> inputs = {}) {
+    return Do(StagesFinished{PreparedJobs{jobs_, {}, "", std::move(inputs)}});
+  }
+  std::vector<std::string> Described(const std::string& digest) {
+    v1::DescribeReply reply;
+    reply.set_digest(digest);
+    return Do(TeacherDescribed{"english", reply});
+  }
   std::vector<std::string> Written(StreamId stream, int64_t generation, int64_t step, const std::string& path) {
     v1::WorkerMessage message;
     auto& written = *message.mutable_checkpointed();
@@ -180,6 +192,48 @@ TEST_F(RunMachineResumeTest, AnotherCorpusFailsTheRunBeforeAnythingIsRecorded) {
   EXPECT_THAT(Prepared(), IsEmpty());
   EXPECT_EQ(Status().state(), v1::RunStatus::STATE_FAILED);
   EXPECT_THAT(Status().reason(), HasSubstr("the corpus has changed"));
+}
+
+TEST_F(RunMachineResumeTest, AnInputIsRecordedAtItsFirstUseAndMayNotChangeLater) {
+  const RunInput package{"teachers.0.package", "p", {"distilled"}, "d"};
+  Start({Train("distilled")}, {});
+  Join(1);
+  EXPECT_THAT(Prepared({package}), ElementsAre("input teachers.0.package d", "assign distilled 5 from "));
+
+  Resumption resumed;
+  resumed.inputs["teachers.0.package"] = "d";
+  Start({Train("distilled")}, resumed);
+  Join(1);
+  EXPECT_THAT(Prepared({package}), ElementsAre("assign distilled 5 from "));
+
+  resumed.inputs["teachers.0.package"] = "another";
+  Start({Train("distilled")}, resumed);
+  Join(1);
+  EXPECT_THAT(Prepared({package}), IsEmpty());
+  EXPECT_EQ(Status().state(), v1::RunStatus::STATE_FAILED);
+  EXPECT_THAT(Status().reason(), HasSubstr("teachers.0.package: p has changed"));
+}
+
+TEST_F(RunMachineResumeTest, AnotherTeacherAtTheAddressIsRefusedWhileItsLabelsAreNeeded) {
+  Resumption resumed;
+  resumed.inputs["teachers.0.address"] = "d";
+  PlannedJob distilled = Train("distilled");
+  distilled.teachers = {"english"};
+  for (const std::string digest : {"d", "another"}) {
+    Start({distilled}, resumed, "far:7");
+    Join(1);
+    Prepared();
+    const bool same = digest == "d";
+    EXPECT_EQ(Described(digest).size(), same ? 1u : 0u) << digest;
+    EXPECT_EQ(Status().state(), same ? v1::RunStatus::STATE_RUNNING : v1::RunStatus::STATE_FAILED) << digest;
+  }
+  EXPECT_THAT(Status().reason(), HasSubstr("teachers.0.address: far:7 has changed"));
+
+  resumed.finished["distilled"] = "w";
+  Start({distilled, Train("gold")}, resumed, "far:7");
+  Prepared();
+  Described("another");
+  EXPECT_EQ(Status().state(), v1::RunStatus::STATE_RUNNING);
 }
 
 TEST_F(RunMachineResumeTest, ACheckpointIsAdmittedAfterTheRunWasStopped) {

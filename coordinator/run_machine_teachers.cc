@@ -164,6 +164,14 @@ void RunMachine::On(const TeacherDescribed& event) {
   if (event.reply->digest().empty()) {
     return End(v1::RunStatus::STATE_FAILED, absl::StrCat(who, " tells no digest of its package; use another server"));
   }
+  RunInput input{absl::StrCat("teachers.", teacher - teachers_.data(), ".address"), teacher->spec.address(), {}};
+  input.digest = event.reply->digest();
+  for (const PlannedJob& planned : jobs_) {
+    const auto& asked = planned.teachers;
+    const bool asks = std::find(asked.begin(), asked.end(), event.teacher) != asked.end();
+    if (asks) input.jobs.push_back(planned.job.name());
+  }
+  if (!AdoptInput(input)) return;
   teacher->digest = event.reply->digest();
   ++revision_;
 }

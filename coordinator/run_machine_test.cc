@@ -45,6 +45,7 @@ struct Describe {
   }
   std::string operator()(const RecordGeneration& a) const { return absl::StrCat("record generation ", a.generation); }
   std::string operator()(const RecordSegment& a) const { return absl::StrCat("record segment ", a.job); }
+  std::string operator()(const RecordInput& a) const { return absl::StrCat("record input ", a.key, " ", a.digest); }
   std::string operator()(const RecordFinishedJob& a) const {
     return absl::StrCat("record done ", a.job, " ", a.weights_digest, " ", a.checkpoint);
   }
@@ -281,7 +282,8 @@ TEST_F(RunMachineTest, AddressTeachersAreAskedAndUsedAsTheyAre) {
   reply.mutable_signature()->add_labels("net");
   reply.mutable_signature()->add_labels("devel");
   EXPECT_THAT(Do(TeacherDescribed{"english", reply}),
-              ElementsAre("record generation 1", "assign 1 distilled 1 rank 0/1 teachers far:50051=abc"));
+              ElementsAre("record input teachers.0.address abc", "record generation 1",
+                          "assign 1 distilled 1 rank 0/1 teachers far:50051=abc"));
   EXPECT_THAT(TeacherJoins(9), ElementsAre("close 9 FAILED_PRECONDITION"));
 }
 

@@ -49,17 +49,6 @@ absl::StatusOr<evaluation::ReportedModel> TeacherOf(const FinishedRun& run, cons
   return model;
 }
 
-// The teacher whose labels the student learned from; without such a loss the first. Null without any.
-const v1::Teacher* LabellingTeacher(const v1::RunSpec& spec) {
-  for (const v1::Loss& loss : spec.student().losses()) {
-    if (loss.kind() == v1::LOSS_KIND_TASK) continue;
-    for (const v1::Teacher& teacher : spec.teachers()) {
-      if (teacher.name() == loss.teacher()) return &teacher;
-    }
-  }
-  return spec.teachers().empty() ? nullptr : &spec.teachers(0);
-}
-
 // Bytes of all files of a package.
 absl::StatusOr<int64_t> PackageBytes(const std::string& package) {
   int64_t bytes = 0;
@@ -144,7 +133,7 @@ absl::StatusOr<evaluation::RunFacts> FactsOf(const FinishedRun& run) {
     facts.label_bytes = stage.label_bytes();
   }
   facts.codec = CodecsOf(run.spec);
-  if (const v1::Teacher* teacher = LabellingTeacher(run.spec)) {
+  if (const v1::Teacher* teacher = ReportedTeacher(run.spec)) {
     ASSIGN_OR_RETURN(facts.teacher, TeacherOf(run, *teacher));
   }
   facts.student.name = kStudentJob;
@@ -158,12 +147,12 @@ absl::StatusOr<evaluation::RunFacts> FactsOf(const FinishedRun& run) {
   return facts;
 }
 
-absl::StatusOr<std::string> WriteRunReport(const FinishedRun& run) {
+absl::StatusOr<std::string> WriteRunReport(const FinishedRun& run, const std::stop_token& stop) {
   const v1::Job* evaluate = FindJob(run, v1::Job::KIND_EVALUATE, "");
   if (evaluate == nullptr) return absl::InternalError("the run has no evaluation to report");
   ASSIGN_OR_RETURN(const evaluation::RunFacts facts, FactsOf(run));
   const std::string report = absl::StrCat(run.spec.output(), "/", kReportFile);
-  RETURN_IF_ERROR(evaluation::WriteReport(facts, evaluate->predictions(), report));
+  RETURN_IF_ERROR(evaluation::WriteReport(facts, evaluate->predictions(), report, stop));
   return report;
 }
 

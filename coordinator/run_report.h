@@ -4,6 +4,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <stop_token>
 #include <string>
 #include <vector>
 
@@ -33,7 +34,7 @@ absl::StatusOr<evaluation::RunFacts> FactsOf(const FinishedRun& run);
 // NOT_FOUND or DATA_LOSS, naming the file and the key.
 absl::StatusOr<std::optional<int64_t>> ReadParameters(const std::string& package);
 
-// Writes <output>/report.json from <output>/predictions.parquet and gives its path.
-absl::StatusOr<std::string> WriteRunReport(const FinishedRun& run);
+// Writes <output>/report.json from <output>/predictions.parquet and gives its path. CANCELLED soon after `stop`.
+absl::StatusOr<std::string> WriteRunReport(const FinishedRun& run, const std::stop_token& stop = {});
 
 }  // namespace polystill::coordinator

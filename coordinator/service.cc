@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "coordinator/index_stream.h"
 #include "runtime/rpc.h"
+#include "runtime/status.h"
 #include "runtime/utf8.h"
 
 namespace polystill::coordinator {
@@ -104,6 +105,8 @@ void Service::PutIndex(const std::string& digest, std::shared_ptr<const std::str
 grpc::ServerWriteReactor<v1::IndexChunk>* Service::GetIndex(grpc::CallbackServerContext*,
                                                             const v1::GetIndexRequest* request) {
   using Refusal = Refused<grpc::ServerWriteReactor<v1::IndexChunk>>;
+  const absl::Status version = CheckProtocolVersion(request->protocol_version());
+  if (!version.ok()) return new Refusal(version);
   MutexLock lock(&mutex_);
   const auto found = indexes_.find(request->digest());
   if (found == indexes_.end()) {
@@ -121,10 +124,18 @@ grpc::ServerWriteReactor<v1::IndexChunk>* Service::GetIndex(grpc::CallbackServer
   });
 }
 
+template <typename Request>
+absl::Status Service::CheckMeant(const Request& request) const {
+  RETURN_IF_ERROR(CheckProtocolVersion(request.protocol_version()));
+  if (request.run_id().empty() || request.run_id() == options_.run_id) return absl::OkStatus();
+  return absl::NotFoundError(
+      absl::StrCat("the coordinator that answers leads another run than '", Excerpt(request.run_id()), "'"));
+}
+
 grpc::ServerWriteReactor<v1::RunStatus>* Service::Watch(grpc::CallbackServerContext*, const v1::WatchRequest* request) {
   using Refusal = Refused<grpc::ServerWriteReactor<v1::RunStatus>>;
-  const absl::Status version = CheckProtocolVersion(request->protocol_version());
-  if (!version.ok()) return new Refusal(version);
+  const absl::Status meant = CheckMeant(*request);
+  if (!meant.ok()) return new Refusal(meant);
   MutexLock lock(&mutex_);
   if (closed_) return new Refusal(absl::UnavailableError("the coordinator ends"));
   if (watchers_.size() >= options_.max_watchers) {
@@ -140,26 +151,29 @@ grpc::ServerWriteReactor<v1::RunStatus>* Service::Watch(grpc::CallbackServerCont
 
 grpc::ServerUnaryReactor* Service::Stop(grpc::CallbackServerContext* context, const v1::StopRequest* request,
                                         v1::StopReply*) {
-  {
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  const absl::Status meant = CheckMeant(*request);
+  if (meant.ok()) {
     MutexLock lock(&mutex_);
     if (!std::exchange(stop_asked_, true)) {
       events_->Post(StopAsked{std::string(Utf8Prefix(request->reason(), kMaxReasonBytes))});
     }
   }
-  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  reactor->Finish(grpc::Status::OK);
+  reactor->Finish(ToGrpc(meant));
   return reactor;
 }
 
 void Service::Publish(const v1::RunStatus& status, bool last) {
+  v1::RunStatus named = status;
+  named.set_run_id(options_.run_id);
   std::vector<std::shared_ptr<StatusStream>> watchers;
   {
     MutexLock lock(&mutex_);
-    status_ = status;
+    status_ = named;
     status_is_last_ = last;
     for (const auto& [id, watcher] : watchers_) watchers.push_back(watcher);
   }
-  for (const auto& watcher : watchers) watcher->Publish(status, last);
+  for (const auto& watcher : watchers) watcher->Publish(named, last);
 }
 
 void Service::CloseAll() {

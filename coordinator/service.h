@@ -4,6 +4,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
@@ -27,8 +28,10 @@ class Service final : public v1::CoordinatorService::CallbackService {
     size_t max_watchers = 256;
     // GetIndex calls at a time: each worker makes one.
     size_t max_index_calls = 8192;
+    // RunStatus.run_id; calls that mean another run are refused.
+    std::string run_id = {};
   };
-  Service(EventQueue* events, Options options) : events_(events), options_(options) {}
+  Service(EventQueue* events, Options options) : events_(events), options_(std::move(options)) {}
   explicit Service(EventQueue* events) : Service(events, Options()) {}
 
   void Send(const SendToWorker& action);
@@ -59,6 +62,9 @@ class Service final : public v1::CoordinatorService::CallbackService {
   grpc::ServerUnaryReactor* Stop(grpc::CallbackServerContext* context, const v1::StopRequest* request,
                                  v1::StopReply* reply) override;
 
+  // FAILED_PRECONDITION: a request of another version of the protocol; NOT_FOUND: it means another run.
+  template <typename Request>
+  absl::Status CheckMeant(const Request& request) const;
   template <typename Stream, typename Said>
   Stream* Open(std::map<StreamId, std::shared_ptr<Stream>>* streams);
   std::shared_ptr<WorkStream> FindWorker(StreamId stream) ABSL_LOCKS_EXCLUDED(mutex_);

@@ -262,6 +262,7 @@ TEST_F(ServiceTest, StopEndsTheRun) {
   EXPECT_TRUE(worker.Hear().has_welcome());
   grpc::ClientContext context;
   v1::StopRequest request;
+  request.set_protocol_version(kProtocolVersion);
   // Cut to 1 KiB, and between two characters.
   const std::string kept = "enough" + std::string(1017, '.');
   request.set_reason(kept + "ü");
@@ -271,6 +272,61 @@ TEST_F(ServiceTest, StopEndsTheRun) {
   EXPECT_EQ(Final().state(), v1::RunStatus::STATE_STOPPED);
   worker.Leave();
   EXPECT_EQ(ended_.get().reason(), kept);
+}
+
+TEST_F(ServiceTest, WhoMeansAnotherRunIsRefused) {
+  Service::Options options;
+  options.run_id = "mine";
+  Start(options);
+  const auto watch = [this](const std::string& run_id, v1::RunStatus* status) {
+    grpc::ClientContext context;
+    v1::WatchRequest request;
+    request.set_protocol_version(kProtocolVersion);
+    request.set_run_id(run_id);
+    const auto reader = stub_->Watch(&context, request);
+    while (reader->Read(status) && status->run_id().empty()) {
+    }
+    if (!status->run_id().empty()) context.TryCancel();
+    return reader->Finish();
+  };
+  const auto stop = [this](const std::string& run_id) {
+    grpc::ClientContext context;
+    v1::StopRequest request;
+    request.set_protocol_version(kProtocolVersion);
+    request.set_run_id(run_id);
+    v1::StopReply reply;
+    return stub_->Stop(&context, request, &reply);
+  };
+  v1::RunStatus status;
+  const grpc::Status refused = watch("another", &status);
+  EXPECT_EQ(refused.error_code(), grpc::StatusCode::NOT_FOUND);
+  EXPECT_THAT(refused.error_message(), HasSubstr("another"));
+  EXPECT_EQ(stop("another").error_code(), grpc::StatusCode::NOT_FOUND);
+  ExpectAlive();
+  watch("mine", &status);
+  EXPECT_EQ(status.run_id(), "mine");
+  EXPECT_TRUE(stop("mine").ok());
+  EXPECT_EQ(Final().state(), v1::RunStatus::STATE_STOPPED);
+}
+
+TEST_F(ServiceTest, RequestsOfAnotherVersionAreRefused) {
+  Start();
+  service_->PutIndex("abc", std::make_shared<const std::string>("x"));
+  for (const int version : {0, kProtocolVersion + 1}) {
+    grpc::ClientContext of_watch, of_stop, of_index;
+    v1::WatchRequest watch;
+    watch.set_protocol_version(version);
+    EXPECT_EQ(stub_->Watch(&of_watch, watch)->Finish().error_code(), grpc::StatusCode::FAILED_PRECONDITION);
+    v1::StopRequest stop;
+    stop.set_protocol_version(version);
+    v1::StopReply reply;
+    EXPECT_EQ(stub_->Stop(&of_stop, stop, &reply).error_code(), grpc::StatusCode::FAILED_PRECONDITION);
+    v1::GetIndexRequest index;
+    index.set_protocol_version(version);
+    index.set_digest("abc");
+    EXPECT_EQ(stub_->GetIndex(&of_index, index)->Finish().error_code(), grpc::StatusCode::FAILED_PRECONDITION);
+  }
+  ExpectAlive();
 }
 
 TEST_F(ServiceTest, WatchersSeeTheRunAtOnceAndItsEnd) {
@@ -300,6 +356,7 @@ TEST_F(ServiceTest, AnIndexComesInChunks) {
   const auto get = [this](const std::string& digest, std::vector<size_t>* sizes) {
     grpc::ClientContext context;
     v1::GetIndexRequest request;
+    request.set_protocol_version(kProtocolVersion);
     request.set_digest(digest);
     const auto reader = stub_->GetIndex(&context, request);
     v1::IndexChunk chunk;
@@ -372,6 +429,7 @@ TEST_F(ServiceTest, StreamsBeyondTheCapAreRefused) {
   service_->PutIndex("abc", std::make_shared<const std::string>(size_t{64} << 20, 'x'));
   const auto get = [this](grpc::ClientContext* of_call) {
     v1::GetIndexRequest index;
+    index.set_protocol_version(kProtocolVersion);
     index.set_digest("abc");
     return stub_->GetIndex(of_call, index);
   };

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
+#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -41,16 +43,26 @@ class Indexer {
     report_(progress_);
   }
 
-  absl::StatusOr<Index> IndexOf(const v1::Selection& selection) {
+  // `job`: whose records these are, for messages.
+  absl::StatusOr<Index> IndexOf(const std::string& job, const v1::Selection& selection) {
     Index& index = by_selection_[DeterministicBytes(selection)];
     if (index != nullptr) return index;
-    ASSIGN_OR_RETURN(v1::CorpusIndex built, corpus::BuildIndex(selection));
-    index = std::make_shared<const v1::CorpusIndex>(std::move(built));
-    Tell(*index);
+    absl::StatusOr<v1::CorpusIndex> built = corpus::BuildIndex(selection);
+    if (!built.ok()) return Annotate(built.status(), job);
+    index = std::make_shared<const v1::CorpusIndex>(*std::move(built));
+    if (told_.insert(WhichRecords(selection)).second) Tell(*index);
     return index;
   }
 
  private:
+  // Two selections of the same records that read different columns of them have the same.
+  static std::string WhichRecords(v1::Selection selection) {
+    selection.clear_reads_text();
+    selection.clear_reads_source_text();
+    selection.clear_reads_labels();
+    return DeterministicBytes(selection);
+  }
+
   void Tell(const v1::CorpusIndex& index) {
     for (const auto& language : index.languages()) progress_.records_by_language[language.name()] += language.records();
     progress_.records += RecordsOf(index);
@@ -61,6 +73,8 @@ class Indexer {
   const std::function<void(StageProgress)>& report_;
   StageProgress progress_;
   std::map<std::string, Index> by_selection_;
+  // WhichRecords of the selections that were counted.
+  std::set<std::string> told_;
 };
 
 absl::Status PlanTraining(const Index& index, double epochs, v1::Job* job) {
@@ -90,12 +104,12 @@ void FillLanguages(const v1::CorpusIndex& student, v1::Selection* selection) {
 absl::Status PrepareJob(Indexer* indexer, const Index& student, PlannedJob* planned, Stages* stages) {
   const bool training = planned->job.kind() == v1::Job::KIND_TRAIN;
   if (!training) FillLanguages(*student, &planned->selection);
-  ASSIGN_OR_RETURN(const Index index, indexer->IndexOf(planned->selection));
+  ASSIGN_OR_RETURN(const Index index, indexer->IndexOf(planned->job.name(), planned->selection));
   stages->indexes[corpus::IndexDigest(*index)] = index;
   if (training) {
     RETURN_IF_ERROR(Annotate(PlanTraining(index, planned->epochs, &planned->job), planned->job.name()));
     if (planned->job.has_early_stopping()) {
-      ASSIGN_OR_RETURN(const Index held_out, indexer->IndexOf(HeldOutSelection(*planned)));
+      ASSIGN_OR_RETURN(const Index held_out, indexer->IndexOf(planned->job.name(), HeldOutSelection(*planned)));
       planned->job.set_validation_index_digest(corpus::IndexDigest(*held_out));
       stages->indexes[corpus::IndexDigest(*held_out)] = held_out;
     }
@@ -139,7 +153,7 @@ absl::StatusOr<Stages> IndexJobs(const v1::RunSpec& spec, const std::function<vo
   Index student;
   for (const PlannedJob& planned : stages.prepared.jobs) {
     if (planned.job.name() != kStudentJob) continue;
-    ASSIGN_OR_RETURN(student, indexer.IndexOf(planned.selection));
+    ASSIGN_OR_RETURN(student, indexer.IndexOf(planned.job.name(), planned.selection));
   }
   for (PlannedJob& planned : stages.prepared.jobs) {
     RETURN_IF_ERROR(CheckStop(stop));
@@ -152,12 +166,16 @@ absl::StatusOr<Stages> RunStages(const v1::RunSpec& spec, const std::function<vo
                                  const std::atomic<bool>& stop, const std::string& tokenizer_digest) {
   ASSIGN_OR_RETURN(Stages stages, IndexJobs(spec, progress, stop));
   RETURN_IF_ERROR(CheckStop(stop));
+  ASSIGN_OR_RETURN(stages.prepared.inputs, WithDigests(InputsOf(spec)));
+  RETURN_IF_ERROR(CheckStop(stop));
   if (TokenizerFolder(spec).empty()) return stages;
   const std::string file = absl::StrCat(TokenizerFolder(spec), "/", corpus::kTokenizerFile);
   if (tokenizer_digest.empty() || Sha256File(file).value_or("") != tokenizer_digest) {
     RETURN_IF_ERROR(MakeTokenizer(spec, progress));
   }
   ASSIGN_OR_RETURN(stages.prepared.tokenizer_digest, Sha256File(file));
+  // Trained again after it was lost, it might be another one.
+  stages.prepared.inputs.push_back({"tokenizer", file, TrainingJobs(spec), stages.prepared.tokenizer_digest});
   return stages;
 }
 

@@ -30,7 +30,7 @@ absl::StatusOr<Stages> IndexJobs(const v1::RunSpec& spec, const std::function<vo
 // Indexes the selection of every job, gives each job its plan and steps, and trains the tokeniser. Takes as long as the
 // corpus is large: run it on a thread of its own. `progress` is called from that thread. CANCELLED soon after `stop` is
 // set (what is under way is finished first). A tokeniser that is there already with SHA-256 `tokenizer_digest` is kept.
-// Otherwise the errors of BuildIndex, Plan::Create and TrainTokenizer.
+// Otherwise the errors of BuildIndex, Plan::Create, WithDigests and TrainTokenizer.
 absl::StatusOr<Stages> RunStages(const v1::RunSpec& spec, const std::function<void(StageProgress)>& progress,
                                  const std::atomic<bool>& stop, const std::string& tokenizer_digest = "");
 

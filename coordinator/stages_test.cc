@@ -14,12 +14,14 @@
 #include "coordinator/run_file.h"
 #include "corpus/index.h"
 #include "runtime/files.h"
+#include "runtime/sha256.h"
 
 namespace polystill::coordinator {
 namespace {
 
 namespace fs = std::filesystem;
 using testing::HasSubstr;
+using testing::StartsWith;
 
 // A corpus of token ids: so many records of each language, split and pool.
 struct Part {
@@ -121,6 +123,14 @@ TEST_F(StagesTest, EarlyStoppingGetsTheIndexOfItsHeldOutRecords) {
   EXPECT_EQ(Find(*stages, "teacher:english")->job.validation_index_digest(), "");
 }
 
+TEST_F(StagesTest, WhatIsWrongWithTheRecordsSaysWhoNeedsThem) {
+  WriteCorpus({{"en", "train", "A", 20}, {"de", "train", "B", 30}, {"en", "test", "", 7}});
+  EXPECT_THAT(std::string(Run(Spec()).status().message()), StartsWith("evaluate: "));
+  v1::RunSpec spec = Spec();
+  (*spec.mutable_teachers(0)->mutable_train()->mutable_where())["pool"] = "C";
+  EXPECT_THAT(std::string(Run(spec).status().message()), StartsWith("teacher:english: "));
+}
+
 TEST_F(StagesTest, JobsGetTheirStepsAndPlan) {
   const auto stages = Run(Spec());
   ASSERT_TRUE(stages.ok()) << stages.status();
@@ -192,7 +202,7 @@ TEST_F(StagesTest, EqualSelectionsShareAnIndexAndProgressCountsEachOnce) {
   ASSERT_FALSE(progress_.empty());
   EXPECT_EQ(progress_.front().stage, "index");
   EXPECT_EQ(progress_.front().records, 0);
-  EXPECT_EQ(progress_.back().records, 40 + 20 + 40 + 12);
+  EXPECT_EQ(progress_.back().records, 40 + 20 + 12);
   EXPECT_EQ(progress_.back().records_by_language.at("en"), 20);
 }
 
@@ -242,6 +252,10 @@ TEST_F(StagesTest, AGivenTokenizerIsCopiedIntoTheRun) {
   const auto stages = Run(with_model);
   ASSERT_TRUE(stages.ok()) << stages.status();
   EXPECT_EQ(*ReadFile(TokenizerFolder(with_model) + "/tokenizer.model"), "a SentencePiece model");
+  std::vector<std::string> inputs;
+  for (const RunInput& input : stages->prepared.inputs) inputs.push_back(input.key + " " + input.digest);
+  const std::string digest = Sha256Hex("a SentencePiece model");
+  EXPECT_THAT(inputs, testing::ElementsAre("tokenizer.path " + digest, "tokenizer " + digest));
 }
 
 TEST_F(StagesTest, WhatIsWrongWithTheCorpusIsNamed) {

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "coordinator/sqlite.h"
@@ -11,11 +12,12 @@ namespace polystill::coordinator {
 namespace {
 
 constexpr int64_t kPageBytes = 4096;
+constexpr char kInputFact[] = "input:";
 
 // PRAGMA user_version of the file. A change of the tables takes the next number.
 constexpr int kFormat = 1;
 
-// facts: "term", "generation" (numbers), "spec" (a serialised RunSpec).
+// facts: "term", "generation" (numbers), "spec" (a serialised RunSpec), "input:KEY" (the digest of what a key names).
 // segments: a job's plan, a serialised PlanSegment each.
 // finished_jobs: in the order of `rowid`.
 // stages: a serialised RunStatus.Stage each.
@@ -120,6 +122,19 @@ absl::StatusOr<std::vector<v1::PlanSegment>> StateStore::Segments(const std::str
     return absl::DataLossError(absl::StrCat(database_->path(), ": torn plan segment of ", job));
   }
   return segments;
+}
+
+absl::Status StateStore::PutInput(const std::string& key, const std::string& digest) {
+  return database_->PutFact(kInputFact + key, digest);
+}
+
+absl::StatusOr<std::map<std::string, std::string>> StateStore::Inputs() {
+  ASSIGN_OR_RETURN(const auto rows, database_->Query("SELECT name, value FROM facts"));
+  std::map<std::string, std::string> inputs;
+  for (const SqlRow& row : rows) {
+    if (absl::StartsWith(row[0], kInputFact)) inputs[row[0].substr(sizeof(kInputFact) - 1)] = row[1];
+  }
+  return inputs;
 }
 
 absl::Status StateStore::AdmitCheckpoint(const std::string& job, const Checkpoint& checkpoint) {

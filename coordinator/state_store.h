@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -43,6 +44,10 @@ class StateStore {
   // The plan's log of a job.
   absl::Status AddSegment(const std::string& job, const v1::PlanSegment& segment);
   absl::StatusOr<std::vector<v1::PlanSegment>> Segments(const std::string& job);
+
+  // Digest of what a key of the run file names, as the run began with it.
+  absl::Status PutInput(const std::string& key, const std::string& digest);
+  absl::StatusOr<std::map<std::string, std::string>> Inputs();
 
   // A checkpoint that belongs to the lineage of states that survives; no other is ever loaded.
   struct Checkpoint {

@@ -55,6 +55,8 @@ TEST_F(StateStoreTest, EverythingSurvivesReopening) {
     ASSERT_TRUE(store->PutGeneration(1).ok());
     ASSERT_TRUE(store->PutGeneration(2).ok());
     ASSERT_TRUE(store->AddSegment("distilled", segment).ok());
+    ASSERT_TRUE(store->PutInput("teachers.0.package", "p1").ok());
+    ASSERT_TRUE(store->PutInput("tokenizer.path", "t1").ok());
     ASSERT_TRUE(store->FinishJob("teacher:english", "ab", {10, 1, "checkpoints/t", "ab"}).ok());
     ASSERT_TRUE(store->FinishJob("distilled", "cd", {20, 2, "checkpoints/d", "cd"}).ok());
     ASSERT_TRUE(store->FinishJob("evaluate", "", {}).ok());
@@ -67,6 +69,8 @@ TEST_F(StateStoreTest, EverythingSurvivesReopening) {
   ASSERT_EQ(segments->size(), 1u);
   EXPECT_EQ(segments->front().batch_size(), 64);
   EXPECT_TRUE(store->Segments("gold")->empty());
+  EXPECT_THAT(*store->Inputs(),
+              ElementsAre(testing::Pair("teachers.0.package", "p1"), testing::Pair("tokenizer.path", "t1")));
   EXPECT_THAT(*store->FinishedJobs(),
               ElementsAre(StateStore::FinishedJob{"teacher:english", "ab"}, StateStore::FinishedJob{"distilled", "cd"},
                           StateStore::FinishedJob{"evaluate", ""}));

@@ -35,20 +35,6 @@ bool Fits(const arrow::DataType& type, Column::Type wanted) {
   return value == arrow::Type::STRING || value == arrow::Type::LARGE_STRING || value == arrow::Type::NA;
 }
 
-// What a column must be, and why where the task says so.
-std::string Needed(const Column& column) {
-  switch (column.type) {
-    case Column::Type::kIds:
-      return "a list of int32 or int64 is needed";
-    case Column::Type::kStrings:
-      return column.role == "label" ? "a list of strings is needed with this task (run file: task)"
-                                    : "a list of strings, the words, is needed with task: token_classification";
-    case Column::Type::kString:
-      break;
-  }
-  return column.role == "label" ? "a string is needed with this task (run file: task)" : "a string is needed";
-}
-
 Column::Type TypeOf(const v1::Selection& selection, const std::string& role) {
   const bool of_tokens = selection.task() == v1::TASK_TOKEN_CLASSIFICATION;
   if (role == "ids" || role == "source_ids") return Column::Type::kIds;
@@ -121,6 +107,19 @@ std::vector<Column> RecordColumns(const v1::Selection& selection) {
 
 std::string Describe(const Column& column) {
   return absl::StrCat("column \"", column.name, "\" (run file: corpus.columns.", column.role, ")");
+}
+
+std::string Needed(const Column& column) {
+  switch (column.type) {
+    case Column::Type::kIds:
+      return "a list of integers is needed";
+    case Column::Type::kStrings:
+      return column.role == "label" ? "a list of strings is needed with this task (run file: task)"
+                                    : "a list of strings, the words, is needed with task: token_classification";
+    case Column::Type::kString:
+      break;
+  }
+  return column.role == "label" ? "a string is needed with this task (run file: task)" : "a string is needed";
 }
 
 absl::Status MissingValue(const Column& column) {

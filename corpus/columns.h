@@ -39,6 +39,9 @@ Column ColumnOf(const v1::Selection& selection, const std::string& role);
 // For a message: column "lang" (run file: corpus.columns.language).
 std::string Describe(const Column& column);
 
+// What the column must be, and why where the task says so, for a message.
+std::string Needed(const Column& column);
+
 // NOT_FOUND: a row has no value in the column.
 absl::Status MissingValue(const Column& column);
 

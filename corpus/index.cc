@@ -13,22 +13,29 @@
 #include "runtime/deterministic_bytes.h"
 #include "runtime/sha256.h"
 #include "runtime/status.h"
+#include "runtime/utf8.h"
 
 namespace polystill::corpus {
 namespace {
+
+// Values of a column that a message lists at most.
+constexpr size_t kValuesTold = 8;
 
 // Gathers the blocks of every language, file by file.
 class IndexBuilder {
  public:
   explicit IndexBuilder(const v1::Selection& selection)
-      : selection_(selection), columns_(IndexColumns(selection)), labels_(selection) {
+      : selection_(selection),
+        columns_(IndexColumns(selection)),
+        record_columns_(RecordColumns(selection)),
+        labels_(selection) {
     *index_.mutable_selection() = selection;
   }
 
   absl::Status AddFile(const SourceFile& file) {
     ASSIGN_OR_RETURN(const std::unique_ptr<Source> source, OpenSource(file));
     // All that reading will need, so that a missing column shows now.
-    RETURN_IF_ERROR(source->Check(RecordColumns(selection_)));
+    RETURN_IF_ERROR(source->Check(record_columns_));
     ASSIGN_OR_RETURN(const std::vector<Unit> units, source->Units());
     for (const Unit& unit : units) RETURN_IF_ERROR(AddUnit(*source, unit));
     v1::CorpusIndex::File& entry = *index_.add_files();
@@ -49,7 +56,7 @@ class IndexBuilder {
 
  private:
   absl::Status AddUnit(Source& source, const Unit& unit) {
-    ASSIGN_OR_RETURN(const Rows rows, source.Read(unit, columns_));
+    ASSIGN_OR_RETURN(const Rows rows, source.Read(unit, source.ReadsWholeRows() ? record_columns_ : columns_));
     rows_ += rows.size();
     const RowFilter filter(selection_, rows);
     std::map<std::string, int64_t, std::less<>> counts;
@@ -61,15 +68,37 @@ class IndexBuilder {
         unwanted_.emplace(*language);
         continue;
       }
+      absl::Status whole = CheckThere(rows, row);
       Record record;
-      const absl::Status label = labels_.Read(rows, row, &record);
-      if (!label.ok()) return RowError(selection_, source, unit, row, label);
+      if (whole.ok()) whole = labels_.Read(rows, row, &record);
+      if (!whole.ok()) return RowError(selection_, source, unit, row, whole);
       auto count = counts.find(*language);
       if (count == counts.end()) count = counts.emplace(*language, 0).first;
       ++count->second;
     }
     for (const auto& [name, records] : counts) AddBlock(name, unit, records);
+    if (languages_.empty()) NoteValues(rows);
     return absl::OkStatus();
+  }
+
+  // That the row has all that reading it will need, of what is read now.
+  absl::Status CheckThere(const Rows& rows, int64_t row) const {
+    for (const Column& column : record_columns_) {
+      if (!column.optional && rows.IsNull(column.role, row)) return MissingValue(column);
+    }
+    return absl::OkStatus();
+  }
+
+  void NoteValues(const Rows& rows) {
+    for (const Column& column : columns_) {
+      if (column.type != Column::Type::kString) continue;  // a list of labels, which none are chosen by
+      std::set<std::string, std::less<>>& values = values_[column.role];
+      for (int64_t row = 0; row < rows.size() && values.size() < kValuesTold; ++row) {
+        if (rows.IsNull(column.role, row)) continue;
+        const std::string_view value = rows.Strings(column.role)->GetView(row);
+        if (IsUtf8(value)) values.emplace(value);
+      }
+    }
   }
 
   void AddBlock(const std::string& name, const Unit& unit, int64_t records) {
@@ -107,11 +136,16 @@ class IndexBuilder {
   }
 
   absl::Status NothingKept() const {
-    std::vector<std::string> names;
-    for (const Column& column : columns_) names.push_back(column.name);
-    return absl::InvalidArgumentError(
-        absl::StrCat(selection_.corpus().path(), ": none of its ", rows_, " records passes where ", Where(),
-                     "; are these columns there, and do they hold these values: ", absl::StrJoin(names, ", "), "?"));
+    std::string message =
+        absl::StrCat(selection_.corpus().path(), ": none of its ", rows_, " records passes where ", Where());
+    for (const Column& column : columns_) {
+      if (column.role == "label") continue;
+      const auto& values = values_.find(column.role)->second;
+      absl::StrAppend(&message, "; ", Describe(column), " ",
+                      values.empty() ? "is null or missing" : absl::StrCat("holds ", absl::StrJoin(values, ", ")),
+                      values.size() == kValuesTold ? " ..." : "");
+    }
+    return absl::InvalidArgumentError(message);
   }
 
   absl::Status MissingLanguage(const std::string& language) const {
@@ -125,11 +159,14 @@ class IndexBuilder {
 
   const v1::Selection& selection_;
   const std::vector<Column> columns_;
+  const std::vector<Column> record_columns_;
   const LabelReader labels_;
   v1::CorpusIndex index_;
   std::map<std::string, v1::CorpusIndex::Language> languages_;
   // Languages of records that pass `where` and were not asked for.
   std::set<std::string, std::less<>> unwanted_;
+  // As long as nothing was kept: some values of each column that decides, for NothingKept.
+  std::map<std::string, std::set<std::string, std::less<>>> values_;
   int64_t rows_ = 0;
 };
 

@@ -241,7 +241,9 @@ TEST(IndexTest, ErrorsNameFileColumnRowAndRemedy) {
        [](v1::Selection* s) { s->add_languages("eo"); }},
       {"nothing kept",
        [](const TestCorpus& c) { c.WriteFile("a.jsonl", RowJson("1", "de")); },
-       {"none of its 1 records passes where {pool: B}", "language, pool"},
+       {"none of its 1 records passes where {pool: B}; column \"language\" (run file: corpus.columns.language) holds "
+        "de; "
+        "column \"pool\" (run file: corpus.columns.pool) is null or missing"},
        [](v1::Selection* s) { (*s->mutable_where())["pool"] = "B"; }},
       {"selection by label",
        [](const TestCorpus& c) { c.WriteFile("a.jsonl", RowJson("1", "de")); },
@@ -271,7 +273,29 @@ TEST(IndexTest, ErrorsNameFileColumnRowAndRemedy) {
        {"a.jsonl: "}},
       {"wrong type in JSON",
        [](const TestCorpus& c) { c.WriteFile("a.jsonl", RowJson("1", "de") + "\n{\"language\": 3}\n"); },
-       {"a.jsonl: row 2 ", "language"}},
+       {"a.jsonl: row 2: column \"language\" (run file: corpus.columns.language) is a number; a string is needed"}},
+      {"wrong type in JSON that only the reader needs",
+       [](const TestCorpus& c) {
+         c.WriteFile("a.jsonl", "{\"id\": 1, \"language\": \"de\", \"text\": \"x\", \"label\": \"net\"}\n");
+       },
+       {"a.jsonl: row 1: column \"id\" (run file: corpus.columns.id) is a number; a string is needed"}},
+      {"a list for a label in JSON",
+       [](const TestCorpus& c) { c.WriteFile("a.jsonl", "{\"label\": [\"net\"]}\n"); },
+       {"a.jsonl: row 1: column \"label\" (run file: corpus.columns.label) is an array; a string is needed"}},
+      {"missing value in JSON that only the reader needs",
+       [](const TestCorpus& c) {
+         c.WriteFile("a.jsonl", RowJson("1", "de") + "\n{\"id\": \"2\", \"language\": \"de\", \"label\": \"net\"}\n");
+       },
+       {"a.jsonl: record \"2\" (row 2): column \"text\" (run file: corpus.columns.text) is null or missing",
+        "its columns are id, language, label"}},
+      {"values beyond number",
+       [](const TestCorpus& c) {
+         std::string lines;
+         for (int i = 0; i < 20; ++i) lines += RowJson(std::to_string(i), "l" + std::to_string(i)) + "\n";
+         c.WriteFile("a.jsonl", lines);
+       },
+       {"holds l0, l1, l2, l3, l4, l5, l6, l7 ...; column \"split\" (run file: corpus.columns.split) holds train"},
+       [](v1::Selection* s) { (*s->mutable_where())["split"] = "test"; }},
   };
   for (const Case& c : cases) {
     SCOPED_TRACE(c.what);

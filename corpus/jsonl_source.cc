@@ -44,6 +44,18 @@ std::optional<int64_t> RowInMessage(const std::string& message) {
   return row;
 }
 
+// Of Arrow's "Column(/NAME) changed from string to number in row N", the type, with an article; empty when the message
+// is about something else.
+std::string TypeInMessage(std::string_view message, const Column& column) {
+  const std::string mark = absl::StrCat("Column(/", column.name, ") changed from ",
+                                        column.type == Column::Type::kString ? "string" : "array", " to ");
+  const size_t at = message.find(mark);
+  if (at == std::string_view::npos) return "";
+  const std::string_view rest = message.substr(at + mark.size());
+  const std::string type(rest.substr(0, rest.find(' ')));
+  return absl::StrCat(type == "array" || type == "object" ? "an " : "a ", type);
+}
+
 // The row-th line that is not blank.
 std::string RowOf(std::string_view lines, int64_t row) {
   while (true) {
@@ -62,6 +74,7 @@ class JsonLinesSource : public Source {
   const std::string& name() const override { return name_; }
 
   absl::Status Check(const std::vector<Column>&) const override { return absl::OkStatus(); }
+  bool ReadsWholeRows() const override { return true; }
 
   absl::StatusOr<std::vector<Unit>> Units() override {
     std::vector<Unit> units;
@@ -79,7 +92,7 @@ class JsonLinesSource : public Source {
                      FromArrow(input_->ReadAt(unit.offset(), unit.length()), kTorn, name_));
     if (lines->size() != unit.length()) return absl::DataLossError(absl::StrCat(name_, ": shorter than it was"));
     auto table = Parse(lines, columns);
-    if (!table.ok()) return ParseError(unit, table.status().message());
+    if (!table.ok()) return ParseError(unit, columns, table.status().message());
     auto rows = Rows::Make(**table, columns);
     if (!rows.ok()) return Annotate(rows.status(), name_);
     return rows;
@@ -112,10 +125,16 @@ class JsonLinesSource : public Source {
     return arrow::Table::FromRecordBatches({batch});
   }
 
-  absl::Status ParseError(const Unit& unit, const std::string& message) {
+  absl::Status ParseError(const Unit& unit, const std::vector<Column>& columns, const std::string& message) {
     std::string where = absl::StrCat("in bytes ", unit.offset(), " to ", unit.offset() + unit.length());
     const std::optional<int64_t> row = RowInMessage(message);
     if (const auto before = RowsBefore(unit); row && before.ok()) where = absl::StrCat("row ", *before + *row + 1);
+    for (const Column& column : columns) {
+      const std::string type = TypeInMessage(message, column);
+      if (type.empty()) continue;
+      return absl::InvalidArgumentError(
+          absl::StrCat(name_, ": ", where, ": ", Describe(column), " is ", type, "; ", Needed(column)));
+    }
     return absl::InvalidArgumentError(
         absl::StrCat(name_, ": ", where, " is not what was expected, one JSON object a line: ", message));
   }

@@ -32,6 +32,8 @@ class ParquetSource : public Source {
     return CheckSchema(*schema_, columns, name_);
   }
 
+  bool ReadsWholeRows() const override { return false; }
+
   absl::StatusOr<std::vector<Unit>> Units() override {
     std::vector<Unit> units;
     for (int group = 0; group < metadata_->num_row_groups(); ++group) {

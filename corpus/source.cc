@@ -63,6 +63,11 @@ const arrow::LargeListArray* Rows::Lists(const std::string& role) const {
   return static_cast<const arrow::LargeListArray*>(Find(role));
 }
 
+bool Rows::IsNull(const std::string& role, int64_t row) const {
+  const arrow::Array* const column = Find(role);
+  return column != nullptr && column->IsNull(row);
+}
+
 absl::StatusOr<std::unique_ptr<Source>> OpenSource(const SourceFile& file) {
   return file.format == Format::kParquet ? OpenParquet(file) : OpenJsonLines(file);
 }

@@ -27,6 +27,8 @@ class Rows {
   // The column of a role; null when it is not there.
   const arrow::LargeStringArray* Strings(const std::string& role) const;
   const arrow::LargeListArray* Lists(const std::string& role) const;
+  // Whether the column of a role was read and has nothing in this row.
+  bool IsNull(const std::string& role, int64_t row) const;
 
  private:
   const arrow::Array* Find(const std::string& role) const;
@@ -43,6 +45,9 @@ class Source {
   // INVALID_ARGUMENT unless the file has `columns`, of fitting types. JSON lines have no schema: what they lack shows
   // when a record is read.
   virtual absl::Status Check(const std::vector<Column>& columns) const = 0;
+
+  // Whether reading further columns costs little, since every byte is looked at anyway.
+  virtual bool ReadsWholeRows() const = 0;
 
   // The units of the file, in its order; each has a row at least.
   virtual absl::StatusOr<std::vector<Unit>> Units() = 0;

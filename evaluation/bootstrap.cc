@@ -93,11 +93,13 @@ MetricSamples Mean(const std::vector<const MetricSamples*>& languages, int resam
 
 }  // namespace
 
-Intervals Bootstrap(const Tally& tally, int reference, int resamples, uint64_t seed) {
+absl::StatusOr<Intervals> Bootstrap(const Tally& tally, int reference, int resamples, uint64_t seed,
+                                    const std::stop_token& stop) {
   const auto cells = tally.Cells();
   std::map<std::pair<std::string, int>, MetricSamples> samples;
   for (const auto& [place, some] : cells) samples[place] = Empty(resamples);
   for (int resample = 0; resample < resamples; ++resample) {
+    if (stop.stop_requested()) return absl::CancelledError("stopped between two resamples of the intervals");
     const std::vector<int64_t> times = DrawGroups(tally.groups(), seed, resample);
     for (const auto& [place, some] : cells) Judge(some, tally.Empty(), times, resample, &samples[place]);
   }

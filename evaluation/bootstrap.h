@@ -3,9 +3,11 @@
 #include <array>
 #include <cstdint>
 #include <map>
+#include <stop_token>
 #include <string>
 #include <vector>
 
+#include "absl/status/statusor.h"
 #include "evaluation/metrics.h"
 #include "evaluation/tally.h"
 
@@ -37,7 +39,8 @@ struct Intervals {
 // function of (seed, resample, draw), groups counted in the order of the rows.
 //
 // `reference` is a model's index, `resamples` at least 1. Takes time in proportion to resamples times the tally's
-// cells, and memory for every resample's metrics.
-Intervals Bootstrap(const Tally& tally, int reference, int resamples, uint64_t seed);
+// cells, and memory for every resample's metrics. CANCELLED within a resample of `stop`.
+absl::StatusOr<Intervals> Bootstrap(const Tally& tally, int reference, int resamples, uint64_t seed,
+                                    const std::stop_token& stop = {});
 
 }  // namespace polystill::evaluation

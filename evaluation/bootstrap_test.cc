@@ -39,7 +39,7 @@ TEST(Bootstrap, WidthOfAProportionFollowsTheNumberOfGroups) {
   for (const int copies : {1, 5}) {
     const Tally tally = Clustered(400, copies);
     const double p = MeanOf(tally, 0, Metric::kAccuracy);
-    const Intervals intervals = Bootstrap(tally, 0, kResamples, 1);
+    const Intervals intervals = *Bootstrap(tally, 0, kResamples, 1);
     const Interval interval = intervals.mean[0][kAccuracy];
     const double normal = 1.96 * std::sqrt(p * (1 - p) / 400);
     EXPECT_NEAR(interval.low, p - normal, 0.15 * normal) << copies;
@@ -59,8 +59,8 @@ TEST(Bootstrap, AGroupIsDrawnWithAllItsLanguages) {
       apart.Add(Row(language, absl::StrCat("g", i, language), {predicted}));
     }
   }
-  const double ratio = Width(Bootstrap(together, 0, kResamples, 1).mean[0][kAccuracy]) /
-                       Width(Bootstrap(apart, 0, kResamples, 1).mean[0][kAccuracy]);
+  const double ratio = Width(Bootstrap(together, 0, kResamples, 1)->mean[0][kAccuracy]) /
+                       Width(Bootstrap(apart, 0, kResamples, 1)->mean[0][kAccuracy]);
   // Four languages that err together tell no more than one: twice the width of four that do not.
   EXPECT_NEAR(ratio, 2.0, 0.3);
 }
@@ -73,7 +73,7 @@ TEST(Bootstrap, DifferencesArePaired) {
     tally.Add(Row("de", "", {hard ? 1 : 0, hard || i % 10 == 0 ? 1 : 0}));
   }
   EXPECT_EQ(tally.groups(), 400);  // records without a group: each its own
-  const Intervals intervals = Bootstrap(tally, 0, kResamples, 1);
+  const Intervals intervals = *Bootstrap(tally, 0, kResamples, 1);
   const Interval difference = intervals.differences[1][kAccuracy];
   const double point = MeanOf(tally, 0, Metric::kAccuracy) - MeanOf(tally, 1, Metric::kAccuracy);
   EXPECT_GT(difference.low, 0.0);
@@ -82,12 +82,19 @@ TEST(Bootstrap, DifferencesArePaired) {
   EXPECT_LT(Width(difference), 0.7 * Width(intervals.mean[0][kAccuracy]));
 }
 
+TEST(Bootstrap, StopsBetweenTwoResamples) {
+  std::stop_source stop;
+  EXPECT_TRUE(Bootstrap(Clustered(50, 1), 0, 10, 1, stop.get_token()).ok());
+  stop.request_stop();
+  EXPECT_EQ(Bootstrap(Clustered(50, 1), 0, 10, 1, stop.get_token()).status().code(), absl::StatusCode::kCancelled);
+}
+
 TEST(Bootstrap, IsAFunctionOfTheSeed) {
   const Tally tally = Clustered(50, 1);
-  const auto low = [&](uint64_t seed) { return Bootstrap(tally, 0, 100, seed).mean[0][kAccuracy]; };
+  const auto low = [&](uint64_t seed) { return Bootstrap(tally, 0, 100, seed)->mean[0][kAccuracy]; };
   EXPECT_EQ(low(1).low, low(1).low);
   EXPECT_EQ(low(1).high, low(1).high);
-  EXPECT_NE(Bootstrap(tally, 0, 1, 1).mean[0][kAccuracy].low, Bootstrap(tally, 0, 1, 2).mean[0][kAccuracy].low);
+  EXPECT_NE(Bootstrap(tally, 0, 1, 1)->mean[0][kAccuracy].low, Bootstrap(tally, 0, 1, 2)->mean[0][kAccuracy].low);
 }
 
 // A language whose one group is not drawn has no share in that resample's mean.
@@ -95,7 +102,7 @@ TEST(Bootstrap, LanguagesThatAResampleMissesAreLeftOut) {
   Tally tally(1, 2, 1);
   tally.Add(Row("de", "a", {0}));
   tally.Add(Row("fr", "b", {1}));
-  const Intervals intervals = Bootstrap(tally, 0, kResamples, 1);
+  const Intervals intervals = *Bootstrap(tally, 0, kResamples, 1);
   EXPECT_EQ(intervals.languages.at("de")[0][kAccuracy].low, 1.0);
   EXPECT_EQ(intervals.languages.at("fr")[0][kAccuracy].high, 0.0);
   EXPECT_EQ(intervals.mean[0][kAccuracy].low, 0.0);

@@ -37,7 +37,7 @@ int StudentOf(const Table& table) {
   return found == table.models.end() ? -1 : static_cast<int>(found - table.models.begin());
 }
 
-absl::StatusOr<Table> CountAll(const RunFacts& facts, const std::string& predictions) {
+absl::StatusOr<Table> CountAll(const RunFacts& facts, const std::string& predictions, const std::stop_token& stop) {
   ASSIGN_OR_RETURN(const auto reader, PredictionsReader::Open(predictions));
   const int models = static_cast<int>(reader->models().size()), classes = static_cast<int>(reader->labels().size());
   Table table{reader->task(), reader->labels(), reader->models(), Tally(models, classes, facts.top_k, reader->task()),
@@ -45,6 +45,7 @@ absl::StatusOr<Table> CountAll(const RunFacts& facts, const std::string& predict
   if (table.labels.empty() && table.task != v1::TASK_MASKED_LM)
     return absl::DataLossError(absl::StrCat(predictions, ": names no label"));
   while (true) {
+    if (stop.stop_requested()) return absl::CancelledError("stopped while the predictions were being read");
     ASSIGN_OR_RETURN(const auto rows, reader->Next());
     if (rows.empty()) break;
     for (const Prediction& row : rows) table.tally.Add(row);
@@ -53,7 +54,8 @@ absl::StatusOr<Table> CountAll(const RunFacts& facts, const std::string& predict
     return absl::InvalidArgumentError(absl::StrCat(predictions, ": holds no record; let evaluate.where name some"));
   }
   if (facts.resamples > 0 && models > 0) {
-    table.intervals = Bootstrap(table.tally, std::max(StudentOf(table), 0), facts.resamples, facts.seed);
+    const int reference = std::max(StudentOf(table), 0);
+    ASSIGN_OR_RETURN(table.intervals, Bootstrap(table.tally, reference, facts.resamples, facts.seed, stop));
   }
   return table;
 }
@@ -209,8 +211,9 @@ Json CostsOf(const std::vector<ModelCost>& costs) {
 
 }  // namespace
 
-absl::Status WriteReport(const RunFacts& facts, const std::string& predictions, const std::string& report) {
-  ASSIGN_OR_RETURN(const Table table, CountAll(facts, predictions));
+absl::Status WriteReport(const RunFacts& facts, const std::string& predictions, const std::string& report,
+                         const std::stop_token& stop) {
+  ASSIGN_OR_RETURN(const Table table, CountAll(facts, predictions, stop));
   Json json;
   json["run"] = facts.run;
   json["task"] = EnumName(v1::Task_descriptor()->FindValueByNumber(table.task));

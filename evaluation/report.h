@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <stop_token>
 #include <string>
 #include <utility>
 #include <vector>
@@ -96,7 +97,9 @@ struct RunFacts {
 // or prediction, with task multi_label for each label}. `records` counts the rows of the file: words with task
 // token_classification.
 //
-// INVALID_ARGUMENT when there is no record; otherwise the errors of PredictionsReader and WriteFileAtomically.
-absl::Status WriteReport(const RunFacts& facts, const std::string& predictions, const std::string& report);
+// INVALID_ARGUMENT when there is no record; CANCELLED, with nothing written, soon after `stop`; otherwise the errors of
+// PredictionsReader and WriteFileAtomically.
+absl::Status WriteReport(const RunFacts& facts, const std::string& predictions, const std::string& report,
+                         const std::stop_token& stop = {});
 
 }  // namespace polystill::evaluation

@@ -165,6 +165,14 @@ TEST_F(ReportTest, LabelsThatEachHoldOrNot) {
   EXPECT_EQ(scores["intervals"]["accuracy"], nlohmann::json::parse("[0.5, 1.0]"));
 }
 
+TEST_F(ReportTest, AStopLeavesNoReport) {
+  Write({Row("de", 0, 0)});
+  std::stop_source stop;
+  stop.request_stop();
+  EXPECT_EQ(WriteReport({}, predictions_, report_, stop.get_token()).code(), absl::StatusCode::kCancelled);
+  EXPECT_FALSE(fs::exists(report_));
+}
+
 TEST_F(ReportTest, NoRecordIsAnError) {
   Write({});
   const absl::Status status = WriteReport({}, predictions_, report_);

@@ -145,8 +145,9 @@ int main(int argc, char** argv) {
           ->allow_extra_args(false);
   CLI::Option* file =
       app.add_option("--file", arguments.files.input, "records to predict: .jsonl, .parquet, or .txt (a text a line)");
-  CLI::Option* out = app.add_option("--out", arguments.files.output,
-                                    "the same records with prediction, probability and probabilities");
+  CLI::Option* out =
+      app.add_option("--out", arguments.files.output,
+                     "the same records with prediction, probability, and probabilities in the order of the labels");
   file->excludes(text)->needs(out);
   out->needs(file);
   app.add_option("--text-column", arguments.files.text_column, "column of the text in --file")->capture_default_str();

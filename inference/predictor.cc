@@ -82,7 +82,7 @@ absl::StatusOr<std::vector<Prediction>> Predictor::Predict(const std::vector<Que
   for (const Question& question : questions) {
     if (judges_words()) {
       corpus::Tokenizer::Words words = tokenizer_->EncodeWords(question.words);
-      rows.push_back(std::move(words.ids));
+      rows.push_back(words.ids.empty() ? tokenizer_->Encode("") : std::move(words.ids));  // no input is empty
       wanted.positions.push_back(std::move(words.firsts));
     } else if (fills_masks()) {
       auto [ids, places] = EncodeMasked(question.text);

@@ -8,8 +8,14 @@
 namespace polystill::losses {
 namespace {
 
+constexpr char kLogits[] = "logits";
+
 std::string RecordOf(const Batch& batch, int64_t row) {
-  if (row < static_cast<int64_t>(batch.record_ids.size())) return absl::StrCat("record '", batch.record_ids[row], "'");
+  int64_t end = 0;
+  for (size_t record = 0; record < batch.record_ids.size(); ++record) {
+    end += batch.rows_of_records.empty() ? 1 : batch.rows_of_records[record];
+    if (row < end) return absl::StrCat("record '", batch.record_ids[record], "'");
+  }
   return absl::StrCat("row ", row);
 }
 
@@ -56,20 +62,21 @@ absl::Status CheckGold(const Batch& batch) {
   return absl::OkStatus();
 }
 
-// The labels of a loss's teacher; null when there are none.
-const at::Tensor* FindTeacher(const v1::Loss& loss, const Batch& batch) {
+// An output of a loss's teacher; null when there is none.
+const at::Tensor* FindTeacher(const v1::Loss& loss, const std::string& output, const Batch& batch) {
   const at::Tensor* found = nullptr;
-  for (const auto& [key, logits] : batch.teachers) {
-    if (key.second != loss.codec() || (!loss.teacher().empty() && key.first != loss.teacher())) continue;
+  for (const auto& [key, numbers] : batch.teachers) {
+    const auto& [teacher, codec, name] = key;
+    if (codec != loss.codec() || name != output || (!loss.teacher().empty() && teacher != loss.teacher())) continue;
     if (found != nullptr) return nullptr;  // an unnamed teacher must be the only one
-    found = &logits;
+    found = &numbers;
   }
   return found;
 }
 
 // The teacher's logits in the student's type.
 absl::StatusOr<at::Tensor> TeacherLogits(const v1::Loss& loss, const Batch& batch) {
-  const at::Tensor* logits = FindTeacher(loss, batch);
+  const at::Tensor* logits = FindTeacher(loss, kLogits, batch);
   if (logits == nullptr || !logits->defined()) {
     return absl::InvalidArgumentError(absl::StrCat("needs the labels of teacher '", loss.teacher(), "' by codec ",
                                                    v1::Codec_Name(loss.codec()), ", and the batch carries none"));
@@ -134,21 +141,20 @@ absl::StatusOr<at::Tensor> Evaluate(const v1::Loss& loss, const Batch& batch) {
 
 }  // namespace
 
-absl::StatusOr<at::Tensor> EvaluateLosses(const google::protobuf::RepeatedPtrField<v1::Loss>& losses,
-                                          const Batch& batch) {
+absl::StatusOr<std::vector<at::Tensor>> EvaluateLosses(const google::protobuf::RepeatedPtrField<v1::Loss>& losses,
+                                                       const Batch& batch) {
   if (losses.empty()) return absl::InvalidArgumentError("the list of losses is empty");
   RETURN_IF_ERROR(CheckStudent(batch));
-  at::Tensor sum;
+  std::vector<at::Tensor> sums;
   for (int i = 0; i < losses.size(); ++i) {
     const v1::Loss& loss = losses[i];
     absl::StatusOr<at::Tensor> value = Evaluate(loss, batch);
     if (!value.ok()) {
       return Annotate(value.status(), absl::StrCat("losses[", i, "] ", v1::LossKind_Name(loss.kind())));
     }
-    const at::Tensor weighted = *value * loss.weight();
-    sum = sum.defined() ? sum + weighted : weighted;
+    sums.push_back(*value * loss.weight());
   }
-  return sum;
+  return sums;
 }
 
 }  // namespace polystill::losses

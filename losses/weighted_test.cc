@@ -27,15 +27,21 @@ v1::Loss LossOf(v1::LossKind kind, double weight, const std::string& teacher = "
 
 LossList ListOf(const std::vector<v1::Loss>& losses) { return LossList(losses.begin(), losses.end()); }
 
+// Of what EvaluateLosses gives.
+absl::StatusOr<at::Tensor> SumOf(const absl::StatusOr<std::vector<at::Tensor>>& values) {
+  if (!values.ok()) return values.status();
+  return at::stack(*values).sum();
+}
+
 // Three records of four classes, with labels of two teachers, one of them by both codecs.
 class WeightedTest : public testing::Test {
  protected:
   WeightedTest() {
     batch_.logits = at::arange(12.0, at::kDouble).reshape({3, 4}).sin().set_requires_grad(true);
     batch_.gold = at::tensor({0, 3, 1}, at::kLong);
-    batch_.teachers[{"a", v1::CODEC_DENSE_FP16}] = at::arange(12.0).reshape({3, 4}).cos();
-    batch_.teachers[{"a", v1::CODEC_DENSE_FP32}] = at::arange(12.0).reshape({3, 4}).cos() * 2;
-    batch_.teachers[{"b", v1::CODEC_DENSE_FP16}] = at::arange(12.0).reshape({3, 4}).cos() * 3;
+    batch_.teachers[{"a", v1::CODEC_DENSE_FP16, "logits"}] = at::arange(12.0).reshape({3, 4}).cos();
+    batch_.teachers[{"a", v1::CODEC_DENSE_FP32, "logits"}] = at::arange(12.0).reshape({3, 4}).cos() * 2;
+    batch_.teachers[{"b", v1::CODEC_DENSE_FP16, "logits"}] = at::arange(12.0).reshape({3, 4}).cos() * 3;
     batch_.record_ids = {"first", "second", "third"};
   }
 
@@ -45,7 +51,7 @@ class WeightedTest : public testing::Test {
     return status.ToString();
   }
 
-  at::Tensor& TeacherB() { return batch_.teachers[{"b", v1::CODEC_DENSE_FP16}]; }
+  at::Tensor& TeacherB() { return batch_.teachers[{"b", v1::CODEC_DENSE_FP16, "logits"}]; }
 
   Batch batch_;
   const v1::Loss task_ = LossOf(v1::LOSS_KIND_TASK, 1);
@@ -53,14 +59,16 @@ class WeightedTest : public testing::Test {
 };
 
 TEST_F(WeightedTest, SumsWhatEachLossSays) {
-  const auto sum =
+  const auto values_of_list =
       EvaluateLosses(ListOf({LossOf(v1::LOSS_KIND_TASK, 0.25), LossOf(v1::LOSS_KIND_SOFT_LABEL, 2, "a", 3),
                              LossOf(v1::LOSS_KIND_SOFT_LABEL, 1, "", 3, v1::CODEC_DENSE_FP32),
                              LossOf(v1::LOSS_KIND_HARD_LABEL, 0.5, "b"), LossOf(v1::LOSS_KIND_LOGIT_MSE, 4, "b")}),
                      batch_);
+  const auto sum = SumOf(values_of_list);
   ASSERT_TRUE(sum.ok()) << sum.status();
+  ASSERT_EQ(values_of_list->size(), 5u);
   const auto teacher = [this](const char* name, v1::Codec codec) {
-    return batch_.teachers[{name, codec}].to(at::kDouble);
+    return batch_.teachers[{name, codec, "logits"}].to(at::kDouble);
   };
   const at::Tensor& s = batch_.logits;
   const at::Tensor b = teacher("b", v1::CODEC_DENSE_FP16);
@@ -69,7 +77,10 @@ TEST_F(WeightedTest, SumsWhatEachLossSays) {
       SoftLabel(s, teacher("a", v1::CODEC_DENSE_FP32), 3), HardLabel(s, b), LogitMse(s, b)};
   const std::vector<double> weights = {0.25, 2, 1, 0.5, 4};
   at::Tensor total = at::zeros({}, at::kDouble);
-  for (size_t i = 0; i < values.size(); ++i) total = total + weights[i] * values[i];
+  for (size_t i = 0; i < values.size(); ++i) {
+    EXPECT_NEAR(values_of_list->at(i).item<double>(), weights[i] * values[i].item<double>(), 1e-12);
+    total = total + weights[i] * values[i];
+  }
   EXPECT_NEAR(sum->item<double>(), total.item<double>(), 1e-12);
   sum->backward();
   const at::Tensor gradient = batch_.logits.grad().clone();
@@ -83,7 +94,7 @@ TEST_F(WeightedTest, AnEmptySliceHasAGradientOfNothing) {
   batch_.logits = all.narrow(0, 0, 0);
   batch_.gold = batch_.gold.narrow(0, 0, 0);
   for (auto& [key, logits] : batch_.teachers) logits = logits.narrow(0, 0, 0);
-  const auto sum = EvaluateLosses(ListOf({task_, soft_b_, LossOf(v1::LOSS_KIND_LOGIT_MSE, 1, "b")}), batch_);
+  const auto sum = SumOf(EvaluateLosses(ListOf({task_, soft_b_, LossOf(v1::LOSS_KIND_LOGIT_MSE, 1, "b")}), batch_));
   ASSERT_TRUE(sum.ok()) << sum.status();
   EXPECT_EQ(sum->item<double>(), 0);
   sum->backward();
@@ -109,7 +120,8 @@ TEST_F(WeightedTest, EachTaskHasItsForm) {
   const at::Tensor& s = batch_.logits;
   const at::Tensor b = TeacherB().to(at::kDouble);
   const auto value = [this](v1::LossKind kind) {
-    const auto sum = EvaluateLosses(ListOf({LossOf(kind, 1, "b", kind == v1::LOSS_KIND_BINARY ? 2 : 1)}), batch_);
+    const auto sum =
+        SumOf(EvaluateLosses(ListOf({LossOf(kind, 1, "b", kind == v1::LOSS_KIND_BINARY ? 2 : 1)}), batch_));
     EXPECT_TRUE(sum.ok()) << sum.status();
     return sum.ok() ? sum->item<double>() : 0;
   };
@@ -148,6 +160,8 @@ TEST_F(WeightedTest, RefusesBadTeachers) {
   EXPECT_THAT(Refusal(LossOf(v1::LOSS_KIND_SOFT_LABEL, 1, "b", 0)), HasSubstr("temperature"));
   TeacherB()[1][2] = std::nan("");
   EXPECT_THAT(Refusal(soft_b_), HasSubstr("record 'second': teacher 'b'"));
+  batch_.rows_of_records = {0, 1, 2};  // of tokens
+  EXPECT_THAT(Refusal(soft_b_), HasSubstr("record 'third': teacher 'b'"));
   batch_.record_ids.clear();
   TeacherB()[1][2] = std::numeric_limits<double>::infinity();
   EXPECT_THAT(Refusal(soft_b_), HasSubstr("row 1: teacher 'b'"));

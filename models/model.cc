@@ -3,6 +3,7 @@
 #include <ATen/core/grad_mode.h>
 
 #include <map>
+#include <set>
 #include <sstream>
 #include <utility>
 
@@ -103,13 +104,23 @@ int64_t LengthBucket(int64_t length) {
   return bucket;
 }
 
-std::string WeightsDigest(const Model& model) {
+std::string WeightsDigest(const checkpoint::NamedTensors& parameters) {
   Sha256 digest;
-  for (const auto& [name, parameter] : model.NamedParameters()) {
+  for (const auto& [name, parameter] : parameters) {
     const at::Tensor plain = parameter.detach().to(at::kCPU).contiguous();
     digest.Update(std::string_view(static_cast<const char*>(plain.data_ptr()), plain.nbytes()));
   }
   return digest.Hex();
+}
+
+std::string WeightsDigest(const Model& model) {
+  checkpoint::NamedTensors trained;
+  std::set<const void*> seen;
+  for (auto& [name, parameter] : model.NamedParameters()) {
+    if (!parameter.requires_grad() || !seen.insert(parameter.unsafeGetTensorImpl()).second) continue;
+    trained.emplace_back(name, parameter);
+  }
+  return WeightsDigest(trained);
 }
 
 }  // namespace polystill::models

@@ -133,7 +133,8 @@ Outputs FixedShapeForward(const Model& model, const Rows& rows, const Wanted& wa
 Outputs TrainingForward(const Model& model, const Rows& rows, const std::vector<uint64_t>& row_keys,
                         const Wanted& wanted = {});
 
-// Lower-case hex SHA-256 over the bytes of all parameters, in order.
+// Lower-case hex SHA-256 over the bytes of the parameters, in order; of a model, of those that are trained, each once.
+std::string WeightsDigest(const checkpoint::NamedTensors& parameters);
 std::string WeightsDigest(const Model& model);
 
 }  // namespace polystill::models

@@ -37,13 +37,43 @@ std::string SignatureMistake(const v1::Signature& signature) {
   return "";
 }
 
+// A key that goes with another backend or kind of model: "KEY: with what it goes"; empty when there is none.
+std::string StrayKey(const v1::PackageManifest& manifest) {
+  const v1::PackageManifest::Architecture& model = manifest.model();
+  const bool native = manifest.backend() == v1::PackageManifest::BACKEND_NATIVE;
+  const bool bag = native && model.kind() == v1::Model::KIND_SUBWORD_BAG;
+  const bool transformer = native && model.kind() == v1::Model::KIND_TRANSFORMER;
+  const struct {
+    const char* key;
+    bool is_set;
+    bool fits;
+    const char* with;
+  } keys[] = {
+      {"kind", model.kind() != v1::Model::KIND_UNSPECIFIED, native, "backend: native"},
+      {"width", model.width() != 0, native, "backend: native"},
+      {"dtype", model.dtype() != v1::Student::DTYPE_UNSPECIFIED, native, "backend: native"},
+      {"hidden_layers", model.hidden_layers() != 0, bag, "kind: subword_bag"},
+      {"layers", model.layers() != 0, transformer, "kind: transformer"},
+      {"heads", model.heads() != 0, transformer, "kind: transformer"},
+      {"feed_forward", model.feed_forward() != 0, transformer, "kind: transformer"},
+  };
+  for (const auto& [key, is_set, fits, with] : keys) {
+    if (is_set && !fits) return absl::StrCat("model.", key, ": goes with ", with, " only");
+  }
+  return "";
+}
+
 std::string ManifestMistake(const v1::PackageManifest& manifest) {
   if (manifest.name().empty()) return "name: is empty";
   const std::string mistake = SignatureMistake(manifest.signature());
   if (!mistake.empty()) return mistake;
-  if (manifest.backend() != v1::PackageManifest::BACKEND_NATIVE) return "";
+  const bool native = manifest.backend() == v1::PackageManifest::BACKEND_NATIVE;
   const v1::PackageManifest::Architecture& model = manifest.model();
-  if (model.kind() == v1::Model::KIND_UNSPECIFIED) return "model.kind: missing; write subword_bag or transformer";
+  if (native && model.kind() == v1::Model::KIND_UNSPECIFIED) {
+    return "model.kind: missing; write subword_bag or transformer";
+  }
+  if (std::string stray = StrayKey(manifest); !stray.empty()) return stray;
+  if (!native) return "";
   if (model.width() < 1) return "model.width: missing; write the width of the embedding";
   if (model.kind() == v1::Model::KIND_TRANSFORMER) {
     if (model.layers() < 1) return "model.layers: missing; write the number of blocks";

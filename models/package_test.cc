@@ -133,6 +133,11 @@ TEST_F(PackageTest, MistakesInTeacherYamlAreNamed) {
       {"width: 16", "width: 99999", "model.width"},
       {"dtype: float32", "dtype: float16", "model.dtype"},
       {"parameters: 1", "parameters: 2", "model.parameters"},
+      {"width: 16", "width: 16\n  heads: 4", "model.heads: goes with kind: transformer only"},
+      {"width: 16", "width: 16\n  layers: 2", "model.layers: goes with kind: transformer only"},
+      {"kind: subword_bag", "kind: transformer\n  layers: 2\n  heads: 4",
+       "model.hidden_layers: goes with kind: subword_bag only"},
+      {"backend: native", "backend: torchscript", "model.kind: goes with backend: native only"},
   };
   for (const auto& test : cases) {
     Rewrite(test.from, test.to);
@@ -177,7 +182,10 @@ TEST_F(PackageTest, TornAndMissingFilesAreNamed) {
   fs::remove(folder_ + "/model.safetensors");
   EXPECT_EQ(LoadStatus().code(), absl::StatusCode::kNotFound);
   EXPECT_EQ(LoadPackage(root_ + "/none").status().code(), absl::StatusCode::kNotFound);
-  Rewrite("backend: native", "backend: torchscript");
+  ASSERT_TRUE(WriteFileAtomically(folder_ + "/teacher.yaml",
+                                  "format: polystill.package/1\nname: english\nbackend: torchscript\n"
+                                  "signature: {input: text, vocab_size: 50, max_length: 64, labels: [net, devel]}\n")
+                  .ok());
   EXPECT_THAT(LoadStatus().ToString(), HasSubstr("model.pt"));
 }
 

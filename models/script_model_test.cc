@@ -302,6 +302,10 @@ TEST_F(ScriptStudentTest, APackageHoldsTheModule) {
   EXPECT_EQ(package->info.digest, info->digest);
   EXPECT_TRUE(
       at::equal(FixedShapeForward(*package->model, SomeRows()).logits, FixedShapeForward(*model, SomeRows()).logits));
+  // Served, it names what is frozen and what is tied, too.
+  EXPECT_EQ(package->model->NamedParameters().size(), 4);
+  EXPECT_EQ(WeightsDigest(*package->model), WeightsDigest(*model));
+  EXPECT_EQ(WeightsDigest(*package->model), WeightsDigest(model->NamedParameters()));
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "runtime/status.h"
 #include "runtime/yaml_proto.h"
 
 namespace polystill::models {
@@ -26,12 +27,15 @@ ModelShape ShapeOf(const v1::Job& job, int64_t vocab_size) {
   return shape;
 }
 
+absl::Status CheckSignatureTask(const v1::Signature& signature, v1::Task task) {
+  if (TaskOr(signature.task()) == TaskOr(task)) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat("it is a model of task: ", TaskName(TaskOr(signature.task())),
+                                                    ", but the run's is ", TaskName(TaskOr(task)),
+                                                    "; give a model that was trained for it"));
+}
+
 absl::Status CheckSignature(const v1::Signature& signature, const v1::Job& job) {
-  if (TaskOr(signature.task()) != TaskOr(job.task())) {
-    return absl::FailedPreconditionError(absl::StrCat("it is a model of task: ", TaskName(TaskOr(signature.task())),
-                                                      ", but the run's is ", TaskName(TaskOr(job.task())),
-                                                      "; give a model that was trained for it"));
-  }
+  RETURN_IF_ERROR(CheckSignatureTask(signature, job.task()));
   if (TaskOr(job.task()) == v1::TASK_MASKED_LM && signature.input() == v1::Signature::INPUT_IDS &&
       signature.mask_id() != job.tokenizer().mask_id()) {
     return absl::FailedPreconditionError(absl::StrCat("its id for a hidden token is ", signature.mask_id(),

@@ -67,12 +67,12 @@ class LabelClient {
 
   const v1::DescribeReply& description() const;
 
-  // Asks for labels of `inputs` (split into requests whose records the server takes and whose answers fit a message; all
-  // answers are finite and of the right shape, or the status says which record is to blame). `spec`: outputs default to
-  // "logits", codec to dense_fp32. The callback's status is the server's; or INVALID_ARGUMENT for an output that the
-  // teacher does not have, DATA_LOSS for an answer that fails the checks, FAILED_PRECONDITION for another teacher's,
-  // UNAVAILABLE when nobody answers, RESOURCE_EXHAUSTED beyond max_waiting_records, CANCELLED when the client is
-  // destroyed.
+  // Asks for labels of `inputs` (split into requests whose records the server takes and whose answers fit a message;
+  // all answers are finite and of the right shape, or the status says which record is to blame). `spec`: outputs
+  // default to "logits", codec to dense_fp32. The callback's status is the server's; or INVALID_ARGUMENT for an output
+  // that the teacher does not have, DATA_LOSS for an answer that fails the checks, FAILED_PRECONDITION for another
+  // teacher's, UNAVAILABLE when nobody answers, RESOURCE_EXHAUSTED beyond max_waiting_records, CANCELLED when the
+  // client is destroyed.
   void Label(v1::LabelSpec spec, std::vector<v1::LabelInput> inputs, Callback callback);
 
  private:

@@ -36,8 +36,7 @@ bool IsFinal(const absl::Status& status) {
 absl::Status CheckAnswers(const Call& call, const std::vector<v1::LabelInput>& inputs) {
   for (const v1::LabelInput& input : inputs) {
     const int64_t bytes = NumbersOf(call.outputs, input) * BytesPerNumber(call.spec.codec());
-    RETURN_IF_ERROR(
-        Annotate(CheckAnswerBytes(bytes, kMaxMessageBytes), absl::StrCat("record '", input.id(), "'")));
+    RETURN_IF_ERROR(Annotate(CheckAnswerBytes(bytes, kMaxMessageBytes), absl::StrCat("record '", input.id(), "'")));
   }
   return absl::OkStatus();
 }

@@ -267,8 +267,9 @@ TEST(LabelClientTest, SeveralOutputsComeInRequestsWhoseAnswersFitAMessage) {
   const std::vector<float>& hidden = labels->outputs[0].numbers;
   EXPECT_EQ(labels->outputs[0].width, 50'000);
   ASSERT_EQ(hidden.size(), 51u * 50'000);
-  EXPECT_THAT((std::vector<float>{hidden[0], hidden[7 * 50'000], hidden[8 * 50'000], hidden[49 * 50'000], hidden.back()}),
-              ElementsAre(0, 7, 100, 229, 300));
+  EXPECT_THAT(
+      (std::vector<float>{hidden[0], hidden[7 * 50'000], hidden[8 * 50'000], hidden[49 * 50'000], hidden.back()}),
+      ElementsAre(0, 7, 100, 229, 300));
   EXPECT_THAT(labels->outputs[1].numbers, ElementsAre(10, 10, 110, 110, 210, 210, 310, 310));
   EXPECT_EQ(labels->outputs[2].numbers.size(), 12u);
   EXPECT_EQ(labels->bytes, 4 * (51 * 50'000 + 8 + 12));
@@ -354,7 +355,8 @@ TEST(LabelClientTest, WrongAnswersNameTheRecordAndTheReason) {
        "labels of records '0' to '3': expected labels of shape [4, 2], got [2, 2]"},
       {[](v1::LabelReply& r) { r.mutable_labels(0)->mutable_dense()->mutable_data()->pop_back(); },
        absl::StatusCode::kDataLoss, "expected 32 bytes of labels, got 31"},
-      {[](v1::LabelReply& r) { r.clear_labels(); }, absl::StatusCode::kDataLoss, "asked for 1 outputs, got the labels of 0"},
+      {[](v1::LabelReply& r) { r.clear_labels(); }, absl::StatusCode::kDataLoss,
+       "asked for 1 outputs, got the labels of 0"},
       {[](v1::LabelReply& r) { r.set_teacher_digest("d2"); }, absl::StatusCode::kFailedPrecondition,
        "digest d2, expected d1"},
       {[](v1::LabelReply& r) {

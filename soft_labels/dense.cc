@@ -46,7 +46,7 @@ absl::Status CheckValues(std::span<const float> numbers, int64_t width, float la
     return absl::InvalidArgumentError(
         absl::StrCat(NameOf(at / width, row_name), ": number ", at % width, " is ", numbers[i],
                      std::isfinite(numbers[i]) ? ", beyond what dense_fp16 holds (65504); ask for dense_fp32"
-                                              : ", not a finite number"));
+                                               : ", not a finite number"));
   }
   return absl::OkStatus();
 }
@@ -60,13 +60,12 @@ absl::Status UnknownCodec(v1::Codec codec) {
 
 int64_t BytesPerNumber(v1::Codec codec) { return FormatOf(codec).bytes_per_value; }
 
-absl::StatusOr<v1::SoftLabels> EncodeDense(v1::Codec codec, std::span<const float> numbers, int64_t rows,
-                                           int64_t width, const RowName& row_name) {
+absl::StatusOr<v1::SoftLabels> EncodeDense(v1::Codec codec, std::span<const float> numbers, int64_t rows, int64_t width,
+                                           const RowName& row_name) {
   const DenseFormat format = FormatOf(codec);
   if (format.bytes_per_value == 0) return UnknownCodec(codec);
   if (rows < 0 || width < 1 || rows * width != static_cast<int64_t>(numbers.size())) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(numbers.size(), " numbers are not [", rows, ", ", width, "]"));
+    return absl::InvalidArgumentError(absl::StrCat(numbers.size(), " numbers are not [", rows, ", ", width, "]"));
   }
   RETURN_IF_ERROR(CheckValues(numbers, width, format.largest, row_name));
   v1::SoftLabels labels;

@@ -48,7 +48,8 @@ std::string NameOfRow(const Output& output, const Inputs& inputs, int64_t row) {
   for (const v1::LabelInput& input : inputs) {
     const int64_t rows = output.RowsOf(input);
     if (row < rows) {
-      return absl::StrCat("record '", input.id(), "', ", output.name, output.of_tokens ? absl::StrCat(", row ", row) : "");
+      return absl::StrCat("record '", input.id(), "', ", output.name,
+                          output.of_tokens ? absl::StrCat(", row ", row) : "");
     }
     row -= rows;
   }

@@ -44,10 +44,14 @@ TEST(OutputsTest, RowsAndWidths) {
     int64_t rows_at_positions;
   };
   const Case cases[] = {
-      {v1::TASK_UNSPECIFIED, "logits", 2, 1, 1},          {v1::TASK_CLASSIFICATION, "logits", 2, 1, 1},
-      {v1::TASK_BINARY, "logits", 1, 1, 1},               {v1::TASK_MULTI_LABEL, "logits", 2, 1, 1},
-      {v1::TASK_TOKEN_CLASSIFICATION, "logits", 2, 5, 3}, {v1::TASK_MASKED_LM, "logits", 100, 5, 3},
-      {v1::TASK_MASKED_LM, "embedding", 8, 1, 1},         {v1::TASK_CLASSIFICATION, "hidden.0", 4, 5, 5},
+      {v1::TASK_UNSPECIFIED, "logits", 2, 1, 1},
+      {v1::TASK_CLASSIFICATION, "logits", 2, 1, 1},
+      {v1::TASK_BINARY, "logits", 1, 1, 1},
+      {v1::TASK_MULTI_LABEL, "logits", 2, 1, 1},
+      {v1::TASK_TOKEN_CLASSIFICATION, "logits", 2, 5, 3},
+      {v1::TASK_MASKED_LM, "logits", 100, 5, 3},
+      {v1::TASK_MASKED_LM, "embedding", 8, 1, 1},
+      {v1::TASK_CLASSIFICATION, "hidden.0", 4, 5, 5},
   };
   for (const Case& c : cases) {
     const Outputs outputs = OutputsOf(SpecOf({c.output}), Teacher(c.task)).value();

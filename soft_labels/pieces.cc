@@ -23,13 +23,13 @@ absl::Status TakeOutput(const v1::SoftLabels& labels, const Piece& piece, size_t
   Call& call = *piece.call;
   const Output& output = call.outputs[i];
   if (labels.codec() != call.spec.codec()) {
-    return absl::DataLossError(absl::StrCat("asked for codec ", v1::Codec_Name(call.spec.codec()), ", got ",
-                                            v1::Codec_Name(labels.codec())));
+    return absl::DataLossError(
+        absl::StrCat("asked for codec ", v1::Codec_Name(call.spec.codec()), ", got ", v1::Codec_Name(labels.codec())));
   }
   int64_t rows = 0;
   for (const v1::LabelInput& input : piece.inputs) rows += output.RowsOf(input);
-  const auto decoded = DecodeDense(labels, rows, output.width,
-                                   [&](int64_t row) { return NameOfRow(output, piece.inputs, row); });
+  const auto decoded =
+      DecodeDense(labels, rows, output.width, [&](int64_t row) { return NameOfRow(output, piece.inputs, row); });
   if (!decoded.ok()) return absl::DataLossError(decoded.status().message());
   std::copy(decoded->begin(), decoded->end(), call.labels.outputs[i].numbers.begin() + piece.first[i]);
   call.labels.bytes += static_cast<int64_t>(labels.dense().data().size());
@@ -79,8 +79,8 @@ absl::Status TakeReply(const v1::LabelReply& reply, const v1::DescribeReply& tea
   }
   const Call& call = *piece.call;
   if (static_cast<size_t>(reply.labels_size()) != call.outputs.size()) {
-    return absl::DataLossError(
-        absl::StrCat(records, ": asked for ", call.outputs.size(), " outputs, got the labels of ", reply.labels_size()));
+    return absl::DataLossError(absl::StrCat(records, ": asked for ", call.outputs.size(),
+                                            " outputs, got the labels of ", reply.labels_size()));
   }
   for (int i = 0; i < reply.labels_size(); ++i) {
     RETURN_IF_ERROR(Annotate(TakeOutput(reply.labels(i), piece, i), records));

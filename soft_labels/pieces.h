@@ -37,8 +37,8 @@ inline constexpr int64_t kMaxPieceBytes = 4 << 20;
 std::vector<Piece> SplitCall(const std::shared_ptr<Call>& call, std::vector<v1::LabelInput> inputs,
                              int64_t max_records);
 
-// Checks a reply (digest of the teacher, number of outputs, codec, shapes, every number finite) and puts its numbers into
-// the call. An error names the record that is to blame, or the first and last of the piece when all are.
+// Checks a reply (digest of the teacher, number of outputs, codec, shapes, every number finite) and puts its numbers
+// into the call. An error names the record that is to blame, or the first and last of the piece when all are.
 absl::Status TakeReply(const v1::LabelReply& reply, const v1::DescribeReply& teacher, const Piece& piece);
 
 }  // namespace polystill::soft_labels

@@ -6,12 +6,11 @@
 
 #include <algorithm>
 #include <chrono>
-#include <random>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 #include "corpus/index.h"
+#include "runtime/random_id.h"
 #include "runtime/rpc.h"
 #include "runtime/status.h"
 #include "runtime/utf8.h"
@@ -29,11 +28,6 @@ constexpr std::chrono::milliseconds kLookUpEvery(200);
 constexpr std::chrono::seconds kCloseWithin(2);
 // Largest index that is taken, in bytes.
 constexpr size_t kMaxIndexBytes = size_t{1} << 31;
-
-std::string NewWorkerId() {
-  std::random_device random;
-  return absl::StrFormat("%08x-%08x-%08x-%08x", random(), random(), random(), random());
-}
 
 }  // namespace
 
@@ -70,7 +64,7 @@ absl::Status CoordinatorLink::Greet() {
   v1::WorkerMessage message;
   auto& hello = *message.mutable_hello();
   hello.set_protocol_version(kProtocolVersion);
-  hello.set_worker_id(NewWorkerId());
+  hello.set_worker_id(RandomId());
   hello.set_host(options_.host);
   hello.set_pid(getpid());
   v1::WorkerOrder order;
@@ -221,6 +215,7 @@ absl::StatusOr<v1::CorpusIndex> CoordinatorLink::GetIndex(const std::string& dig
   grpc::ClientContext context;
   std::stop_callback cancel(stop_.get_token(), [&context] { context.TryCancel(); });
   v1::GetIndexRequest request;
+  request.set_protocol_version(kProtocolVersion);
   request.set_digest(digest);
   const auto stream = stub_->GetIndex(&context, request);
   std::string bytes;

@@ -25,8 +25,9 @@ class ScriptedCoordinator : public v1::CoordinatorService::Service {
 
   grpc::Status Work(grpc::ServerContext*, ServerStream* stream) override { return script(stream); }
 
-  grpc::Status GetIndex(grpc::ServerContext*, const v1::GetIndexRequest*,
+  grpc::Status GetIndex(grpc::ServerContext*, const v1::GetIndexRequest* request,
                         grpc::ServerWriter<v1::IndexChunk>* writer) override {
+    EXPECT_EQ(request->protocol_version(), kProtocolVersion);
     for (size_t at = 0; at < index_bytes.size(); at += 3) {
       v1::IndexChunk chunk;
       chunk.set_data(index_bytes.substr(at, 3));

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "models/outputs.h"
 #include "runtime/status.h"
 
 namespace polystill::student_worker {
@@ -13,13 +14,33 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// Answers must fit the records one to one, else labels would go to other records than they belong to.
-absl::Status CheckShape(const soft_labels::LabelClient::Labels& labels, int64_t classes, size_t records) {
-  if (labels.classes == classes && labels.logits.size() == records * static_cast<size_t>(classes)) {
-    return absl::OkStatus();
+// What the rows of an output belong to.
+RowsOf RowsOfOutput(const soft_labels::Output& output) {
+  if (output.name == soft_labels::kLogits) return RowsOf::kJudged;
+  return output.of_tokens ? RowsOf::kTokens : RowsOf::kRecords;
+}
+
+bool IsLogits(const soft_labels::Output& output) { return output.name == soft_labels::kLogits; }
+
+bool HasLogitsAlone(const DataLoader::LabelSource& source) {
+  return std::all_of(source.outputs.begin(), source.outputs.end(), IsLogits);
+}
+
+// Answers must fit the batch row by row, else labels would go to others than they belong to.
+absl::Status CheckShapes(const soft_labels::LabelClient::Labels& answer, const soft_labels::Outputs& outputs,
+                         const Batch& batch) {
+  if (answer.outputs.size() != outputs.size()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("expected ", outputs.size(), " outputs, got ", answer.outputs.size()));
   }
-  return absl::InvalidArgumentError(absl::StrCat("expected logits [", records, ", ", classes, "], got ",
-                                                 labels.logits.size(), " numbers of ", labels.classes, " classes"));
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    const auto& [numbers, width] = answer.outputs[i];
+    const int64_t rows = batch.CountRows(RowsOfOutput(outputs[i]));
+    if (width == outputs[i].width && static_cast<int64_t>(numbers.size()) == rows * width) continue;
+    return absl::InvalidArgumentError(absl::StrCat("expected ", outputs[i].name, " [", rows, ", ", outputs[i].width,
+                                                   "], got ", numbers.size(), " numbers in rows of ", width));
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -43,6 +64,13 @@ struct DataLoader::Shared {
   // Whether the next batch is whole, or failed.
   bool FirstArrived() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {
     return !queue.empty() && (!queue.front()->status.ok() || queue.front()->missing_labels == 0);
+  }
+
+  // Nothing more is to come of one source.
+  void NoteLabels(Pending* pending) {
+    MutexLock lock(&mutex);
+    --pending->missing_labels;
+    changed.NotifyAll();
   }
 
   void Fail(Pending* pending, absl::Status status) {
@@ -84,9 +112,9 @@ void DataLoader::Run() {
   }
 }
 
-std::vector<int32_t> DataLoader::TokensOf(const corpus::RecordRef& ref, const corpus::Record& record) {
-  if (const std::vector<int32_t>* known = memo_.Find(ref)) return *known;
-  std::vector<int32_t> tokens = TokenIdsOf(record, options_.reads, tokenizer_.get());
+Tokens DataLoader::TokensOf(const corpus::RecordRef& ref, const corpus::Record& record) {
+  if (const Tokens* known = memo_.Find(ref)) return *known;
+  Tokens tokens = student_worker::TokensOf(record, options_.reads, tokenizer_.get());
   memo_.Put(ref, tokens);
   return tokens;
 }
@@ -97,37 +125,88 @@ absl::Status DataLoader::Fill(int64_t step, std::vector<corpus::Record>* records
   ASSIGN_OR_RETURN(*records, reader_->Read(refs));
   batch->step = step;
   batch->first_position = range.first;
-  for (const LabelSource& source : options_.labels) batch->labels[source.kind];
-  for (size_t i = 0; i < refs.size(); ++i) {
-    const corpus::Record& record = (*records)[i];
-    batch->tokens.push_back(TokensOf(refs[i], record));
-    if (options_.needs_gold && record.label < 0) {
-      return absl::InvalidArgumentError(absl::StrCat("record '", record.id,
-                                                     "' has no label, but the task loss needs "
-                                                     "one; leave such records out with `where`, or the loss"));
+  batch->judges_tokens = models::JudgesTokens(options_.task);
+  for (const LabelSource& source : options_.labels) {
+    for (const soft_labels::Output& output : source.outputs) {
+      batch->labels[source.KindOf(output)] = {RowsOfOutput(output), output.width, {}};
     }
-    batch->ids.push_back(record.id);
-    batch->gold.push_back(record.label);
-    ++batch->languages[record.language];
+  }
+  for (size_t i = 0; i < refs.size(); ++i) {
+    RETURN_IF_ERROR(FillRecord(refs[i], (*records)[i], batch));
   }
   return absl::OkStatus();
 }
 
+absl::Status DataLoader::FillRecord(const corpus::RecordRef& ref, const corpus::Record& record, Batch* batch) {
+  Tokens tokens = TokensOf(ref, record);
+  if (options_.needs_gold && record.label < 0 && record.labels.empty()) {
+    return absl::InvalidArgumentError(absl::StrCat("record '", record.id,
+                                                   "' has no label, but the task loss needs "
+                                                   "one; leave such records out with `where`, or the loss"));
+  }
+  if (options_.task == v1::TASK_TOKEN_CLASSIFICATION) {
+    RETURN_IF_ERROR(FillWords(record, tokens, batch));
+  } else {
+    const std::vector<int64_t> gold = GoldOf(options_.task, record);
+    batch->gold.insert(batch->gold.end(), gold.begin(), gold.end());
+  }
+  batch->tokens.push_back(std::move(tokens.ids));
+  batch->ids.push_back(record.id);
+  ++batch->languages[record.language];
+  return absl::OkStatus();
+}
+
+absl::Status DataLoader::FillWords(const corpus::Record& record, const Tokens& tokens, Batch* batch) {
+  JudgedTokens judged = JudgedTokensOf(record, tokens);
+  cut_words_ += judged.cut;
+  batch->gold.insert(batch->gold.end(), judged.gold.begin(), judged.gold.end());
+  for (const LabelSource& source : options_.labels) {
+    // A teacher reads no positions as every token.
+    if (!judged.positions.empty() || HasLogitsAlone(source)) continue;
+    return absl::InvalidArgumentError(absl::StrCat("record '", record.id,
+                                                   "' has no word that is judged, but tokens that losses of features "
+                                                   "need; leave such records out with `where`, or those losses"));
+  }
+  batch->positions.push_back(std::move(judged.positions));
+  return absl::OkStatus();
+}
+
+std::vector<v1::LabelInput> DataLoader::InputsFor(const LabelSource& source, const std::vector<corpus::Record>& records,
+                                                  const Batch& batch) const {
+  const bool at_positions =
+      !batch.positions.empty() && std::any_of(source.outputs.begin(), source.outputs.end(), IsLogits);
+  std::vector<v1::LabelInput> inputs;
+  for (size_t i = 0; i < records.size(); ++i) {
+    if (at_positions && batch.positions[i].empty()) continue;  // nothing of it is judged
+    if (source.sends_tokens) {
+      inputs.emplace_back().set_id(records[i].id);
+      inputs.back().mutable_ids()->mutable_ids()->Add(batch.tokens[i].begin(), batch.tokens[i].end());
+    } else {
+      inputs.push_back(LabelInputOf(records[i], source.reads, source.input));
+    }
+    if (at_positions) inputs.back().mutable_positions()->Add(batch.positions[i].begin(), batch.positions[i].end());
+  }
+  return inputs;
+}
+
 void DataLoader::Ask(const LabelSource& source, const std::vector<corpus::Record>& records,
                      std::shared_ptr<Pending> pending) {
-  std::vector<v1::LabelInput> inputs;
-  for (const corpus::Record& record : records) inputs.push_back(LabelInputOf(record, source.reads, source.input));
-  auto fill = [shared = shared_, pending, kind = source.kind, classes = source.classes, step = pending->batch.step,
-               count = records.size()](absl::StatusOr<soft_labels::LabelClient::Labels> labels) {
-    absl::Status status = labels.ok() ? CheckShape(*labels, classes, count) : labels.status();
+  // The batch stays where it is until its last label has come.
+  std::vector<v1::LabelInput> inputs = InputsFor(source, records, pending->batch);
+  if (inputs.empty()) return shared_->NoteLabels(pending.get());
+  auto fill = [shared = shared_, pending, source = source,
+               count = records.size()](absl::StatusOr<soft_labels::LabelClient::Labels> answer) {
+    absl::Status status = answer.ok() ? CheckShapes(*answer, source.outputs, pending->batch) : answer.status();
     if (!status.ok()) {
-      const std::string where = absl::StrCat("step ", step, ": labels of teacher ", kind.teacher);
+      const std::string where = absl::StrCat("step ", pending->batch.step, ": labels of teacher ", source.teacher);
       return shared->Fail(pending.get(), Annotate(status, where));
     }
     MutexLock lock(&shared->mutex);
-    pending->batch.labels[kind] = std::move(labels->logits);
+    for (size_t i = 0; i < source.outputs.size(); ++i) {
+      pending->batch.labels[source.KindOf(source.outputs[i])].numbers = std::move(answer->outputs[i].numbers);
+    }
     pending->batch.label_count += static_cast<int64_t>(count);
-    pending->batch.label_bytes += labels->bytes;
+    pending->batch.label_bytes += answer->bytes;
     --pending->missing_labels;
     shared->changed.NotifyAll();
   };

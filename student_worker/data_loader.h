@@ -16,6 +16,7 @@
 #include "corpus/tokenizer.h"
 #include "runtime/mutex.h"
 #include "soft_labels/client.h"
+#include "soft_labels/outputs.h"
 #include "student_worker/batch.h"
 #include "student_worker/inputs.h"
 
@@ -32,14 +33,21 @@ class DataLoader {
   // Asks for labels; the callback comes exactly once, from another thread (soft_labels::LabelClient::Label).
   using AskForLabels =
       std::function<void(v1::LabelSpec, std::vector<v1::LabelInput>, soft_labels::LabelClient::Callback)>;
-  // Where the labels of one kind come from.
+  // Where the labels of one teacher by one codec come from: those of all its outputs that the job needs, in one
+  // request.
   struct LabelSource {
-    LabelKind kind;
+    std::string teacher;
+    // With its outputs and codec.
     v1::LabelSpec spec;
+    // What the spec's outputs are.
+    soft_labels::Outputs outputs;
     v1::Side reads = v1::SIDE_TEXT;
     v1::Signature::Input input = v1::Signature::INPUT_TEXT;
-    int64_t classes = 0;
+    // The batch's own token ids are sent, whatever `input` is: the teacher reads the same side by the same tokeniser.
+    bool sends_tokens = false;
     AskForLabels ask;
+
+    LabelKind KindOf(const soft_labels::Output& output) const { return {teacher, spec.codec(), output.name}; }
   };
   struct Options {
     // Steps [first_step, steps) are loaded.
@@ -53,6 +61,8 @@ class DataLoader {
     v1::Side reads = v1::SIDE_TEXT;
     // How long Next goes on waiting for a batch once it is asked to stop.
     std::chrono::milliseconds stop_patience{0};
+    // Says what is judged of a record, and the form of its gold labels.
+    v1::Task task = v1::TASK_CLASSIFICATION;
     // Whether every record must have a gold label.
     bool needs_gold = false;
     // Bytes of token ids that are remembered.
@@ -74,6 +84,10 @@ class DataLoader {
   // given the batch of the last step: the thread reads no more.
   double ReadsPerBlock() const;
 
+  // Words of the records drawn, again in each pass, that tokenizer.max_length left no room for. When ReadsPerBlock may
+  // be called.
+  int64_t cut_words() const { return cut_words_; }
+
   // Time that Next has waited so far.
   double wait_seconds() const { return wait_seconds_; }
 
@@ -88,14 +102,20 @@ class DataLoader {
 
   void Run();
   absl::Status Fill(int64_t step, std::vector<corpus::Record>* records, Batch* batch);
-  std::vector<int32_t> TokensOf(const corpus::RecordRef& ref, const corpus::Record& record);
+  Tokens TokensOf(const corpus::RecordRef& ref, const corpus::Record& record);
+  absl::Status FillRecord(const corpus::RecordRef& ref, const corpus::Record& record, Batch* batch);
+  absl::Status FillWords(const corpus::Record& record, const Tokens& tokens, Batch* batch);
   void Ask(const LabelSource& source, const std::vector<corpus::Record>& records, std::shared_ptr<Pending> pending);
+  // What a source is asked about a batch, whose records these are.
+  std::vector<v1::LabelInput> InputsFor(const LabelSource& source, const std::vector<corpus::Record>& records,
+                                        const Batch& batch) const;
 
   const Options options_;
   const std::shared_ptr<const corpus::Plan> plan_;
   const std::unique_ptr<corpus::Reader> reader_;
   const std::shared_ptr<const corpus::Tokenizer> tokenizer_;
-  TokenMemo memo_;  // of the thread
+  TokenMemo memo_;         // of the thread
+  int64_t cut_words_ = 0;  // of the thread
   double wait_seconds_ = 0;
 
   // Outlives this object in the callbacks of label sources.

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include <atomic>
+#include <fstream>
 #include <memory>
 #include <optional>
 
@@ -55,12 +56,13 @@ class SlowTeacher {
 // Logits that tell which record they are for: its number, and minus that.
 LabelClient::Labels AnswerTo(const std::vector<v1::LabelInput>& inputs) {
   LabelClient::Labels labels;
-  labels.classes = 2;
+  LabelClient::Array& logits = labels.outputs.emplace_back();
+  logits.width = 2;
   for (const v1::LabelInput& input : inputs) {
     const float number = std::stof(input.id().substr(1));
-    labels.logits.insert(labels.logits.end(), {number, -number});
+    logits.numbers.insert(logits.numbers.end(), {number, -number});
   }
-  labels.bytes = static_cast<int64_t>(4 * labels.logits.size());
+  labels.bytes = static_cast<int64_t>(4 * logits.numbers.size());
   return labels;
 }
 
@@ -76,9 +78,10 @@ class DataLoaderTest : public testing::Test {
 
   void AskTeacher() {
     DataLoader::LabelSource source;
-    source.kind = kKind;
+    source.teacher = kKind.teacher;
+    source.spec.set_codec(kKind.codec);
+    source.outputs = {{"logits", 2, false}};
     source.input = v1::Signature::INPUT_IDS;
-    source.classes = 2;
     source.ask = [this](v1::LabelSpec spec, std::vector<v1::LabelInput> inputs, LabelClient::Callback callback) {
       teacher_.Ask(std::move(spec), std::move(inputs), std::move(callback));
     };
@@ -96,7 +99,7 @@ class DataLoaderTest : public testing::Test {
     return std::make_unique<DataLoader>(options_, plan_, *corpus::Reader::Open(index, reader), nullptr);
   }
 
-  static inline const LabelKind kKind = {"english", v1::CODEC_DENSE_FP32};
+  static inline const LabelKind kKind = {"english", v1::CODEC_DENSE_FP32, "logits"};
 
   std::string folder_;
   DataLoader::Options options_;
@@ -158,9 +161,41 @@ TEST_F(DataLoaderTest, LabelsThatComeInAnyOrderMeetTheirRecords) {
     EXPECT_EQ(batch->step, step);
     EXPECT_EQ(batch->label_count, kBatch);
     EXPECT_EQ(batch->label_bytes, kBatch * 2 * 4);
-    const std::vector<float>& logits = batch->labels.at(kKind);
+    const std::vector<float>& logits = batch->labels.at(kKind).numbers;
     for (int i = 0; i < kBatch; ++i) EXPECT_EQ("r" + std::to_string(static_cast<int>(logits[2 * i])), batch->ids[i]);
   }
+}
+
+// Logits and hidden states of a teacher come in one answer, to the token ids that the student reads.
+TEST_F(DataLoaderTest, OutputsOfTokensComeForTheStudentsOwnIds) {
+  AskTeacher();
+  options_.labels[0].outputs.push_back({"hidden.1", 1, true});
+  options_.labels[0].sends_tokens = true;
+  options_.labels[0].input = v1::Signature::INPUT_TEXT;
+  auto loader = Start();
+  const auto asked = teacher_.Take(0);
+  LabelClient::Labels answer = AnswerTo(asked.inputs);
+  answer.outputs.push_back({{}, 1});
+  for (const v1::LabelInput& input : asked.inputs) {
+    answer.outputs[1].numbers.insert(answer.outputs[1].numbers.end(), input.ids().ids().begin(),
+                                     input.ids().ids().end());
+  }
+  asked.callback(answer);
+  const auto batch = loader->Next({});
+  ASSERT_TRUE(batch.ok()) << batch.status();
+  EXPECT_EQ(batch->label_count, kBatch);
+  const Labels& hidden = batch->labels.at({"english", v1::CODEC_DENSE_FP32, "hidden.1"});
+  EXPECT_EQ(hidden.rows, RowsOf::kTokens);
+  std::vector<float> ids;
+  for (const auto& tokens : batch->tokens) ids.insert(ids.end(), tokens.begin(), tokens.end());
+  EXPECT_EQ(hidden.numbers, ids);
+  const auto second = teacher_.Take(1);
+  LabelClient::Labels short_one = AnswerTo(second.inputs);
+  short_one.outputs.push_back({std::vector<float>(kBatch), 1});
+  second.callback(short_one);
+  EXPECT_THAT(loader->Next({}).status().ToString(), HasSubstr("expected hidden.1 [96, 1], got 16 numbers"));
+  const auto third = teacher_.Take(2);
+  third.callback(AnswerTo(third.inputs));  // must still be taken, though nobody waits for it
 }
 
 TEST_F(DataLoaderTest, AsksNoFurtherAheadThanItMay) {
@@ -187,7 +222,8 @@ TEST_F(DataLoaderTest, AnEmptySliceIsABatchWithoutQuestions) {
     const auto batch = loader->Next({});
     ASSERT_TRUE(batch.ok()) << batch.status();
     EXPECT_TRUE(batch->ids.empty());
-    EXPECT_TRUE(batch->labels.at(kKind).empty());
+    EXPECT_TRUE(batch->labels.at(kKind).numbers.empty());
+    EXPECT_EQ(batch->labels.at(kKind).width, 2);
   }
   EXPECT_EQ(teacher_.asked(), 0);
 }
@@ -209,7 +245,7 @@ TEST_F(DataLoaderTest, RefusesLabelsThatDoNotFitTheRecords) {
   auto loader = Start();
   const auto asked = teacher_.Take(0);
   LabelClient::Labels labels = AnswerTo(asked.inputs);
-  labels.logits.resize(2 * kBatch - 2);
+  labels.outputs[0].numbers.resize(2 * kBatch - 2);
   asked.callback(labels);
   const absl::Status status = loader->Next({}).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
@@ -258,6 +294,46 @@ TEST_F(DataLoaderTest, BeginsAtTheStepOfTheCheckpoint) {
   ASSERT_TRUE(batch.ok()) << batch.status();
   EXPECT_EQ(batch->step, 2);
   EXPECT_EQ(batch->ids, from_the_start->Next({})->ids);
+}
+
+// Of a record of three token ids two have labels, of another none has.
+TEST_F(DataLoaderTest, AsksForTheTokensThatAreJudged) {
+  std::ofstream(folder_ + "/corpus.jsonl") << R"({"id":"r1","language":"de","ids":[1,2,3],"label":["low",null,"high"]})"
+                                           << "\n"
+                                           << R"({"id":"r2","language":"de","ids":[4,5],"label":[null,null]})"
+                                           << "\n";
+  v1::Selection selection = TinySelection(folder_);
+  selection.mutable_corpus()->set_path(folder_ + "/corpus.jsonl");
+  selection.set_task(v1::TASK_TOKEN_CLASSIFICATION);
+  const auto index = std::make_shared<const v1::CorpusIndex>(*corpus::BuildIndex(selection));
+  v1::PlanSegment segment;
+  segment.set_algorithm(1);
+  segment.set_batch_size(4);
+  segment.set_index_digest(corpus::IndexDigest(*index));
+  AskTeacher();
+  options_.labels[0].outputs[0].of_tokens = true;
+  options_.labels[0].sends_tokens = true;
+  options_.task = v1::TASK_TOKEN_CLASSIFICATION;
+  options_.needs_gold = true;
+  options_.steps = 1;
+  DataLoader loader(options_, std::make_shared<const corpus::Plan>(*corpus::Plan::Create(segment, index)),
+                    *corpus::Reader::Open(index), nullptr);
+  const SlowTeacher::Asked asked = teacher_.Take(0);
+  ASSERT_EQ(asked.inputs.size(), 2u);  // a step of four has each record twice
+  LabelClient::Labels answer;
+  answer.outputs = {{{}, 2}};
+  for (const v1::LabelInput& input : asked.inputs) {
+    EXPECT_EQ(input.id(), "r1");
+    EXPECT_THAT(input.ids().ids(), testing::ElementsAre(1, 2, 3));
+    EXPECT_THAT(input.positions(), testing::ElementsAre(0, 2));
+    answer.outputs[0].numbers.insert(answer.outputs[0].numbers.end(), {1, 2, 3, 4});
+  }
+  asked.callback(answer);
+  const auto batch = loader.Next({});
+  ASSERT_TRUE(batch.ok()) << batch.status();
+  EXPECT_THAT(batch->gold, testing::ElementsAre(0, 1, 0, 1));
+  EXPECT_EQ(batch->CountRows(RowsOf::kJudged), 4);
+  for (size_t i = 0; i < 4; ++i) EXPECT_EQ(batch->positions[i].size(), batch->ids[i] == "r1" ? 2u : 0u);
 }
 
 }  // namespace

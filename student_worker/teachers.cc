@@ -6,22 +6,70 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "corpus/tokenizer.h"
 #include "models/signature.h"
+#include "runtime/sha256.h"
 #include "runtime/status.h"
 
 namespace polystill::student_worker {
-std::optional<LabelKind> LabelKindOf(const v1::Loss& loss, const v1::WorkerOrder::Assignment& assignment) {
-  if (loss.kind() == v1::LOSS_KIND_TASK) return std::nullopt;
+namespace {
+
+// Whether the ids that the student makes of a record are those that the teacher would make of it.
+absl::Status CheckTokens(const v1::Job& job, v1::Side teacher_reads, const v1::DescribeReply& description) {
+  if (teacher_reads != job.reads()) {
+    return absl::FailedPreconditionError("reads another side of the records than the student; let both read the same");
+  }
+  const v1::Signature& signature = description.signature();
+  if (signature.max_length() < job.tokenizer().max_length()) {
+    return absl::FailedPreconditionError(absl::StrCat("takes ", signature.max_length(),
+                                                      " tokens of a record, the student reads ",
+                                                      job.tokenizer().max_length(), "; lower tokenizer.max_length"));
+  }
+  if (job.tokenizer().kind() == v1::Tokenizer::KIND_IDS) return absl::OkStatus();  // CheckSignature has seen to it
+  ASSIGN_OR_RETURN(const std::string sha256,
+                   Sha256File(absl::StrCat(job.tokenizer_folder(), "/", corpus::kTokenizerFile)));
+  if (sha256 == description.tokenizer_sha256()) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat("has another tokeniser (sha256 ", description.tokenizer_sha256(), ") than the student (", sha256,
+                   "); give tokenizer.path the tokenizer.model of the teacher's package"));
+}
+
+}  // namespace
+
+std::vector<LabelKind> LabelKindsOf(const v1::Loss& loss, const v1::WorkerOrder::Assignment& assignment) {
   const bool only = loss.teacher().empty() && assignment.teachers_size() > 0;
-  return LabelKind{only ? assignment.teachers(0).name() : loss.teacher(), loss.codec()};
+  std::vector<LabelKind> kinds;
+  for (const std::string& output : soft_labels::TeacherOutputsOf(loss)) {
+    kinds.push_back({only ? assignment.teachers(0).name() : loss.teacher(), loss.codec(), output});
+  }
+  return kinds;
 }
 
 std::vector<LabelKind> LabelKindsOf(const v1::WorkerOrder::Assignment& assignment) {
   std::set<LabelKind> kinds;
   for (const v1::Loss& loss : assignment.job().losses()) {
-    if (const std::optional<LabelKind> kind = LabelKindOf(loss, assignment)) kinds.insert(*kind);
+    for (const LabelKind& kind : LabelKindsOf(loss, assignment)) kinds.insert(kind);
   }
   return {kinds.begin(), kinds.end()};
+}
+
+// Notes what the teacher gives of what is needed of it.
+absl::Status Teachers::CheckOutputs(const v1::Job& job, const std::vector<LabelKind>& kinds, const std::string& name,
+                                    Teacher* teacher) {
+  const v1::DescribeReply& description = teacher->client->description();
+  for (const LabelKind& kind : kinds) {
+    if (kind.teacher != name || teacher->outputs.contains(kind.output)) continue;
+    v1::LabelSpec spec;
+    spec.add_outputs(kind.output);
+    const auto outputs = soft_labels::OutputsOf(spec, description);
+    if (!outputs.ok()) return absl::FailedPreconditionError(outputs.status().message());
+    if (outputs->at(0).of_tokens) {
+      RETURN_IF_ERROR(Annotate(CheckTokens(job, teacher->reads, description),
+                               absl::StrCat("'", kind.output, "' has rows of tokens, but it")));
+    }
+    teacher->outputs[kind.output] = outputs->at(0);
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::unique_ptr<Teachers>> Teachers::Connect(const v1::WorkerOrder::Assignment& assignment,
@@ -52,6 +100,7 @@ absl::StatusOr<std::unique_ptr<Teachers>> Teachers::Connect(const v1::WorkerOrde
     teacher.client = *std::move(client);
     const v1::DescribeReply& description = teacher.client->description();
     RETURN_IF_ERROR(Annotate(models::CheckSignature(description.signature(), assignment.job()), who));
+    RETURN_IF_ERROR(Annotate(CheckOutputs(job, kinds, kind.teacher, &teacher), who));
     if (!description.repeatable()) {
       spdlog::warn("{}: its labels are not repeatable (a record's depend on what it is batched with), nor is this run",
                    who);
@@ -61,24 +110,31 @@ absl::StatusOr<std::unique_ptr<Teachers>> Teachers::Connect(const v1::WorkerOrde
 }
 
 std::vector<DataLoader::LabelSource> Teachers::Sources(const std::vector<LabelKind>& kinds) const {
-  std::vector<DataLoader::LabelSource> sources;
+  std::map<std::pair<std::string, v1::Codec>, DataLoader::LabelSource> sources;
   for (const LabelKind& kind : kinds) {
     const Teacher& teacher = teachers_.at(kind.teacher);
-    DataLoader::LabelSource source;
-    source.kind = kind;
-    source.spec.add_outputs("logits");
+    const soft_labels::Output& output = teacher.outputs.at(kind.output);
+    DataLoader::LabelSource& source = sources[{kind.teacher, kind.codec}];
+    source.spec.add_outputs(kind.output);
+    source.outputs.push_back(output);
+    source.sends_tokens |= output.of_tokens;
+    source.teacher = kind.teacher;
     source.spec.set_codec(kind.codec);
     source.spec.set_teacher_digest(teacher.digest);
     source.reads = teacher.reads;
     source.input = teacher.client->description().signature().input();
-    source.classes = teacher.client->description().signature().labels_size();
     source.ask = [client = teacher.client.get()](v1::LabelSpec spec, std::vector<v1::LabelInput> inputs,
                                                  soft_labels::LabelClient::Callback callback) {
       client->Label(std::move(spec), std::move(inputs), std::move(callback));
     };
-    sources.push_back(std::move(source));
   }
-  return sources;
+  std::vector<DataLoader::LabelSource> list;
+  for (auto& [key, source] : sources) list.push_back(std::move(source));
+  return list;
+}
+
+int64_t Teachers::WidthOf(const LabelKind& kind) const {
+  return teachers_.at(kind.teacher).outputs.at(kind.output).width;
 }
 
 }  // namespace polystill::student_worker

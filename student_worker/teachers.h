@@ -2,19 +2,19 @@
 
 #include <map>
 #include <memory>
-#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "polystill/v1/coordinator.pb.h"
 #include "soft_labels/client.h"
+#include "soft_labels/outputs.h"
 #include "student_worker/data_loader.h"
 
 namespace polystill::student_worker {
 
-// The soft labels that a loss needs, of the job's only teacher when the loss names none; nothing for the task loss.
-std::optional<LabelKind> LabelKindOf(const v1::Loss& loss, const v1::WorkerOrder::Assignment& assignment);
+// The labels that a loss needs, of the job's only teacher when the loss names none; none for the task loss.
+std::vector<LabelKind> LabelKindsOf(const v1::Loss& loss, const v1::WorkerOrder::Assignment& assignment);
 
 // Those of all losses of a job, each once.
 std::vector<LabelKind> LabelKindsOf(const v1::WorkerOrder::Assignment& assignment);
@@ -23,21 +23,29 @@ std::vector<LabelKind> LabelKindsOf(const v1::WorkerOrder::Assignment& assignmen
 class Teachers {
  public:
   // Connects to every replica of every teacher that `kinds` name; as many records may wait as `assignment` asks for
-  // ahead. FAILED_PRECONDITION when a teacher's classes or
-  // inputs are not the job's, INVALID_ARGUMENT when the assignment names no replica of one, UNAVAILABLE when none
-  // answers.
+  // ahead. FAILED_PRECONDITION when a teacher's classes or inputs are not the job's, it does not give an output, or
+  // gives one of tokens and the student's tokens are not its own (another side of the record, another tokeniser);
+  // INVALID_ARGUMENT when the assignment names no replica of one, UNAVAILABLE when none answers.
   static absl::StatusOr<std::unique_ptr<Teachers>> Connect(const v1::WorkerOrder::Assignment& assignment,
                                                            const std::vector<LabelKind>& kinds);
 
-  // Sources for the data loader, which must be gone before this object is.
+  // Sources for the data loader, which must be gone before this object is: one for each teacher and codec.
   std::vector<DataLoader::LabelSource> Sources(const std::vector<LabelKind>& kinds) const;
+
+  // Numbers of a row of an output.
+  int64_t WidthOf(const LabelKind& kind) const;
 
  private:
   struct Teacher {
     std::string digest;
     v1::Side reads = v1::SIDE_TEXT;
     std::unique_ptr<soft_labels::LabelClient> client;
+    // By name, of those that are needed.
+    std::map<std::string, soft_labels::Output> outputs;
   };
+  static absl::Status CheckOutputs(const v1::Job& job, const std::vector<LabelKind>& kinds, const std::string& name,
+                                   Teacher* teacher);
+
   std::map<std::string, Teacher> teachers_;
 };
 

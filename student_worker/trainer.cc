@@ -181,6 +181,7 @@ absl::Status Trainer::LoadData() {
   options.world_size = assignment_.world_size();
   options.prefetch = job_.prefetch();
   options.reads = job_.reads();
+  options.task = shape_.task;
   for (const v1::Loss& loss : job_.losses()) options.needs_gold |= loss.kind() == v1::LOSS_KIND_TASK;
   options.labels = teachers_->Sources(kinds);
   loader_ = std::make_unique<DataLoader>(std::move(options), std::make_shared<const corpus::Plan>(std::move(plan)),
@@ -201,7 +202,7 @@ absl::Status Trainer::JoinGroup() {
   std::vector<at::Tensor> parameters;
   for (const auto& [name, parameter] : model_->NamedParameters()) parameters.push_back(parameter);
   ASSIGN_OR_RETURN(reducer_, collectives::Reducer::Create(parameters, group_.get()));
-  training_step_ = std::make_unique<TrainingStep>(job_, *model_, reducer_.get(), optimizer_.get());
+  training_step_ = std::make_unique<TrainingStep>(job_, *model_, group_.get(), reducer_.get(), optimizer_.get());
   first_step_ = called_step_ = optimizer_->step();
   roll_call_ = std::make_unique<RollCall>(group_.get(), first_step_);
   writer_ = std::make_unique<checkpoint::AsyncWriter>(job_.checkpoints());
@@ -223,7 +224,6 @@ absl::Status Trainer::Run() {
 
 absl::StatusOr<bool> Trainer::AfterStep() {
   RETURN_IF_ERROR(writer_->Poll());
-  RETURN_IF_ERROR(MeasureIfDue());
   const int64_t step = optimizer_->step();
   const bool saves = ended() || (job_.checkpoint_every() > 0 && step % job_.checkpoint_every() == 0);
   const bool compares = saves || step % kCompareEvery == 0;
@@ -283,6 +283,7 @@ absl::Status Trainer::Step() {
     RETURN_IF_ERROR(
         context_.trace->Append(job_.name(), assignment_.generation(), batch.step, assignment_.rank(), batch.ids));
   }
+  RETURN_IF_ERROR(MeasureIfDue());
   NoteProgress(batch, loss);
   return absl::OkStatus();
 }
@@ -323,6 +324,10 @@ void Trainer::TellCosts() const {
   const int64_t steps = std::max<int64_t>(optimizer_->step() - first_step_, 1);
   spdlog::info("{}: {} steps; milliseconds a step: {}; each block of the corpus was read {:.1f} times a pass",
                job_.name(), steps, training_step_->phases().PerStep(steps, loader_->wait_seconds()), reads);
+  if (loader_->cut_words() > 0) {
+    spdlog::info("{}: {} words of the records drawn lie beyond tokenizer.max_length and were not judged", job_.name(),
+                 loader_->cut_words());
+  }
   if (reads <= kManyReads) return;
   spdlog::warn(
       "{}: the blocks that the languages' shuffle windows span do not fit in the cache, so each was read {:.1f} times "

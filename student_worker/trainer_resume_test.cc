@@ -144,6 +144,9 @@ TEST_F(TrainerResumeTest, EarlyStoppingKeepsTheBestWeightsAndSurvivesAResume) {
   const auto latest = checkpoint::LatestCheckpoint(assignment.job().checkpoints());
   ASSERT_TRUE(latest.state.has_value() && latest.state->early_stopping.has_value());
   EXPECT_EQ(latest.state->early_stopping->best_step(), unbroken->progress().step() - 8);
+  // The measurement that ended the job is told, too.
+  EXPECT_EQ(unbroken->progress().validation_step(), unbroken->progress().step());
+  EXPECT_EQ(unbroken->progress().validation(), latest.state->early_stopping->last());
   const auto package = models::LoadPackage(assignment.job().package());
   ASSERT_TRUE(package.ok()) << package.status();
   EXPECT_EQ(models::WeightsDigest(*package->model), unbroken->weights_digest());

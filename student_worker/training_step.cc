@@ -16,14 +16,34 @@ namespace {
 // A word that keeps the draws of a training's forwards apart from those of weights and orders.
 constexpr uint64_t kRowWord = NameWord("row of a step");
 
-// Numbers of records [first, last) as tensors; they stay where they are.
-losses::Batch LabelsOf(const Batch& batch, int64_t first, int64_t last, int64_t classes) {
+// Rows of records [first, last) of a list [rows, width], as a tensor; they stay where they are.
+template <typename Number>
+at::Tensor RowsAt(const Batch& batch, RowsOf rows, const std::vector<Number>& numbers, std::vector<int64_t> width,
+                  int64_t first, int64_t last) {
+  const int64_t begin = batch.CountRows(rows, 0, first);
+  std::vector<int64_t> sizes = {batch.CountRows(rows, first, last)};
+  sizes.insert(sizes.end(), width.begin(), width.end());
+  return at::from_blob(const_cast<Number*>(numbers.data()) + begin * (width.empty() ? 1 : width[0]), sizes,
+                       c10::CppTypeToScalarType<Number>::value);
+}
+
+// What records [first, last) are to learn.
+losses::Batch LabelsOf(const v1::Job& job, const Batch& batch, int64_t first, int64_t last) {
   losses::Batch labels;
+  labels.task = job.task();
   labels.record_ids.assign(batch.ids.begin() + first, batch.ids.begin() + last);
-  labels.gold = at::from_blob(const_cast<int64_t*>(batch.gold.data()) + first, {last - first}, at::kLong);
-  for (const auto& [kind, logits] : batch.labels) {
-    labels.teachers[{kind.teacher, kind.codec}] =
-        at::from_blob(const_cast<float*>(logits.data()) + first * classes, {last - first, classes}, at::kFloat);
+  for (int64_t record = first; record < last; ++record) {
+    labels.rows_of_records.push_back(batch.CountRows(RowsOf::kJudged, record, record + 1));
+  }
+  std::vector<int64_t> width;  // of gold labels: one a row, or one a label of it
+  if (job.task() == v1::TASK_MULTI_LABEL) width = {job.labels_size()};
+  const int64_t in_all = batch.CountRows(RowsOf::kJudged) * (width.empty() ? 1 : width[0]);
+  if (static_cast<int64_t>(batch.gold.size()) == in_all) {
+    labels.gold = RowsAt(batch, RowsOf::kJudged, batch.gold, width, first, last);
+  }
+  for (const auto& [kind, said] : batch.labels) {
+    labels.teachers[{kind.teacher, kind.codec, kind.output}] =
+        RowsAt(batch, said.rows, said.numbers, {said.width}, first, last);
   }
   return labels;
 }
@@ -52,9 +72,9 @@ class Autocast {
 
 }  // namespace
 
-TrainingStep::TrainingStep(const v1::Job& job, const models::Model& model, collectives::Reducer* reducer,
-                           Optimizer* optimizer)
-    : job_(job), model_(model), reducer_(reducer), optimizer_(optimizer) {}
+TrainingStep::TrainingStep(const v1::Job& job, const models::Model& model, collectives::Group* group,
+                           collectives::Reducer* reducer, Optimizer* optimizer)
+    : job_(job), model_(model), group_(group), reducer_(reducer), optimizer_(optimizer) {}
 
 absl::StatusOr<double> TrainingStep::Run(const Batch& batch) {
   try {
@@ -72,36 +92,49 @@ at::Tensor TrainingStep::Forward(const Batch& batch, int64_t first, int64_t last
     keys.push_back(CombineKey(job_.seed(), kRowWord, batch.step, batch.first_position + row));
   }
   const Autocast autocast(job_.autocast() == v1::Student::AUTOCAST_BFLOAT16);
-  return models::TrainingForward(model_, {batch.tokens.begin() + first, batch.tokens.begin() + last}, keys)
+  models::Wanted wanted;
+  if (!batch.positions.empty()) {
+    wanted.positions.assign(batch.positions.begin() + first, batch.positions.begin() + last);
+  }
+  return models::TrainingForward(model_, {batch.tokens.begin() + first, batch.tokens.begin() + last}, keys, wanted)
       .logits.to(models::ScalarTypeOf(job_.dtype()));
 }
 
-absl::StatusOr<double> TrainingStep::RunPiece(const Batch& batch, int64_t first, int64_t last, bool ends_step) {
-  losses::Batch judged = LabelsOf(batch, first, last, job_.labels_size());           // labels
+absl::StatusOr<double> TrainingStep::RunPiece(const Batch& batch, int64_t first, int64_t last,
+                                              const Divisors& divisors) {
+  losses::Batch judged = LabelsOf(job_, batch, first, last);                         // labels
   judged.logits = Forward(batch, first, last);                                       // forward
-  ASSIGN_OR_RETURN(const auto loss, losses::EvaluateLosses(job_.losses(), judged));  // losses
+  ASSIGN_OR_RETURN(const auto sums, losses::EvaluateLosses(job_.losses(), judged));  // losses
+  at::Tensor share = at::zeros({}, judged.logits.options());
+  double mean = 0;
+  for (size_t i = 0; i < sums.size(); ++i) {
+    share = share + sums[i] / divisors.step[i];
+    mean += sums[i].item<double>() / static_cast<double>(std::max<int64_t>(divisors.slice[i], 1));
+  }
   phases_.End(Phases::kForward);
-  const at::Tensor share = loss / job_.plan().batch_size();
+  const bool ends_step = last == static_cast<int64_t>(batch.ids.size());
   RETURN_IF_ERROR(ends_step ? reducer_->Backward(share) : reducer_->Accumulate(share));  // backward, reduce
   phases_.End(Phases::kBackward);
-  return loss.item<double>();
+  return mean;
 }
 
 absl::StatusOr<double> TrainingStep::RunOrThrow(const Batch& batch) {
   phases_.Begin();
   const auto records = static_cast<int64_t>(batch.ids.size());
   const int64_t piece = job_.micro_batch() > 0 ? job_.micro_batch() : std::max<int64_t>(records, 1);
+  Divisors divisors{CountLossRows(job_, batch), {}};
+  ASSIGN_OR_RETURN(divisors.step, CountLossRowsOfStep(job_, divisors.slice, group_));
   double loss = 0;
   int64_t first = 0;
   do {  // an empty slice is one piece, so that every rank takes part in the reduction
     const int64_t last = std::min(first + piece, records);
-    ASSIGN_OR_RETURN(const double sum, RunPiece(batch, first, last, last == records));
-    loss += sum;
+    ASSIGN_OR_RETURN(const double mean, RunPiece(batch, first, last, divisors));
+    loss += mean;
     first = last;
   } while (first < records);
   RETURN_IF_ERROR(optimizer_->Step());  // step
   phases_.End(Phases::kUpdate);
-  return records == 0 ? 0.0 : loss / static_cast<double>(records);
+  return loss;
 }
 
 }  // namespace polystill::student_worker

@@ -4,10 +4,12 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "collectives/group.h"
 #include "collectives/reducer.h"
 #include "models/model.h"
 #include "polystill/v1/coordinator.pb.h"
 #include "student_worker/batch.h"
+#include "student_worker/loss_rows.h"
 #include "student_worker/optimizer.h"
 #include "student_worker/phases.h"
 
@@ -18,24 +20,31 @@ namespace polystill::student_worker {
 // of their slices. What is referred to outlives this object. Not thread-safe.
 class TrainingStep {
  public:
-  TrainingStep(const v1::Job& job, const models::Model& model, collectives::Reducer* reducer, Optimizer* optimizer);
+  TrainingStep(const v1::Job& job, const models::Model& model, collectives::Group* group, collectives::Reducer* reducer,
+               Optimizer* optimizer);
 
-  // The mean loss per record of this rank's slice (0 when it is empty). On an error nothing has been applied.
-  // FAILED_PRECONDITION: logits or gradients that are not finite; INVALID_ARGUMENT: labels that do not fit, naming the
-  // record; ABORTED: a peer is gone.
+  // The sum of the job's losses, each its mean over this rank's slice (0 when that is empty). On an error nothing has
+  // been applied. FAILED_PRECONDITION: logits or gradients that are not finite; INVALID_ARGUMENT: labels that do not
+  // fit, naming the record; ABORTED: a peer is gone.
   absl::StatusOr<double> Run(const Batch& batch);
 
   const Phases& phases() const { return phases_; }
 
  private:
   absl::StatusOr<double> RunOrThrow(const Batch& batch);
-  // Records [first, last) of the batch, the step's last ones or not: their loss, summed up.
-  absl::StatusOr<double> RunPiece(const Batch& batch, int64_t first, int64_t last, bool ends_step);
+  // What the losses of the step are divided by: this rank's rows, for what it reports, and the whole step's.
+  struct Divisors {
+    LossRows slice;
+    LossRows step;
+  };
+  // Records [first, last) of the batch, the step's last ones or not: their part of what Run gives.
+  absl::StatusOr<double> RunPiece(const Batch& batch, int64_t first, int64_t last, const Divisors& divisors);
   // Their logits, in the model's own type.
   at::Tensor Forward(const Batch& batch, int64_t first, int64_t last) const;
 
   const v1::Job& job_;
   const models::Model& model_;
+  collectives::Group* const group_;
   collectives::Reducer* const reducer_;
   Optimizer* const optimizer_;
   Phases phases_;

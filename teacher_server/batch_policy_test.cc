@@ -10,8 +10,11 @@ namespace {
 
 using Reason = BatchDecision::Reason;
 
-constexpr BatchLimits kLimits = {
-    .max_tokens = 1000, .max_rows = 96, .max_bytes = 5000, .row_multiple = 32, .max_delay = std::chrono::microseconds(2000)};
+constexpr BatchLimits kLimits = {.max_tokens = 1000,
+                                 .max_rows = 96,
+                                 .max_bytes = 5000,
+                                 .row_multiple = 32,
+                                 .max_delay = std::chrono::microseconds(2000)};
 
 Time At(int64_t us) { return Time(std::chrono::microseconds(us)); }
 

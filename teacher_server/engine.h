@@ -42,9 +42,9 @@ class Engine {
   const v1::DescribeReply& description() const { return description_; }
 
   // Checks and queues a request; never blocks. `done` is called exactly once, by the engine's thread, unless the result
-  // is not OK: RESOURCE_EXHAUSTED when the queue is full, and those of CheckRequest and CheckAnswerSize. The answer's deadline is
-  // `deadline` or timeout_ms from now, whichever comes first; work that is late or `cancelled` before its turn is
-  // dropped.
+  // is not OK: RESOURCE_EXHAUSTED when the queue is full, and those of CheckRequest and CheckAnswerSize. The answer's
+  // deadline is `deadline` or timeout_ms from now, whichever comes first; work that is late or `cancelled` before its
+  // turn is dropped.
   absl::Status Ask(v1::LabelRequest request, Time deadline, std::shared_ptr<const std::atomic<bool>> cancelled,
                    Done done);
 

@@ -183,8 +183,7 @@ void LabelStream::Advance() {
     writing_ = true;
     StartWrite(&outgoing_.front().message);
   }
-  if (!reading_ && !half_closed_ && !ending_ && unsent_bytes_ <= kMaxUnsentBytes &&
-      flight_bytes_ <= kMaxFlightBytes) {
+  if (!reading_ && !half_closed_ && !ending_ && unsent_bytes_ <= kMaxUnsentBytes && flight_bytes_ <= kMaxFlightBytes) {
     reading_ = true;
     StartRead(&incoming_);
   }

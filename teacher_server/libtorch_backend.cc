@@ -95,7 +95,8 @@ Question TrialQuestion(const Teacher& teacher) {
 }
 
 // Whether records have the same numbers, bit for bit, in another order. Fixed shapes ensure it for the layers in use;
-// but a product with a matrix stored the other way round than a linear layer's weight depends on the place on some CPUs.
+// but a product with a matrix stored the other way round than a linear layer's weight depends on the place on some
+// CPUs.
 absl::StatusOr<bool> IsRepeatable(const Teacher& teacher) {
   Question question = TrialQuestion(teacher);
   ASSIGN_OR_RETURN(const auto forth, teacher.backend->Forward(question));

@@ -267,7 +267,10 @@ TEST_F(ServerTest, FeaturesAreBitEqual) {
   for (const v1::Task task : {v1::TASK_CLASSIFICATION, v1::TASK_TOKEN_CLASSIFICATION, v1::TASK_MASKED_LM}) {
     v1::Signature signature = MakeSignature(v1::Signature::INPUT_IDS);
     signature.set_task(task);
-    if (task == v1::TASK_MASKED_LM) signature.clear_labels();
+    if (task == v1::TASK_MASKED_LM) {
+      signature.clear_labels();
+      signature.set_mask_id(3);
+    }
     const std::string package = TransformerPackage(signature);
     const models::Package loaded = models::LoadPackage(package).value();
     std::vector<v1::LabelInput> inputs = IdInputs(rows);

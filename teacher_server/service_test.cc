@@ -68,7 +68,8 @@ class FakeBackend final : public Backend {
     } else if (output == "hidden.1") {
       values->insert(values->end(), ids.begin(), ids.end());
     } else if (judges_tokens_) {
-      for (const int32_t place : question.positions[i]) values->insert(values->end(), {1.0f * ids[place], 1.0f * place});
+      for (const int32_t place : question.positions[i])
+        values->insert(values->end(), {1.0f * ids[place], 1.0f * place});
     } else {
       const bool poisoned = std::find(ids.begin(), ids.end(), kPoison) != ids.end();
       const float sum = std::accumulate(ids.begin(), ids.end(), 0);

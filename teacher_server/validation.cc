@@ -86,8 +86,8 @@ absl::Status CheckInput(const v1::LabelInput& input, const soft_labels::Outputs&
   bool judges_tokens = false;
   for (const soft_labels::Output& output : outputs) {
     if (output.of_tokens && input.has_text()) {
-      return absl::InvalidArgumentError(absl::StrCat("has text, but '", output.name,
-                                                     "' is of tokens; send token ids of the teacher's tokeniser"));
+      return absl::InvalidArgumentError(
+          absl::StrCat("has text, but '", output.name, "' is of tokens; send token ids of the teacher's tokeniser"));
     }
     judges_tokens |= output.of_tokens && output.name == soft_labels::kLogits;
   }

@@ -132,6 +132,13 @@ def digests_of(output: Path) -> dict[str, str]:
         return dict(state.execute("SELECT job, weights_digest FROM finished_jobs"))
 
 
+def admitted(output: Path) -> list[Path]:
+    """The checkpoints of the distillation that count, by step."""
+    with sqlite3.connect(f"file:{output / 'coordinator.sqlite'}?mode=ro", uri=True) as state:
+        paths = state.execute("SELECT path FROM checkpoints WHERE job = 'distilled' ORDER BY step")
+        return [Path(path) for (path,) in paths]
+
+
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("unbroken")
@@ -261,6 +268,48 @@ def test_status_stop_and_ctrl_c(unbroken: Path, tmp_path: Path) -> None:
     assert f"passing over the checkpoint of step {int(last.name.removeprefix('step-'))}" in log
     assert str(model) in log
 
+    # Its newest is whole, but another than what was admitted.
+    older, newest = admitted(output)[-2:]
+    shutil.rmtree(newest)
+    shutil.copytree(older, newest)
+    process = running_command(spec, "--resume")
+    wait_for_step(process, output, first + 1)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    log = (output / "logs" / "coordinator.log").read_text()
+    assert f"{newest}: has step {int(older.name.removeprefix('step-'))}, admitted was" in log
+
+
+def start_coordinator(spec: Path, log: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    with log.open("wb") as out:
+        return subprocess.Popen(
+            [str(BIN / "polystill-coordinator"), "--spec", str(spec), *arguments], cwd=REPO, stdout=out, stderr=out
+        )
+
+
+def test_a_killed_runs_address_does_not_lead_to_another_run(tmp_path: Path) -> None:
+    killed, other = tmp_path / "killed", tmp_path / "other"
+    for output in (killed, other):
+        write_spec(tmp_path / f"{output.name}.yaml", output)
+    process = start_coordinator(tmp_path / "killed.yaml", tmp_path / "killed.log")
+    address = wait_for_file(killed / "coordinator.address", process).split()[0]
+    process.kill()
+    process.wait(10)
+    process = start_coordinator(tmp_path / "other.yaml", tmp_path / "other.log", "--listen", address)
+    try:
+        wait_for_file(other / "coordinator.address", process)
+        status = polystill("status", str(killed))
+        assert "its coordinator is gone without a word" in status.stdout, said(status)
+        stopped = polystill("stop", str(killed))
+        assert stopped.returncode == 1, said(stopped)
+        assert f"{killed}: no run is under way here" in stopped.stderr
+        assert status_of(other)["state"] == "STATE_RUNNING"
+        assert polystill("stop", str(other)).returncode == 0
+        process.wait(30)
+    finally:
+        process.kill()
+        process.wait(10)
+
 
 def test_a_done_run_shows_its_table(unbroken: Path) -> None:
     before = (unbroken / "run" / "report.json").stat().st_mtime_ns
@@ -328,3 +377,34 @@ def test_another_corpus_is_refused(tmp_path: Path) -> None:
     result = polystill("run", str(spec), "--set", f"corpus.path={corpus}", "--resume")
     assert result.returncode == 1, said(result)
     assert "the corpus has changed" in said(result)
+
+
+def test_another_teacher_or_tokenizer_is_refused(sample_run: Path, tmp_path: Path) -> None:
+    package = tmp_path / "english"
+    shutil.copytree(sample_run / "models" / "teacher-english", package)
+    tokenizer = tmp_path / "my.model"
+    shutil.copy(package / "tokenizer.model", tokenizer)
+    output = tmp_path / "run"
+    path = write_spec(tmp_path / "run.yaml", output, epochs=1e5, workers=1)
+    spec = yaml.safe_load(path.read_text())
+    spec["tokenizer"]["path"] = str(tokenizer)
+    spec["teachers"] = [{"name": "english", "package": str(package), "reads": "source_text"}]
+    path.write_text(yaml.safe_dump(spec, sort_keys=False))
+    process = running_command(path)
+    wait_for_step(process, output, 1)
+    assert polystill("stop", str(output)).returncode == 0
+    process.wait(60)
+    for key, file in (("teachers.0.package", package / "teacher.yaml"), ("tokenizer.path", tokenizer)):
+        before = file.read_bytes()
+        file.write_bytes(before + b"\n")
+        result = polystill("run", str(path), "--resume")
+        assert result.returncode == 1, said(result)
+        assert re.search(rf"{key}: \S+ has changed since the run began.* distilled is still", said(result)), said(
+            result
+        )
+        file.write_bytes(before)
+    step = int(sorted((output / "checkpoints" / "distilled").iterdir())[-1].name.removeprefix("step-"))
+    process = running_command(path, "--resume")
+    wait_for_step(process, output, step + 1)
+    assert polystill("stop", str(output)).returncode == 0
+    process.wait(60)

@@ -1,0 +1,26 @@
+#pragma once
+
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+namespace polystill::coordinator {
+
+// Where the coordinator of a run answers: <folder>/coordinator.address. The file outlives a coordinator that is killed,
+// and another run may listen on its port later: hence `run_id`, which requests carry.
+//
+//   HOST:PORT
+//   RUN_ID
+struct CoordinatorAddress {
+  // host:port.
+  std::string address;
+  // Drawn by each coordinator when it starts.
+  std::string run_id;
+};
+
+absl::Status WriteAddressFile(const std::string& path, const CoordinatorAddress& address);
+// NOT_FOUND, or DATA_LOSS: not those two lines; names the file.
+absl::StatusOr<CoordinatorAddress> ReadAddressFile(const std::string& path);
+
+}  // namespace polystill::coordinator
