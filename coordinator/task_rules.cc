@@ -26,10 +26,6 @@ class TaskRules {
   explicit TaskRules(const v1::RunSpec& spec) : spec_(spec), name_(NameOf(v1::Task_descriptor(), spec.task())) {}
 
   std::vector<Mistake> Check() {
-    if (spec_.task() == v1::TASK_MASKED_LM) {
-      Add("task", "masked_lm is not there yet; write classification, binary, multi_label or token_classification");
-      return std::move(mistakes_);
-    }
     CheckMasking();
     CheckLabels();
     CheckLosses();
@@ -42,6 +38,12 @@ class TaskRules {
   void Add(const std::string& path, const std::string& what) { mistakes_.push_back({path, what}); }
 
   void CheckMasking() {
+    if (spec_.task() == v1::TASK_MASKED_LM) {
+      if (spec_.masking().random() + spec_.masking().keep() > 1) {
+        Add("masking", "random and keep are shares of the judged tokens: together at most 1");
+      }
+      return CheckMaskId();
+    }
     v1::Masking defaults;
     FillDefaults(&defaults);
     if (!MessageDifferencer::Equals(spec_.masking(), v1::Masking()) &&
@@ -50,8 +52,22 @@ class TaskRules {
     }
   }
 
+  void CheckMaskId() {
+    const v1::Tokenizer& tokenizer = spec_.tokenizer();
+    if (tokenizer.kind() != v1::Tokenizer::KIND_IDS) return;
+    if (tokenizer.mask_id() >= 0 && tokenizer.mask_id() < tokenizer.vocab_size()) return;
+    Add("tokenizer.mask_id", absl::StrCat("is ", tokenizer.mask_id(),
+                                          "; with task: masked_lm and kind: ids write the id that stands for a hidden "
+                                          "token, below vocab_size, ",
+                                          tokenizer.vocab_size()));
+  }
+
   void CheckLabels() {
     const int labels = spec_.corpus().labels_size();
+    if (spec_.task() == v1::TASK_MASKED_LM) {
+      if (labels > 0) Add("corpus.labels", "task: masked_lm predicts tokens, not labels; leave them out");
+      return;
+    }
     if (labels == 0) {
       Add("corpus.labels", "is missing or empty; write the classes, in the order of the model's outputs");
     } else if (spec_.task() == v1::TASK_BINARY) {
@@ -90,6 +106,11 @@ class TaskRules {
 
   // Why the task has no such metric, and what to write; empty when it has.
   std::string RemedyOf(int metric) const {
+    if (spec_.task() == v1::TASK_MASKED_LM) {
+      const bool has = metric == v1::Evaluate::METRIC_ACCURACY || metric == v1::Evaluate::METRIC_TOP_K ||
+                       metric == v1::Evaluate::METRIC_PERPLEXITY;
+      return has ? "" : " is of labels; with task: masked_lm write accuracy, top_k or perplexity";
+    }
     switch (metric) {
       case v1::Evaluate::METRIC_TOP_K:
         return HasSigmoids(spec_.task())
@@ -107,7 +128,16 @@ class TaskRules {
     }
   }
 
+  void CheckEarlyStopping(const std::string& path, const v1::EarlyStopping& early_stopping) {
+    if (spec_.task() != v1::TASK_MASKED_LM || early_stopping.metric() != v1::EarlyStopping::METRIC_MACRO_F1) return;
+    Add(path + ".early_stopping.metric", "macro_f1 is of labels; with task: masked_lm write accuracy or loss");
+  }
+
   void CheckTokens() {
+    CheckEarlyStopping("student", spec_.student().early_stopping());
+    for (int i = 0; i < spec_.teachers_size(); ++i) {
+      CheckEarlyStopping(absl::StrCat("teachers.", i, ".train"), spec_.teachers(i).train().early_stopping());
+    }
     CheckTokenModel("student.model", spec_.student().model());
     for (int i = 0; i < spec_.teachers_size(); ++i) {
       const v1::Teacher& teacher = spec_.teachers(i);

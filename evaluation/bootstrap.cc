@@ -64,7 +64,8 @@ void Judge(const std::vector<Tally::Cell>& cells, Confusion confusion, const std
            MetricSamples* samples) {
   for (const Tally::Cell& cell : cells) {
     const int64_t n = times[cell.group];
-    if (n > 0) confusion.Add(cell.gold, cell.predicted, n * cell.records, n * cell.hits);
+    if (n > 0)
+      confusion.Add(cell.gold, cell.predicted, n * cell.records, n * cell.hits, static_cast<double>(n) * cell.loss);
   }
   for (size_t metric = 0; metric < kMetrics.size(); ++metric) {
     (*samples)[metric][resample] = confusion.Value(kMetrics[metric]);

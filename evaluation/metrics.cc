@@ -1,6 +1,7 @@
 #include "evaluation/metrics.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
 namespace polystill::evaluation {
@@ -31,17 +32,24 @@ const char* MetricName(Metric metric) {
       return "micro_precision";
     case Metric::kMicroRecall:
       return "micro_recall";
+    case Metric::kPerplexity:
+      return "perplexity";
   }
   return "";
 }
 
 bool HasMetric(v1::Task task, Metric metric) {
+  if (task == v1::TASK_MASKED_LM) {
+    return metric == Metric::kAccuracy || metric == Metric::kTopK || metric == Metric::kPerplexity;
+  }
+  if (metric == Metric::kPerplexity) return false;
   const bool many = task == v1::TASK_MULTI_LABEL;
   if (metric == Metric::kTopK) return !many && task != v1::TASK_BINARY;
   return many || (metric != Metric::kMicroPrecision && metric != Metric::kMicroRecall);
 }
 
-void Confusion::Add(int gold, int predicted, int64_t records, int64_t hits) {
+void Confusion::Add(int gold, int predicted, int64_t records, int64_t hits, double loss) {
+  loss_ += loss;
   if (!many_ || (gold == kNone && predicted == kNone)) {
     records_ += records;
     hits_ += hits;
@@ -71,6 +79,8 @@ double Confusion::Value(Metric metric) const {
       return Micro().precision;
     case Metric::kMicroRecall:
       return Micro().recall;
+    case Metric::kPerplexity:
+      return std::exp(loss_ / static_cast<double>(records_));
   }
   return std::numeric_limits<double>::quiet_NaN();
 }

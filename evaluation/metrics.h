@@ -21,13 +21,14 @@ enum class Metric {
   kTopK,            // share of the records whose class is among the k likeliest
   kMicroPrecision,  // TP / (TP + FP) of all classes' counts together
   kMicroRecall,     // TP / (TP + FN) of them
+  kPerplexity,      // exp of the mean of - log of what the model gives the token that stood there; less is better
 };
 inline constexpr std::array kMetrics = {Metric::kAccuracy,       Metric::kMacroF1,        Metric::kMicroF1,
                                         Metric::kTopK,           Metric::kMacroPrecision, Metric::kMacroRecall,
-                                        Metric::kMicroPrecision, Metric::kMicroRecall};
+                                        Metric::kMicroPrecision, Metric::kMicroRecall,    Metric::kPerplexity};
 
-// Those of kMetrics that tell something of a task: no top_k of two classes or of labels that each hold or not, and of
-// the micro means only multi_label's differ from each other.
+// Those of kMetrics that tell something of a task: no top_k of two classes or of labels that each hold or not, of the
+// micro means only multi_label's differ from each other, and masked_lm has accuracy, top_k and perplexity.
 bool HasMetric(v1::Task task, Metric metric);
 
 // As in report.json and the run file: "macro_f1".
@@ -44,6 +45,9 @@ struct ClassScores {
 // What is not there: of a label that was predicted and does not hold, or holds and was not predicted; of neither.
 inline constexpr int kNone = -1;
 
+// Task masked_lm: the classes of a token's judgement.
+inline constexpr int kRight = 0, kWrong = 1, kJudgements = 2;
+
 // Counts of one model's predictions against the gold classes, from which its metrics follow. Its size depends on the
 // number of classes alone. Not thread-safe.
 class Confusion {
@@ -56,7 +60,10 @@ class Confusion {
   //
   // Task multi_label: kNone and kNone, so many records, of which `hits` are all right; besides, for each label that
   // holds or is predicted, the label or kNone in gold, and in predicted: so many records, hits counts for nothing.
-  void Add(int gold, int predicted, int64_t records, int64_t hits);
+  //
+  // Task masked_lm: gold is kRight, predicted kRight or kWrong; `loss` is the sum of - log p of the tokens that stood
+  // there.
+  void Add(int gold, int predicted, int64_t records, int64_t hits, double loss = 0);
 
   int64_t records() const { return records_; }
   // NaN without records.
@@ -81,6 +88,7 @@ class Confusion {
   bool many_;
   int64_t records_ = 0;
   int64_t hits_ = 0;
+  double loss_ = 0;
 };
 
 // Index of the largest value, the first of equal ones; `values` is not empty.

@@ -87,6 +87,23 @@ TEST(Confusion, LabelsThatEachHoldOrNotByHand) {
   EXPECT_EQ(confusion.OfClass(2)->support, 0);
 }
 
+TEST(Confusion, HiddenTokensByHand) {
+  Confusion confusion(kJudgements, v1::TASK_MASKED_LM);
+  confusion.Add(kRight, kRight, 3, 3, 3 * std::log(2.0));
+  confusion.Add(kRight, kWrong, 1, 1, std::log(16.0));
+  confusion.Add(kRight, kWrong, 1, 0, std::log(4.0));
+  EXPECT_EQ(confusion.records(), 5);
+  EXPECT_DOUBLE_EQ(confusion.Value(Metric::kAccuracy), 3.0 / 5);
+  EXPECT_DOUBLE_EQ(confusion.Value(Metric::kTopK), 4.0 / 5);
+  // 2^((3 + 4 + 2) / 5).
+  EXPECT_DOUBLE_EQ(confusion.Value(Metric::kPerplexity), std::pow(2.0, 9.0 / 5));
+  for (const Metric metric : kMetrics) {
+    const bool has = metric == Metric::kAccuracy || metric == Metric::kTopK || metric == Metric::kPerplexity;
+    EXPECT_EQ(HasMetric(v1::TASK_MASKED_LM, metric), has) << MetricName(metric);
+  }
+  EXPECT_FALSE(HasMetric(v1::TASK_CLASSIFICATION, Metric::kPerplexity));
+}
+
 TEST(IsPredicted, AboveOneHalf) {
   EXPECT_FALSE(IsPredicted(0.5f));
   EXPECT_TRUE(IsPredicted(0.50001f));

@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "models/outputs.h"
 #include "runtime/arrow_status.h"
 #include "runtime/files.h"
 #include "runtime/status.h"
@@ -22,15 +23,25 @@
 namespace polystill::evaluation {
 namespace {
 
+std::shared_ptr<arrow::DataType> GoldType(v1::Task task) {
+  if (task == v1::TASK_MASKED_LM) return arrow::int32();
+  return task == v1::TASK_MULTI_LABEL ? arrow::list(arrow::utf8()) : arrow::utf8();
+}
+
 std::shared_ptr<arrow::Schema> SchemaOf(const std::vector<std::string>& labels, const std::vector<std::string>& models,
                                         v1::Task task) {
   arrow::FieldVector fields;
   for (const char* name : {"id", "language", "group"}) fields.push_back(arrow::field(name, arrow::utf8()));
-  const bool many = task == v1::TASK_MULTI_LABEL;
-  fields.push_back(arrow::field("gold", many ? arrow::list(arrow::utf8()) : arrow::utf8()));
-  if (task == v1::TASK_TOKEN_CLASSIFICATION) fields.push_back(arrow::field("position", arrow::int32()));
+  fields.push_back(arrow::field("gold", GoldType(task)));
+  if (polystill::models::JudgesTokens(task)) fields.push_back(arrow::field("position", arrow::int32()));
   for (const std::string& model : models) {
-    fields.push_back(arrow::field(model + kProbabilitiesSuffix, arrow::list(arrow::float32())));
+    if (task == v1::TASK_MASKED_LM) {
+      fields.push_back(arrow::field(model + kTokenSuffix, arrow::int32()));
+      fields.push_back(arrow::field(model + kRankSuffix, arrow::int32()));
+      fields.push_back(arrow::field(model + kLogProbabilitySuffix, arrow::float32()));
+    } else {
+      fields.push_back(arrow::field(model + kProbabilitiesSuffix, arrow::list(arrow::float32())));
+    }
   }
   const std::string name = EnumName(v1::Task_descriptor()->FindValueByNumber(task));
   return arrow::schema(fields,
@@ -42,6 +53,11 @@ absl::Status CheckRow(const Prediction& row, size_t labels, size_t models, v1::T
   if (task == v1::TASK_MULTI_LABEL && row.labels.size() != labels) {
     return absl::InvalidArgumentError(
         absl::StrCat("record ", row.id, ": says of ", row.labels.size(), " labels whether they hold, of ", labels));
+  }
+  if (task == v1::TASK_MASKED_LM) {
+    if (row.guesses.size() == models) return absl::OkStatus();
+    return absl::InvalidArgumentError(
+        absl::StrCat("record ", row.id, ": guesses of ", row.guesses.size(), " models, not ", models));
   }
   if (row.gold < 0 || row.gold >= static_cast<int>(labels)) {
     return absl::InvalidArgumentError(absl::StrCat("record ", row.id, ": gold class ", row.gold, " of ", labels));
@@ -80,9 +96,10 @@ arrow::Result<std::shared_ptr<arrow::Array>> HoldingColumn(const std::vector<Pre
   return builder.Finish();
 }
 
-arrow::Result<std::shared_ptr<arrow::Array>> PositionColumn(const std::vector<Prediction>& rows) {
-  arrow::Int32Builder builder;
-  for (const Prediction& row : rows) ARROW_RETURN_NOT_OK(builder.Append(row.position));
+template <typename Builder, typename Value>
+arrow::Result<std::shared_ptr<arrow::Array>> NumberColumn(const std::vector<Prediction>& rows, const Value& value) {
+  Builder builder;
+  for (const Prediction& row : rows) ARROW_RETURN_NOT_OK(builder.Append(value(row)));
   return builder.Finish();
 }
 
@@ -94,6 +111,19 @@ arrow::Result<std::shared_ptr<arrow::Array>> ProbabilityColumn(const std::vector
     ARROW_RETURN_NOT_OK(values->AppendValues(row.probabilities[model]));
   }
   return builder.Finish();
+}
+
+arrow::Status AddGuesses(const std::vector<Prediction>& rows, size_t model, arrow::ArrayVector* columns) {
+  ARROW_ASSIGN_OR_RAISE(columns->emplace_back(), NumberColumn<arrow::Int32Builder>(rows, [=](const Prediction& row) {
+                          return row.guesses[model].token;
+                        }));
+  ARROW_ASSIGN_OR_RAISE(columns->emplace_back(), NumberColumn<arrow::Int32Builder>(rows, [=](const Prediction& row) {
+                          return row.guesses[model].rank;
+                        }));
+  ARROW_ASSIGN_OR_RAISE(columns->emplace_back(), NumberColumn<arrow::FloatBuilder>(rows, [=](const Prediction& row) {
+                          return row.guesses[model].log_probability;
+                        }));
+  return arrow::Status::OK();
 }
 
 }  // namespace
@@ -115,14 +145,22 @@ struct PredictionsWriter::State {
     ARROW_ASSIGN_OR_RAISE(columns[2], StringColumn(rows, [](const Prediction& row) { return row.group; }));
     if (task == v1::TASK_MULTI_LABEL) {
       ARROW_ASSIGN_OR_RAISE(columns[3], HoldingColumn(rows, labels));
+    } else if (task == v1::TASK_MASKED_LM) {
+      ARROW_ASSIGN_OR_RAISE(columns[3],
+                            NumberColumn<arrow::Int32Builder>(rows, [](const Prediction& row) { return row.gold; }));
     } else {
       ARROW_ASSIGN_OR_RAISE(columns[3], StringColumn(rows, [&](const Prediction& row) { return labels[row.gold]; }));
     }
-    if (task == v1::TASK_TOKEN_CLASSIFICATION) {
-      ARROW_ASSIGN_OR_RAISE(columns.emplace_back(), PositionColumn(rows));
+    if (polystill::models::JudgesTokens(task)) {
+      ARROW_ASSIGN_OR_RAISE(columns.emplace_back(), NumberColumn<arrow::Int32Builder>(
+                                                        rows, [](const Prediction& row) { return row.position; }));
     }
     for (size_t model = 0; model < models; ++model) {
-      ARROW_ASSIGN_OR_RAISE(columns.emplace_back(), ProbabilityColumn(rows, model));
+      if (task == v1::TASK_MASKED_LM) {
+        ARROW_RETURN_NOT_OK(AddGuesses(rows, model, &columns));
+      } else {
+        ARROW_ASSIGN_OR_RAISE(columns.emplace_back(), ProbabilityColumn(rows, model));
+      }
     }
     return arrow::RecordBatch::Make(schema, static_cast<int64_t>(rows.size()), columns);
   }

@@ -13,6 +13,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "evaluation/predictions.h"
+#include "models/outputs.h"
 #include "runtime/arrow_status.h"
 #include "runtime/status.h"
 
@@ -63,11 +64,17 @@ struct PredictionsReader::State {
     ASSIGN_OR_RETURN(models, NamesIn(schema, kModelsKey));
     for (size_t i = 0; i < labels.size(); ++i) label_index[labels[i]] = static_cast<int>(i);
     for (const char* name : {"id", "language", "group"}) RETURN_IF_ERROR(CheckColumn(name, arrow::utf8()));
-    const bool many = task == v1::TASK_MULTI_LABEL;
-    RETURN_IF_ERROR(CheckColumn("gold", many ? arrow::list(arrow::utf8()) : arrow::utf8()));
-    if (task == v1::TASK_TOKEN_CLASSIFICATION) RETURN_IF_ERROR(CheckColumn("position", arrow::int32()));
+    const bool many = task == v1::TASK_MULTI_LABEL, masked = task == v1::TASK_MASKED_LM;
+    RETURN_IF_ERROR(CheckColumn("gold", masked ? arrow::int32() : many ? arrow::list(arrow::utf8()) : arrow::utf8()));
+    if (polystill::models::JudgesTokens(task)) RETURN_IF_ERROR(CheckColumn("position", arrow::int32()));
     for (const std::string& model : models) {
-      RETURN_IF_ERROR(CheckColumn(model + kProbabilitiesSuffix, arrow::list(arrow::float32())));
+      if (!masked) {
+        RETURN_IF_ERROR(CheckColumn(model + kProbabilitiesSuffix, arrow::list(arrow::float32())));
+        continue;
+      }
+      RETURN_IF_ERROR(CheckColumn(model + kTokenSuffix, arrow::int32()));
+      RETURN_IF_ERROR(CheckColumn(model + kRankSuffix, arrow::int32()));
+      RETURN_IF_ERROR(CheckColumn(model + kLogProbabilitySuffix, arrow::float32()));
     }
     return absl::OkStatus();
   }
@@ -76,6 +83,16 @@ struct PredictionsReader::State {
     const auto field = batches->schema()->GetFieldByName(name);
     if (field != nullptr && field->type()->id() == type->id()) return absl::OkStatus();
     return absl::DataLossError(absl::StrCat("has no column ", name, " of type ", type->ToString()));
+  }
+
+  void FillGuesses(const arrow::RecordBatch& batch, size_t model, std::vector<Prediction>* rows) const {
+    const auto column = [&](const char* suffix) { return batch.GetColumnByName(models[model] + suffix); };
+    const auto& tokens = static_cast<const arrow::Int32Array&>(*column(kTokenSuffix));
+    const auto& ranks = static_cast<const arrow::Int32Array&>(*column(kRankSuffix));
+    const auto& logs = static_cast<const arrow::FloatArray&>(*column(kLogProbabilitySuffix));
+    for (size_t i = 0; i < rows->size(); ++i) {
+      (*rows)[i].guesses.push_back({tokens.Value(i), ranks.Value(i), logs.Value(i)});
+    }
   }
 
   absl::Status FillModel(const arrow::RecordBatch& batch, size_t model, std::vector<Prediction>* rows) const {
@@ -103,6 +120,11 @@ struct PredictionsReader::State {
   }
 
   absl::Status FillGold(const arrow::Array& column, std::vector<Prediction>* rows) const {
+    if (task == v1::TASK_MASKED_LM) {
+      const auto& tokens = static_cast<const arrow::Int32Array&>(column);
+      for (size_t i = 0; i < rows->size(); ++i) (*rows)[i].gold = tokens.Value(i);
+      return absl::OkStatus();
+    }
     if (task != v1::TASK_MULTI_LABEL) {
       const auto& names = static_cast<const arrow::StringArray&>(column);
       for (size_t i = 0; i < rows->size(); ++i) {
@@ -132,14 +154,20 @@ struct PredictionsReader::State {
     std::vector<Prediction> rows(batch.num_rows());
     for (size_t i = 0; i < rows.size(); ++i) {
       rows[i] = {id->GetString(i), language->GetString(i), group->GetString(i), 0, {}};
-      rows[i].probabilities.resize(models.size());
+      if (task != v1::TASK_MASKED_LM) rows[i].probabilities.resize(models.size());
     }
     RETURN_IF_ERROR(FillGold(*batch.GetColumnByName("gold"), &rows));
-    if (task == v1::TASK_TOKEN_CLASSIFICATION) {
+    if (polystill::models::JudgesTokens(task)) {
       const auto& places = static_cast<const arrow::Int32Array&>(*batch.GetColumnByName("position"));
       for (size_t i = 0; i < rows.size(); ++i) rows[i].position = places.Value(i);
     }
-    for (size_t model = 0; model < models.size(); ++model) RETURN_IF_ERROR(FillModel(batch, model, &rows));
+    for (size_t model = 0; model < models.size(); ++model) {
+      if (task == v1::TASK_MASKED_LM) {
+        FillGuesses(batch, model, &rows);
+      } else {
+        RETURN_IF_ERROR(FillModel(batch, model, &rows));
+      }
+    }
     return rows;
   }
 };

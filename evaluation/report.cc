@@ -42,7 +42,8 @@ absl::StatusOr<Table> CountAll(const RunFacts& facts, const std::string& predict
   const int models = static_cast<int>(reader->models().size()), classes = static_cast<int>(reader->labels().size());
   Table table{reader->task(), reader->labels(), reader->models(), Tally(models, classes, facts.top_k, reader->task()),
               std::nullopt};
-  if (table.labels.empty()) return absl::DataLossError(absl::StrCat(predictions, ": names no label"));
+  if (table.labels.empty() && table.task != v1::TASK_MASKED_LM)
+    return absl::DataLossError(absl::StrCat(predictions, ": names no label"));
   while (true) {
     if (stop.stop_requested()) return absl::CancelledError("stopped while the predictions were being read");
     ASSIGN_OR_RETURN(const auto rows, reader->Next());
@@ -81,8 +82,8 @@ Json ClassOf(const ClassScores& scores) {
 
 Json ClassesOf(const Table& table, const Confusion& confusion) {
   Json json = Json::object();
-  for (int label = 0; label < confusion.classes(); ++label) {
-    const auto scores = confusion.OfClass(label);
+  for (size_t label = 0; label < table.labels.size(); ++label) {
+    const auto scores = confusion.OfClass(static_cast<int>(label));
     if (scores.has_value()) json[table.labels[label]] = ClassOf(*scores);
   }
   return json;

@@ -12,6 +12,12 @@ void Tally::Add(const Prediction& row) {
   Place place{&language, 0, 0, GroupOf(row)};
   place.number = language_numbers_.try_emplace(row.language, language_numbers_.size()).first->second;
   for (place.model = 0; place.model < models_; ++place.model) {
+    if (task_ == v1::TASK_MASKED_LM) {
+      const Guess& guess = row.guesses[place.model];
+      Count(place, kRight, guess.token == row.gold ? kRight : kWrong, guess.rank < top_k_ ? 1 : 0,
+            -guess.log_probability);
+      continue;
+    }
     const std::vector<float>& probabilities = row.probabilities[place.model];
     if (task_ == v1::TASK_MULTI_LABEL) {
       AddLabels(place, row.labels, probabilities);
@@ -31,11 +37,12 @@ void Tally::AddLabels(const Place& place, const std::vector<int>& holds, const s
   Count(place, kNone, kNone, right ? 1 : 0);
 }
 
-void Tally::Count(const Place& place, int gold, int predicted, int64_t hits) {
-  place.language->models[place.model].Add(gold, predicted, 1, hits);
+void Tally::Count(const Place& place, int gold, int predicted, int64_t hits, double loss) {
+  place.language->models[place.model].Add(gold, predicted, 1, hits, loss);
   Sum& sum = cells_[Key{place.number, place.model, place.group, gold, predicted}];
   ++sum.records;
   sum.hits += hits;
+  sum.loss += loss;
 }
 
 int Tally::GroupOf(const Prediction& row) {
@@ -53,7 +60,7 @@ std::map<std::pair<std::string, int>, std::vector<Tally::Cell>> Tally::Cells() c
   std::map<std::pair<std::string, int>, std::vector<Cell>> cells;
   for (const auto& [key, sum] : sorted) {
     const auto& [language, model, group, gold, predicted] = key;
-    cells[{names[language], model}].push_back({group, gold, predicted, sum.records, sum.hits});
+    cells[{names[language], model}].push_back({group, gold, predicted, sum.records, sum.hits, sum.loss});
   }
   return cells;
 }

@@ -25,10 +25,12 @@ class Tally {
   struct Cell {
     int group, gold, predicted;
     int64_t records, hits;
+    double loss;
   };
 
+  // `classes`: the labels; task masked_lm has none.
   Tally(int models, int classes, int top_k, v1::Task task = v1::TASK_CLASSIFICATION)
-      : models_(models), classes_(classes), top_k_(top_k), task_(task) {}
+      : models_(models), classes_(task == v1::TASK_MASKED_LM ? kJudgements : classes), top_k_(top_k), task_(task) {}
 
   // A row as PredictionsReader gives it.
   void Add(const Prediction& row);
@@ -47,6 +49,7 @@ class Tally {
   struct Sum {
     int64_t records = 0;
     int64_t hits = 0;
+    double loss = 0;
   };
   // A row's place in the counts.
   struct Place {
@@ -57,7 +60,7 @@ class Tally {
 
   int GroupOf(const Prediction& row);
   void AddLabels(const Place& place, const std::vector<int>& holds, const std::vector<float>& probabilities);
-  void Count(const Place& place, int gold, int predicted, int64_t hits);
+  void Count(const Place& place, int gold, int predicted, int64_t hits, double loss = 0);
 
   const int models_;
   const int classes_;

@@ -85,10 +85,9 @@ void PrintWords(const Predictor& predictor, const Prediction& prediction, const 
   std::printf("\n");
 }
 
-// "net 97.1%  admin 1.2%  devel 0.8%   the text", a line a text; with task multi_label the labels that are predicted.
-void Print(const Predictor& predictor, const Prediction& prediction, const Question& question, size_t top) {
-  if (predictor.judges_words()) return PrintWords(predictor, prediction, question);
-  const Judgement& judgement = prediction.front();
+// "net 97.1%  admin 1.2%  devel 0.8%   the text", a line a text, or a mask in it; with task multi_label the labels that
+// are predicted.
+void PrintText(const Predictor& predictor, const Judgement& judgement, const Question& question, size_t top) {
   std::vector<size_t> order(judgement.probabilities.size());
   std::iota(order.begin(), order.end(), 0);
   std::stable_sort(order.begin(), order.end(),
@@ -98,6 +97,12 @@ void Print(const Predictor& predictor, const Prediction& prediction, const Quest
   if (order.empty()) std::printf("no label  ");
   PrintLabels(predictor, judgement, order);
   std::printf(" %s\n", question.text.c_str());
+}
+
+void Print(const Predictor& predictor, const Prediction& prediction, const Question& question, size_t top) {
+  if (predictor.judges_words()) return PrintWords(predictor, prediction, question);
+  if (prediction.empty()) std::printf("no <mask>  %s\n", question.text.c_str());
+  for (const Judgement& judgement : prediction) PrintText(predictor, judgement, question, top);
 }
 
 absl::Status Run(const Arguments& arguments) {
@@ -112,6 +117,9 @@ absl::Status Run(const Arguments& arguments) {
     ASSIGN_OR_RETURN(const auto predictions, predictor.Predict(questions));
     for (size_t i = 0; i < predictions.size(); ++i) Print(predictor, predictions[i], questions[i], arguments.top);
     return absl::OkStatus();
+  }
+  if (predictor.fills_masks()) {
+    return absl::InvalidArgumentError("a masked language model fills <mask> in a --text; it has no files to label");
   }
   Counter counter;
   const auto progress = [&counter](int64_t rows) { return counter(rows); };

@@ -8,8 +8,10 @@
 #include <system_error>
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 #include "models/package_manifest.h"
 #include "models/probabilities.h"
 #include "runtime/status.h"
@@ -55,6 +57,8 @@ Predictor::Predictor(models::Package package, std::shared_ptr<const corpus::Toke
   const v1::Signature& signature = package_.info.signature;
   labels_.assign(signature.labels().begin(), signature.labels().end());
   task_ = signature.task() == v1::TASK_UNSPECIFIED ? v1::TASK_CLASSIFICATION : signature.task();
+  mask_id_ = signature.mask_id();
+  for (int32_t id = 0; fills_masks() && id < tokenizer_->vocab_size(); ++id) labels_.push_back(tokenizer_->PieceOf(id));
 }
 
 absl::StatusOr<Predictor> Predictor::Open(const std::string& folder) {
@@ -63,9 +67,6 @@ absl::StatusOr<Predictor> Predictor::Open(const std::string& folder) {
   if (signature.input() != v1::Signature::INPUT_TEXT) {
     return absl::InvalidArgumentError(
         absl::StrCat(folder, ": the model reads token ids, not text; ask it through a teacher server instead"));
-  }
-  if (signature.task() == v1::TASK_MASKED_LM) {
-    return absl::InvalidArgumentError(absl::StrCat(folder, ": a masked language model has no labels to predict"));
   }
   ASSIGN_OR_RETURN(auto tokenizer, corpus::Tokenizer::Load(package.tokenizer_file, signature.max_length()));
   if (tokenizer->vocab_size() > signature.vocab_size()) {
@@ -83,16 +84,21 @@ absl::StatusOr<std::vector<Prediction>> Predictor::Predict(const std::vector<Que
       corpus::Tokenizer::Words words = tokenizer_->EncodeWords(question.words);
       rows.push_back(words.ids.empty() ? tokenizer_->Encode("") : std::move(words.ids));  // no input is empty
       wanted.positions.push_back(std::move(words.firsts));
+    } else if (fills_masks()) {
+      auto [ids, places] = EncodeMasked(question.text);
+      rows.push_back(std::move(ids));
+      wanted.positions.push_back(std::move(places));
     } else {
       rows.push_back(tokenizer_->Encode(question.text));
     }
   }
+  const bool of_tokens = models::JudgesTokens(task_);
   std::vector<Prediction> predictions(questions.size());
   try {
     ASSIGN_OR_RETURN(std::vector<Judgement> judgements, Judge(rows, wanted));
     auto next = judgements.begin();
     for (size_t i = 0; i < questions.size(); ++i) {
-      const auto count = static_cast<ptrdiff_t>(judges_words() ? wanted.positions[i].size() : 1);
+      const auto count = static_cast<ptrdiff_t>(of_tokens ? wanted.positions[i].size() : 1);
       predictions[i].assign(std::make_move_iterator(next), std::make_move_iterator(next + count));
       next += count;
     }
@@ -102,10 +108,29 @@ absl::StatusOr<std::vector<Prediction>> Predictor::Predict(const std::vector<Que
   }
 }
 
+std::pair<std::vector<int32_t>, std::vector<int32_t>> Predictor::EncodeMasked(const std::string& text) const {
+  std::vector<int32_t> ids, places;
+  bool first = true;
+  for (const std::string_view part : absl::StrSplit(text, corpus::kMaskPiece)) {
+    if (!first) {
+      places.push_back(static_cast<int32_t>(ids.size()));
+      ids.push_back(mask_id_);
+    }
+    first = false;
+    if (absl::StripAsciiWhitespace(part).empty()) continue;
+    const std::vector<int32_t> of_part = tokenizer_->Encode(part);
+    ids.insert(ids.end(), of_part.begin(), of_part.end());
+  }
+  ids.resize(std::min<size_t>(ids.size(), tokenizer_->max_length()));
+  std::erase_if(places, [&](int32_t place) { return place >= static_cast<int32_t>(ids.size()); });
+  return {std::move(ids), std::move(places)};
+}
+
 absl::StatusOr<std::vector<Judgement>> Predictor::Judge(const models::Rows& rows, const models::Wanted& wanted) const {
   const auto has_some = [](const std::vector<int32_t>& places) { return !places.empty(); };
-  const bool nothing =
-      judges_words() ? std::none_of(wanted.positions.begin(), wanted.positions.end(), has_some) : rows.empty();
+  const bool nothing = models::JudgesTokens(task_)
+                           ? std::none_of(wanted.positions.begin(), wanted.positions.end(), has_some)
+                           : rows.empty();
   if (nothing) return std::vector<Judgement>();
   const at::NoGradGuard no_grad;
   const at::Tensor logits = models::FixedShapeForward(*package_.model, rows, wanted).logits.to(at::kFloat);

@@ -36,6 +36,11 @@ absl::Status CheckSignatureTask(const v1::Signature& signature, v1::Task task) {
 
 absl::Status CheckSignature(const v1::Signature& signature, const v1::Job& job) {
   RETURN_IF_ERROR(CheckSignatureTask(signature, job.task()));
+  if (TaskOr(job.task()) == v1::TASK_MASKED_LM && signature.input() == v1::Signature::INPUT_IDS &&
+      signature.mask_id() != job.tokenizer().mask_id()) {
+    return absl::FailedPreconditionError(absl::StrCat("its id for a hidden token is ", signature.mask_id(),
+                                                      ", but tokenizer.mask_id is ", job.tokenizer().mask_id()));
+  }
   if (!std::equal(signature.labels().begin(), signature.labels().end(), job.labels().begin(), job.labels().end())) {
     return absl::FailedPreconditionError(absl::StrCat("its classes are ", absl::StrJoin(signature.labels(), ", "),
                                                       ", but corpus.labels are ", absl::StrJoin(job.labels(), ", ")));

@@ -139,13 +139,15 @@ absl::Status DataLoader::Fill(int64_t step, std::vector<corpus::Record>* records
 
 absl::Status DataLoader::FillRecord(const corpus::RecordRef& ref, const corpus::Record& record, Batch* batch) {
   Tokens tokens = TokensOf(ref, record);
-  if (options_.needs_gold && record.label < 0 && record.labels.empty()) {
+  if (options_.needs_gold && record.label < 0 && record.labels.empty() && !options_.masker.has_value()) {
     return absl::InvalidArgumentError(absl::StrCat("record '", record.id,
                                                    "' has no label, but the task loss needs "
                                                    "one; leave such records out with `where`, or the loss"));
   }
   if (options_.task == v1::TASK_TOKEN_CLASSIFICATION) {
     RETURN_IF_ERROR(FillWords(record, tokens, batch));
+  } else if (options_.masker.has_value()) {
+    FillHidden(&tokens.ids, batch);
   } else {
     const std::vector<int64_t> gold = GoldOf(options_.task, record);
     batch->gold.insert(batch->gold.end(), gold.begin(), gold.end());
@@ -169,6 +171,13 @@ absl::Status DataLoader::FillWords(const corpus::Record& record, const Tokens& t
   }
   batch->positions.push_back(std::move(judged.positions));
   return absl::OkStatus();
+}
+
+void DataLoader::FillHidden(std::vector<int32_t>* ids, Batch* batch) {
+  const int64_t position = batch->first_position + static_cast<int64_t>(batch->ids.size());
+  JudgedTokens hidden = options_.masker->HideInStep(batch->step, position, ids);
+  batch->gold.insert(batch->gold.end(), hidden.gold.begin(), hidden.gold.end());
+  batch->positions.push_back(std::move(hidden.positions));
 }
 
 std::vector<v1::LabelInput> DataLoader::InputsFor(const LabelSource& source, const std::vector<corpus::Record>& records,

@@ -5,6 +5,7 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <stop_token>
 #include <string>
 #include <thread>
@@ -19,6 +20,7 @@
 #include "soft_labels/outputs.h"
 #include "student_worker/batch.h"
 #include "student_worker/inputs.h"
+#include "student_worker/masker.h"
 
 namespace polystill::student_worker {
 
@@ -63,6 +65,8 @@ class DataLoader {
     std::chrono::milliseconds stop_patience{0};
     // Says what is judged of a record, and the form of its gold labels.
     v1::Task task = v1::TASK_CLASSIFICATION;
+    // With task masked_lm alone: hides the tokens that are judged.
+    std::optional<Masker> masker = std::nullopt;
     // Whether every record must have a gold label.
     bool needs_gold = false;
     // Bytes of token ids that are remembered.
@@ -105,6 +109,7 @@ class DataLoader {
   Tokens TokensOf(const corpus::RecordRef& ref, const corpus::Record& record);
   absl::Status FillRecord(const corpus::RecordRef& ref, const corpus::Record& record, Batch* batch);
   absl::Status FillWords(const corpus::Record& record, const Tokens& tokens, Batch* batch);
+  void FillHidden(std::vector<int32_t>* ids, Batch* batch);
   void Ask(const LabelSource& source, const std::vector<corpus::Record>& records, std::shared_ptr<Pending> pending);
   // What a source is asked about a batch, whose records these are.
   std::vector<v1::LabelInput> InputsFor(const LabelSource& source, const std::vector<corpus::Record>& records,

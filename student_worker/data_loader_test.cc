@@ -107,6 +107,43 @@ class DataLoaderTest : public testing::Test {
   std::shared_ptr<const corpus::Plan> plan_;
 };
 
+TEST_F(DataLoaderTest, HiddenTokensAreAskedForAndHaveGoldWithoutLabels) {
+  v1::Job job;
+  job.set_task(v1::TASK_MASKED_LM);
+  job.mutable_masking()->set_share(0.4);
+  job.mutable_tokenizer()->set_kind(v1::Tokenizer::KIND_IDS);
+  job.mutable_tokenizer()->set_vocab_size(1000);
+  job.mutable_tokenizer()->set_mask_id(0);
+  options_.masker = *Masker::Of(job, nullptr);
+  options_.task = v1::TASK_MASKED_LM;
+  options_.needs_gold = true;
+  AskTeacher();
+  options_.labels[0].sends_tokens = true;
+  options_.labels[0].outputs = {{"logits", 2, true}};
+  const auto loader = Start(/*reads_labels=*/false);
+  const SlowTeacher::Asked asked = teacher_.Take(0);
+  LabelClient::Labels labels;
+  labels.outputs.emplace_back().width = 2;
+  for (const v1::LabelInput& input : asked.inputs)
+    labels.outputs[0].numbers.resize(labels.outputs[0].numbers.size() + 2 * input.positions_size());
+  asked.callback(labels);
+  const auto batch = loader->Next({});
+  ASSERT_TRUE(batch.ok()) << batch.status();
+  ASSERT_EQ(batch->ids.size(), static_cast<size_t>(kBatch));
+  size_t next = 0;
+  for (size_t i = 0; i < batch->ids.size(); ++i) {
+    EXPECT_FALSE(batch->positions[i].empty());
+    EXPECT_THAT(asked.inputs[i].positions(), testing::ElementsAreArray(batch->positions[i]));
+    EXPECT_THAT(asked.inputs[i].ids().ids(), testing::ElementsAreArray(batch->tokens[i]));
+    for (const int32_t place : batch->positions[i]) {
+      EXPECT_EQ(batch->tokens[i][place], 0);
+      ASSERT_LT(next, batch->gold.size());
+      EXPECT_GE(batch->gold[next++], 0);
+    }
+  }
+  EXPECT_EQ(next, batch->gold.size());
+}
+
 TEST_F(DataLoaderTest, CountsHowOftenABlockIsRead) {
   const auto reads = [this](int64_t cache_bytes) {
     auto loader = Start(true, {cache_bytes});

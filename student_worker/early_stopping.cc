@@ -45,6 +45,9 @@ double MetricOf(v1::EarlyStopping::Metric metric, const v1::HeldOutCounts::Langu
     case v1::EarlyStopping::METRIC_MACRO_F1:
       return ConfusionOf(language, classes, task).Value(evaluation::Metric::kMacroF1);
     default:
+      if (task == v1::TASK_MASKED_LM) {
+        return static_cast<double>(language.right()) / static_cast<double>(language.judged());
+      }
       return ConfusionOf(language, classes, task).Value(evaluation::Metric::kAccuracy);
   }
 }

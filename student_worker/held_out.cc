@@ -37,14 +37,14 @@ void AddJudged(double loss, bool right, v1::HeldOutCounts::Language* counts) {
   counts->set_right(counts->right() + (right ? 1 : 0));
 }
 
-// One class of several: logits [rows, classes], float64.
+// One class of several: logits [rows, classes], float64. Of token ids no confusion is counted, there are too many.
 void CountClasses(const at::Tensor& logits, const std::vector<int64_t>& gold, v1::HeldOutCounts::Language* counts) {
   const at::Tensor predicted = logits.argmax(1).contiguous();
   const at::Tensor log_probabilities = at::log_softmax(logits, 1).contiguous();
   const int64_t classes = logits.size(1);
   for (size_t row = 0; row < gold.size(); ++row) {
     const int64_t said = predicted.const_data_ptr<int64_t>()[row];
-    AddOne(static_cast<int>(gold[row] * classes + said), counts);
+    if (counts->confusion_size() > 0) AddOne(static_cast<int>(gold[row] * classes + said), counts);
     AddJudged(-log_probabilities.const_data_ptr<double>()[row * classes + gold[row]], said == gold[row], counts);
   }
 }
@@ -77,7 +77,8 @@ absl::StatusOr<std::unique_ptr<HeldOut>> HeldOut::Load(const v1::WorkerOrder::As
   const auto index = std::make_shared<const v1::CorpusIndex>(std::move(fetched));
   ASSIGN_OR_RETURN(const auto reader, corpus::Reader::Open(index));
   const auto mine = corpus::Plan::SliceOf(RecordsOf(*index), assignment.rank(), assignment.world_size());
-  std::unique_ptr<HeldOut> held_out(new HeldOut(job));
+  ASSIGN_OR_RETURN(std::optional<Masker> masker, Masker::Of(job, tokenizer));
+  std::unique_ptr<HeldOut> held_out(new HeldOut(job, std::move(masker)));
   int64_t position = 0;
   for (int l = 0; l < index->languages_size(); ++l) {
     Language language{index->languages(l).name(), {}, {}, {}};
@@ -105,14 +106,15 @@ bool HeldOut::HasLabel(const corpus::Record& record) const {
 }
 
 absl::Status HeldOut::Add(const corpus::Record& record, const corpus::Tokenizer* tokenizer, Language* language) const {
-  if (!HasLabel(record)) {
+  if (!masker_.has_value() && !HasLabel(record)) {
     return absl::FailedPreconditionError(
         absl::StrCat("held-out record '", record.id,
                      "' has no label, which early_stopping needs; leave such records out with its `where`"));
   }
   Tokens tokens = TokensOf(record, job_.reads(), tokenizer);
   if (models::JudgesTokens(job_.task())) {
-    JudgedTokens judged = JudgedTokensOf(record, tokens);
+    JudgedTokens judged =
+        masker_.has_value() ? masker_->HideInRecord(record.id, &tokens.ids) : JudgedTokensOf(record, tokens);
     language->positions.push_back(std::move(judged.positions));
     language->gold.push_back(std::move(judged.gold));
   } else {
@@ -152,8 +154,9 @@ absl::StatusOr<v1::HeldOutCounts> HeldOut::Count(const models::Model& model) con
     auto* out = counts.add_languages();
     out->set_name(language.name);
     out->mutable_confusion()->Resize(job_.task() == v1::TASK_MULTI_LABEL ? 3 * labels : labels * labels, 0);
-    for (size_t first = 0; first < language.gold.size(); first += kRecordsAtOnce) {
-      const size_t last = std::min(language.gold.size(), first + kRecordsAtOnce);
+    const size_t at_once = masker_.has_value() ? models::kRowsPerForward : kRecordsAtOnce;
+    for (size_t first = 0; first < language.gold.size(); first += at_once) {
+      const size_t last = std::min(language.gold.size(), first + at_once);
       RETURN_IF_ERROR(CountSome(model, language, first, last, out));
     }
   }

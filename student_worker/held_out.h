@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -11,6 +12,7 @@
 #include "polystill/v1/coordinator.pb.h"
 #include "polystill/v1/training.pb.h"
 #include "student_worker/job_link.h"
+#include "student_worker/masker.h"
 
 namespace polystill::student_worker {
 
@@ -37,7 +39,7 @@ class HeldOut {
     // Gold labels of each row, as GoldOf or JudgedTokensOf give them.
     std::vector<std::vector<int64_t>> gold;
   };
-  explicit HeldOut(const v1::Job& job) : job_(job) {}
+  HeldOut(const v1::Job& job, std::optional<Masker> masker) : job_(job), masker_(std::move(masker)) {}
   absl::Status Add(const corpus::Record& record, const corpus::Tokenizer* tokenizer, Language* language) const;
   bool HasLabel(const corpus::Record& record) const;
   absl::StatusOr<v1::HeldOutCounts> Count(const models::Model& model) const;
@@ -45,6 +47,7 @@ class HeldOut {
                          v1::HeldOutCounts::Language* counts) const;
 
   const v1::Job& job_;
+  const std::optional<Masker> masker_;  // task masked_lm alone
   std::vector<Language> languages_;
 };
 

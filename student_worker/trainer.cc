@@ -182,6 +182,7 @@ absl::Status Trainer::LoadData() {
   options.prefetch = job_.prefetch();
   options.reads = job_.reads();
   options.task = shape_.task;
+  ASSIGN_OR_RETURN(options.masker, Masker::Of(job_, tokenizer_.get()));
   for (const v1::Loss& loss : job_.losses()) options.needs_gold |= loss.kind() == v1::LOSS_KIND_TASK;
   options.labels = teachers_->Sources(kinds);
   loader_ = std::make_unique<DataLoader>(std::move(options), std::make_shared<const corpus::Plan>(std::move(plan)),
@@ -350,6 +351,8 @@ absl::StatusOr<v1::WorkerMessage::Done> Trainer::Finish() {
     signature.set_max_length(job_.tokenizer().max_length());
     *signature.mutable_labels() = job_.labels();
     signature.set_task(shape_.task);
+    ASSIGN_OR_RETURN(const std::optional<Masker> masker, Masker::Of(job_, tokenizer_.get()));
+    if (masker.has_value()) signature.set_mask_id(masker->mask_id());
     RETURN_IF_ERROR(
         models::SavePackage(job_.package(), job_.model_name(), *model_, shape_, signature, TokenizerFile()).status());
   }
