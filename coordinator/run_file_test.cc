@@ -70,6 +70,8 @@ TEST_F(RunFileTest, ResolvesWhatWasLeftOut) {
   const v1::RunSpec& spec = run->spec;
   EXPECT_EQ(spec.output(), (fs::current_path() / "runs/topics").string());
   EXPECT_EQ(spec.corpus().path(), folder_ + "/corpus");
+  EXPECT_THAT(spec.evaluate().metrics(),
+              testing::ElementsAre(v1::Evaluate::METRIC_ACCURACY, v1::Evaluate::METRIC_MACRO_F1));
   EXPECT_THAT(spec.teachers(0).train().where(),
               UnorderedElementsAre(Pair("language", "en"), Pair("pool", "A"), Pair("split", "train")));
   EXPECT_THAT(spec.student().where(), UnorderedElementsAre(Pair("pool", "B"), Pair("split", "train")));
@@ -143,11 +145,12 @@ TEST_F(RunFileTest, EachTaskHasItsRules) {
       {masked({}), ""},
       {masked({"student.losses.0.kind=binary"}), "with masked_lm write soft_label"},
       {masked({"evaluate.metrics=[macro_f1]"}), "macro_f1 is of labels; with task: masked_lm write accuracy, top_k or"},
-      {masked({"student.early_stopping.metric=macro_f1"}), "student.early_stopping.metric: macro_f1 is of labels"},
+      {masked({"student.early_stopping.metric=macro_f1"}),
+       "macro_f1 is of labels; with task: masked_lm write accuracy or loss"},
       {masked({"tokenizer.kind=ids"}), "tokenizer.mask_id: is -1; with task: masked_lm and kind: ids write the id"},
       {masked({"tokenizer.kind=ids", "tokenizer.mask_id=3"}), ""},
       {masked({"masking.random=0.7", "masking.keep=0.4"}), "masking: random and keep are shares"},
-      {masked({"student.model.kind=subword_bag"}), "student.model.kind: subword_bag judges whole texts"},
+      {masked({"student.model.kind=subword_bag"}), "subword_bag judges whole texts; task: masked_lm needs transf"},
       {masked({"student.reads=source_text"}), "teachers.0.reads: the student reads source_text"},
       {{"task=ranking"}, "task"},
       {{"masking.share=0.3"}, "masking: goes with task: masked_lm only, not with classification"},

@@ -52,7 +52,7 @@ TEST(ReadYaml, ReadsValuesAndFillsDefaults) {
   EXPECT_EQ(spec.student().losses(0).codec(), v1::CODEC_DENSE_FP16);
   EXPECT_EQ(spec.student().optimizer().lr(), 1e-3);
   EXPECT_EQ(spec.student().languages().mixture().kind(), v1::Mixture::KIND_PROPORTIONAL);
-  EXPECT_THAT(spec.evaluate().metrics(), ElementsAre(v1::Evaluate::METRIC_ACCURACY, v1::Evaluate::METRIC_MACRO_F1));
+  EXPECT_EQ(spec.evaluate().top_k(), 3);
   EXPECT_EQ(spec.teachers_size(), 0);
 
   EXPECT_EQ(lines.LineOf("student.losses.0.temperature"), 9);
@@ -87,7 +87,7 @@ TEST(ReadYaml, EachKindOfMistakeHasItsLineAndMessage) {
       {"  batch_sise: 4", "run.yaml:10: student.batch_sise: unknown key; did you mean batch_size?"},
       {"zzzzzzzz: 4",
        "run.yaml:10: zzzzzzzz: unknown key; known: version, name, seed, corpus, tokenizer, teachers, "
-       "student, baselines, evaluate, output"},
+       "student, baselines, evaluate, output, task, masking"},
       {"  batch_size: abc", "run.yaml:10: student.batch_size: expected a whole number, got 'abc'"},
       {"  batch_size: 1.5", "run.yaml:10: student.batch_size: expected a whole number, got '1.5'"},
       {"  batch_size: [1]", "run.yaml:10: student.batch_size: expected a whole number, got a list"},
