@@ -22,21 +22,26 @@ struct Batch {
   at::Tensor logits;
   // Gold labels [rows] int64; undefined when the job reads none.
   at::Tensor gold;
-  // What teachers said: logits [rows, classes], floating; another type than the student's is converted.
+  // The student's features [records or tokens, width] by name, of the same type.
+  std::map<std::string, at::Tensor> features;
+  // Projections by name (losses/feature_pairs.h), [teacher's width, student's width].
+  std::map<std::string, at::Tensor> projections;
+  // What teachers said: logits [rows, classes], features [records or tokens, width], floating; another type than the
+  // student's is converted.
   std::map<TeacherKey, at::Tensor> teachers;
   // Ids of the records, for messages; rows are numbered when it is empty.
   std::vector<std::string> record_ids;
-  // Rows of each record; one each when it is empty.
+  // Rows of logits that each record has; one each when it is empty.
   std::vector<int64_t> rows_of_records;
 };
 
 // For each of a list of losses weight * (sum over rows), scalar, with the gradient's graph. A loss takes its teacher's
 // labels under (loss.teacher, loss.codec, output); with an empty loss.teacher, those of the only teacher whose output
-// came by that codec.
+// came by that codec. A hidden loss is the sum over its pairs of layers.
 //
 // INVALID_ARGUMENT, naming the loss and the record: an empty list or an unknown kind, missing labels, a wrong shape or
-// type, a gold label outside the classes, a teacher's logit that is not finite. FAILED_PRECONDITION: the student's own
-// logits are not finite (it has diverged).
+// type, a gold label outside the classes, a teacher's number that is not finite. FAILED_PRECONDITION: the student's own
+// logits or features are not finite (it has diverged).
 absl::StatusOr<std::vector<at::Tensor>> EvaluateLosses(const google::protobuf::RepeatedPtrField<v1::Loss>& losses,
                                                        const Batch& batch);
 
