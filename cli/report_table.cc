@@ -35,6 +35,8 @@ std::string TitleOf(const std::string& metric, const json& report) {
   if (metric == "micro_f1") return "micro-F1";
   if (metric == "macro_precision") return "precision";
   if (metric == "macro_recall") return "recall";
+  if (metric == "micro_precision") return "micro-P";
+  if (metric == "micro_recall") return "micro-R";
   return metric;
 }
 
@@ -48,11 +50,14 @@ std::vector<Column> ColumnsOf(const json& report, const std::vector<std::string>
   return columns;
 }
 
-// In percent; "-" where there is nothing to judge.
+// What a metric is multiplied by to be shown: all but perplexity are shares, shown in percent.
+double ScaleOf(const std::string& metric) { return metric == "perplexity" ? 1 : 100; }
+
+// "-" where there is nothing to judge.
 std::string Cell(const json& values, const Column& column) {
   if (!values.contains(column.model)) return "-";
   const json& value = values.at(column.model).at(column.metric);
-  return value.is_null() ? "-" : absl::StrFormat("%.1f", 100 * value.get<double>());
+  return value.is_null() ? "-" : absl::StrFormat("%.1f", ScaleOf(column.metric) * value.get<double>());
 }
 
 std::string Row(const std::string& name, size_t name_width, const json& values, const std::vector<Column>& columns) {
@@ -87,13 +92,13 @@ std::string TableOf(const json& report, const std::vector<Column>& columns) {
 }
 
 // "accuracy +1.2 [-0.3, +2.7]", in points.
-std::string Difference(const json& values, const std::string& title) {
-  std::string text = absl::StrFormat("%s %+.1f", title, 100 * values.at("difference").get<double>());
+std::string Difference(const json& values, double scale, const std::string& title) {
+  std::string text = absl::StrFormat("%s %+.1f", title, scale * values.at("difference").get<double>());
   if (!values.contains("interval")) return text;
   const json& interval = values.at("interval");
   if (interval.at(0).is_null()) return text;
   return text +
-         absl::StrFormat(" [%+.1f, %+.1f]", 100 * interval.at(0).get<double>(), 100 * interval.at(1).get<double>());
+         absl::StrFormat(" [%+.1f, %+.1f]", scale * interval.at(0).get<double>(), scale * interval.at(1).get<double>());
 }
 
 // A line a baseline: what the distilled student's mean is above it, with the intervals.
@@ -103,7 +108,8 @@ std::string Differences(const json& report, const std::vector<std::string>& metr
     if (!report.at("differences").contains(model)) continue;
     std::vector<std::string> parts;
     for (const std::string& metric : metrics) {
-      parts.push_back(Difference(report.at("differences").at(model).at(metric), TitleOf(metric, report)));
+      parts.push_back(
+          Difference(report.at("differences").at(model).at(metric), ScaleOf(metric), TitleOf(metric, report)));
     }
     absl::StrAppend(&text, PadRight(absl::StrCat("distilled - ", model), kDifferenceWidth), absl::StrJoin(parts, "   "),
                     "\n");

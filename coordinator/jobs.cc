@@ -56,7 +56,8 @@ v1::Selection MakeSelection(const v1::RunSpec& spec, const Where& where, v1::Sid
   *selection.mutable_corpus() = spec.corpus();
   *selection.mutable_tokenizer() = spec.tokenizer();
   *selection.mutable_where() = where;
-  selection.set_reads_labels(reads_labels);
+  selection.set_task(spec.task());
+  selection.set_reads_labels(reads_labels && spec.task() != v1::TASK_MASKED_LM);
   AddSide(side, &selection);
   return selection;
 }
@@ -69,6 +70,8 @@ v1::Job MakeJob(const v1::RunSpec& spec, const std::string& name, v1::Job::Kind 
   job.set_tokenizer_folder(TokenizerFolder(spec));
   *job.mutable_tokenizer() = spec.tokenizer();
   *job.mutable_labels() = spec.corpus().labels();
+  job.set_task(spec.task());
+  if (spec.task() == v1::TASK_MASKED_LM) *job.mutable_masking() = spec.masking();
   job.set_seed(spec.seed());
   job.set_dtype(spec.student().dtype());
   job.set_threads(spec.student().threads());
@@ -256,7 +259,7 @@ v1::Selection HeldOutSelection(const PlannedJob& planned) {
   if (selection.alternatives_size() > 0) *selection.mutable_languages() = selection.alternatives(0).languages();
   selection.clear_alternatives();
   *selection.mutable_where() = planned.job.early_stopping().where();
-  selection.set_reads_labels(true);
+  selection.set_reads_labels(planned.job.task() != v1::TASK_MASKED_LM);
   // What the model reads; a teacher may read another side of the training records.
   selection.clear_reads_text();
   selection.clear_reads_source_text();

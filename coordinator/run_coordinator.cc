@@ -37,6 +37,7 @@
 #include "coordinator/status_file.h"
 #include "models/package.h"
 #include "models/package_manifest.h"
+#include "models/signature.h"
 #include "runtime/address.h"
 #include "runtime/files.h"
 #include "runtime/random_id.h"
@@ -66,17 +67,19 @@ std::vector<RunFolder::Input> ReadByRun(const v1::RunSpec& spec) {
   return inputs;
 }
 
-// That the packages of teachers answer for the run's classes, while nothing has been started.
+// That the packages of teachers do the run's task and answer for its classes, while nothing has been started.
 absl::Status CheckPackages(const v1::RunSpec& spec) {
   const std::string wanted = absl::StrJoin(spec.corpus().labels(), ", ");
   for (int i = 0; i < spec.teachers_size(); ++i) {
     const std::string& package = spec.teachers(i).package();
     if (package.empty()) continue;
     ASSIGN_OR_RETURN(const v1::PackageManifest manifest, models::ReadPackageManifest(package));
+    const std::string path = absl::StrCat("teachers.", i, ".package: ", package);
+    RETURN_IF_ERROR(Annotate(models::CheckSignatureTask(manifest.signature(), spec.task()), path));
     const std::string labels = absl::StrJoin(manifest.signature().labels(), ", ");
     if (labels == wanted) continue;
-    return absl::InvalidArgumentError(absl::StrCat("teachers.", i, ".package: ", package, " answers for the classes ",
-                                                   labels, "; corpus.labels are ", wanted));
+    return absl::InvalidArgumentError(
+        absl::StrCat(path, " answers for the classes ", labels, "; corpus.labels are ", wanted));
   }
   return absl::OkStatus();
 }
@@ -306,12 +309,7 @@ int DryRun(const CoordinatorOptions& options) {
     RETURN_IF_ERROR(file.status());
     RETURN_IF_ERROR(CheckPackages(file->spec));
     const auto parameters = [](const v1::Job& job) -> absl::StatusOr<int64_t> {
-      models::ModelShape shape;
-      shape.spec = job.model();
-      shape.vocab_size = job.tokenizer().vocab_size();
-      shape.classes = job.labels_size();
-      shape.dtype = job.dtype();
-      shape.max_length = job.tokenizer().max_length();
+      const models::ModelShape shape = models::ShapeOf(job, job.tokenizer().vocab_size());
       ASSIGN_OR_RETURN(const auto model, models::MakeModel(shape, job.seed()));
       return models::ParameterCount(model->NamedParameters());
     };

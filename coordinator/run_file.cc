@@ -62,6 +62,11 @@ void Resolve(v1::RunSpec* spec) {
     DefaultSplit("dev", spec->mutable_student()->mutable_early_stopping()->mutable_where());
   }
   DefaultSplit("test", spec->mutable_evaluate()->mutable_where());
+  if (spec->evaluate().metrics().empty()) {
+    const bool masked = spec->task() == v1::TASK_MASKED_LM;
+    spec->mutable_evaluate()->add_metrics(v1::Evaluate::METRIC_ACCURACY);
+    spec->mutable_evaluate()->add_metrics(masked ? v1::Evaluate::METRIC_PERPLEXITY : v1::Evaluate::METRIC_MACRO_F1);
+  }
 }
 
 }  // namespace

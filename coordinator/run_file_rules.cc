@@ -10,6 +10,7 @@
 #include "absl/strings/str_join.h"
 #include "coordinator/jobs.h"
 #include "coordinator/kind_rules.h"
+#include "coordinator/task_rules.h"
 #include "corpus/where_roles.h"
 #include "runtime/files.h"
 #include "runtime/nearest_name.h"
@@ -42,6 +43,7 @@ class Rules {
 
   std::vector<Mistake> Check() {
     CheckName("name", spec_.name());
+    AddAll(CheckTask(spec_));
     CheckCorpusAndTokenizer();
     std::set<std::string> names;
     for (int i = 0; i < spec_.teachers_size(); ++i)
@@ -104,7 +106,6 @@ class Rules {
 
   void CheckCorpusAndTokenizer() {
     CheckEachOnce("corpus.labels", spec_.corpus().labels(), [](const std::string& label) { return label; });
-    if (spec_.corpus().labels_size() == 1) Add("corpus.labels", "has one class; a classifier needs at least 2");
     const v1::Tokenizer& tokenizer = spec_.tokenizer();
     if (tokenizer.kind() == v1::Tokenizer::KIND_IDS && !tokenizer.path().empty()) {
       Add("tokenizer.path", "goes with kind: sentencepiece only; with kind: ids the corpus holds token ids already");

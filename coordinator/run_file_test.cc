@@ -127,6 +127,51 @@ TEST_F(RunFileTest, AModulesPathBecomesAbsolute) {
   EXPECT_EQ(run->spec.teachers(0).train().model().path(), folder_ + "/file");
 }
 
+// What a task asks of the rest of the file.
+TEST_F(RunFileTest, EachTaskHasItsRules) {
+  const struct {
+    std::vector<std::string> settings;
+    std::string expected;  // a part of the message; empty: fine
+  } cases[] = {
+      {{"task=classification"}, ""},
+      {{"task=masked_lm"}, "masked_lm is not there yet"},
+      {{"task=ranking"}, "task"},
+      {{"masking.share=0.3"}, "masking: goes with task: masked_lm only, not with classification"},
+      {{"task=binary"},
+       "student.losses.0.kind: soft_label is of one label among several, but with task: binary each "
+       "has its sigmoid; write binary"},
+      {{"task=binary", "student.losses.0.kind=binary"}, ""},
+      {{"task=binary", "student.losses.0.kind=binary", "corpus.labels=[a, b, c]"},
+       "has 3; task: binary needs exactly 2"},
+      {{"task=multi_label", "student.losses.0.kind=binary", "corpus.labels=[a]"}, ""},
+      {{"task=multi_label", "student.losses.0.kind=binary", "corpus.labels=[]"},
+       "is missing or empty; write the classes"},
+      {{"task=multi_label", "student.losses.0.kind=binary", "evaluate.metrics=[micro_precision, micro_recall]"}, ""},
+      {{"task=multi_label", "student.losses.0.kind=binary", "evaluate.metrics=[top_k]"},
+       "evaluate.metrics.0: top_k ranks one label among several; with task: multi_label write accuracy or macro_f1"},
+      {{"evaluate.metrics=[accuracy, micro_recall]"}, "evaluate.metrics.1: micro_recall goes with task: multi_label"},
+      {{"evaluate.metrics=[perplexity]"}, "evaluate.metrics.0: perplexity goes with task: masked_lm only"},
+      {{"student.losses.0.kind=binary"},
+       "binary goes with task: binary or multi_label; with classification write soft_label"},
+      {{"task=token_classification", "student.model.kind=transformer", "teachers.0.train.model.kind=transformer"}, ""},
+      {{"task=token_classification", "teachers.0.train.model.kind=transformer"},
+       "student.model.kind: subword_bag judges whole texts; task: token_classification needs transformer"},
+      {{"task=token_classification", "student.model.kind=transformer"}, "teachers.0.train.model.kind: subword_bag"},
+      {{"task=token_classification", "student.model.kind=transformer", "teachers.0.train.model.kind=transformer",
+        "student.reads=source_text"},
+       "teachers.0.reads: the student reads source_text"},
+  };
+  for (const auto& test : cases) {
+    const absl::Status status = Read(kGood, test.settings).status();
+    const std::string settings = absl::StrJoin(test.settings, " ");
+    if (test.expected.empty()) {
+      EXPECT_TRUE(status.ok()) << settings << ": " << status;
+    } else {
+      EXPECT_THAT(std::string(status.message()), testing::HasSubstr(test.expected)) << settings;
+    }
+  }
+}
+
 TEST_F(RunFileTest, EachRuleHasItsLineAndMessage) {
   const struct {
     std::string from, to;  // what is exchanged in the good file
@@ -141,7 +186,7 @@ TEST_F(RunFileTest, EachRuleHasItsLineAndMessage) {
       {"FOLDER/corpus", "FOLDER/none", "run.yaml:3: corpus.path: no such file or folder: FOLDER/none"},
       {"[net, devel]", "[net]", "run.yaml:3: corpus.labels: has one class; a classifier needs at least 2"},
       {"[net, devel]", "[]",
-       "run.yaml:3: corpus.labels: must not be empty; write the classes, in the order of the model's outputs"},
+       "run.yaml:3: corpus.labels: is missing or empty; write the classes, in the order of the model's outputs"},
       {"[net, devel]", "[net, devel, net]", "run.yaml:3: corpus.labels.2: 'net' is listed twice"},
       {"[net, devel]", "[net, '']", "run.yaml:3: corpus.labels.1: is empty"},
       {"{kind: sentencepiece}", "{kind: ids, path: FOLDER/file}",

@@ -8,12 +8,20 @@ int64_t HeapBytes(const std::string& text) {
   return text.capacity() > std::string().capacity() ? static_cast<int64_t>(text.capacity()) + 1 : 0;
 }
 
+int64_t HeapBytes(const std::vector<std::string>& words) {
+  int64_t bytes = static_cast<int64_t>(words.capacity() * sizeof(std::string));
+  for (const std::string& word : words) bytes += HeapBytes(word);
+  return bytes;
+}
+
 int64_t BytesOf(const std::vector<Record>& records) {
   int64_t bytes = static_cast<int64_t>(records.capacity() * sizeof(Record));
   for (const Record& record : records) {
     bytes += HeapBytes(record.id) + HeapBytes(record.language) + HeapBytes(record.text) +
              HeapBytes(record.source_text) + HeapBytes(record.group);
-    bytes += static_cast<int64_t>((record.ids.capacity() + record.source_ids.capacity()) * sizeof(int32_t));
+    bytes += HeapBytes(record.words) + HeapBytes(record.source_words);
+    bytes += static_cast<int64_t>((record.ids.capacity() + record.source_ids.capacity()) * sizeof(int32_t) +
+                                  record.labels.capacity() * sizeof(int));
   }
   return bytes;
 }

@@ -26,10 +26,21 @@ bool IsString(const arrow::DataType& type) {
          type.id() == arrow::Type::STRING_VIEW;
 }
 
-bool IsIdList(const arrow::DataType& type) {
+bool Fits(const arrow::DataType& type, Column::Type wanted) {
+  if (wanted == Column::Type::kString) return IsString(type);
   if (type.id() != arrow::Type::LIST && type.id() != arrow::Type::LARGE_LIST) return false;
   const arrow::Type::type value = static_cast<const arrow::BaseListType&>(type).value_type()->id();
-  return value == arrow::Type::INT32 || value == arrow::Type::INT64;
+  if (wanted == Column::Type::kIds) return value == arrow::Type::INT32 || value == arrow::Type::INT64;
+  // A writer that saw empty lists alone knows no type of their values.
+  return value == arrow::Type::STRING || value == arrow::Type::LARGE_STRING || value == arrow::Type::NA;
+}
+
+Column::Type TypeOf(const v1::Selection& selection, const std::string& role) {
+  const bool of_tokens = selection.task() == v1::TASK_TOKEN_CLASSIFICATION;
+  if (role == "ids" || role == "source_ids") return Column::Type::kIds;
+  if (role == "text" || role == "source_text") return of_tokens ? Column::Type::kStrings : Column::Type::kString;
+  const bool lists = role == "label" && (of_tokens || selection.task() == v1::TASK_MULTI_LABEL);
+  return lists ? Column::Type::kStrings : Column::Type::kString;
 }
 
 // The column roles that some `where` of the selection names. Sorted, since the order of a protobuf map is not fixed.
@@ -70,7 +81,7 @@ Column ColumnOf(const v1::Selection& selection, const std::string& role) {
   std::string name = columns.GetReflection()->GetString(columns, field);
   // Unset: the default name of a column is its role.
   if (name.empty()) name = role;
-  return {role, name, role == "ids" || role == "source_ids", role == "group"};
+  return {role, name, TypeOf(selection, role), role == "group"};
 }
 
 std::vector<Column> IndexColumns(const v1::Selection& selection) {
@@ -98,6 +109,19 @@ std::string Describe(const Column& column) {
   return absl::StrCat("column \"", column.name, "\" (run file: corpus.columns.", column.role, ")");
 }
 
+std::string Needed(const Column& column) {
+  switch (column.type) {
+    case Column::Type::kIds:
+      return "a list of integers is needed";
+    case Column::Type::kStrings:
+      return column.role == "label" ? "a list of strings is needed with this task (run file: task)"
+                                    : "a list of strings, the words, is needed with task: token_classification";
+    case Column::Type::kString:
+      break;
+  }
+  return column.role == "label" ? "a string is needed with this task (run file: task)" : "a string is needed";
+}
+
 absl::Status MissingValue(const Column& column) {
   return absl::NotFoundError(absl::StrCat(Describe(column), " is null or missing"));
 }
@@ -114,10 +138,9 @@ absl::Status CheckSchema(const arrow::Schema& schema, const std::vector<Column>&
       return absl::InvalidArgumentError(absl::StrCat(file, ": ", Describe(column), " is there more than once"));
     }
     const arrow::DataType& type = *schema.field(found[0])->type();
-    if (column.ids ? !IsIdList(type) : !IsString(type)) {
-      return absl::InvalidArgumentError(absl::StrCat(file, ": ", Describe(column), " is ", type.ToString(), "; ",
-                                                     column.ids ? "a list of int32 or int64" : "a string",
-                                                     " is needed"));
+    if (!Fits(type, column.type)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(file, ": ", Describe(column), " is ", type.ToString(), "; ", Needed(column)));
     }
   }
   return absl::OkStatus();

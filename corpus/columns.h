@@ -17,8 +17,8 @@ struct Column {
   std::string role;
   // How the corpus calls it.
   std::string name;
-  // A list of integers; a string otherwise.
-  bool ids = false;
+  enum class Type { kString, kIds, kStrings };  // kIds: a list of integers; kStrings: a list of strings
+  Type type = Type::kString;
   // Fine when the corpus has no such column.
   bool optional = false;
 };
@@ -38,6 +38,9 @@ Column ColumnOf(const v1::Selection& selection, const std::string& role);
 
 // For a message: column "lang" (run file: corpus.columns.language).
 std::string Describe(const Column& column);
+
+// What the column must be, and why where the task says so, for a message.
+std::string Needed(const Column& column);
 
 // NOT_FOUND: a row has no value in the column.
 absl::Status MissingValue(const Column& column);

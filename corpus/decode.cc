@@ -18,6 +18,7 @@ class RecordBuilder {
       : selection_(selection),
         rows_(rows),
         reads_ids_(selection.tokenizer().kind() == v1::Tokenizer::KIND_IDS),
+        of_tokens_(selection.task() == v1::TASK_TOKEN_CLASSIFICATION),
         labels_(selection) {}
 
   absl::StatusOr<Record> Build(int64_t row, std::string_view language) {
@@ -26,20 +27,25 @@ class RecordBuilder {
     RETURN_IF_ERROR(ReadString("id", row, &record.id));
     if (record.id.empty()) return absl::InvalidArgumentError("the id is empty");
     if (!seen_.insert(record.id).second) return absl::InvalidArgumentError("an earlier row of the block has this id");
-    if (selection_.reads_text()) RETURN_IF_ERROR(ReadSide(row, "text", "ids", &record.text, &record.ids));
-    if (selection_.reads_source_text()) {
-      RETURN_IF_ERROR(ReadSide(row, "source_text", "source_ids", &record.source_text, &record.source_ids));
-    }
+    RETURN_IF_ERROR(labels_.Read(rows_, row, &record));
+    if (selection_.reads_text()) RETURN_IF_ERROR(ReadText(row, &record));
+    if (selection_.reads_source_text()) RETURN_IF_ERROR(ReadSourceText(row, &record));
     const arrow::LargeStringArray* groups = rows_.Strings("group");
     if (groups != nullptr && groups->IsValid(row)) RETURN_IF_ERROR(ReadString("group", row, &record.group));
-    ASSIGN_OR_RETURN(record.label, labels_.Label(rows_, row));
     return record;
   }
 
  private:
-  absl::Status ReadSide(int64_t row, const char* text_role, const char* ids_role, std::string* text,
-                        std::vector<int32_t>* ids) const {
-    return reads_ids_ ? ReadIds(ids_role, row, ids) : ReadString(text_role, row, text);
+  absl::Status ReadText(int64_t row, Record* record) const {
+    if (reads_ids_) return ReadIds("ids", row, record->labels, &record->ids);
+    if (of_tokens_) return ReadWords("text", row, record->labels, &record->words);
+    return ReadString("text", row, &record->text);
+  }
+
+  absl::Status ReadSourceText(int64_t row, Record* record) const {
+    if (reads_ids_) return ReadIds("source_ids", row, record->labels, &record->source_ids);
+    if (of_tokens_) return ReadWords("source_text", row, record->labels, &record->source_words);
+    return ReadString("source_text", row, &record->source_text);
   }
 
   std::string Named(const char* role) const { return Describe(ColumnOf(selection_, role)); }
@@ -55,11 +61,41 @@ class RecordBuilder {
     return absl::OkStatus();
   }
 
-  absl::Status ReadIds(const char* role, int64_t row, std::vector<int32_t>* ids) const {
-    const arrow::LargeListArray& column = *rows_.Ids(role);
+  // Where labels are read, one for each of the words or ids of the side that is judged.
+  absl::Status CheckCount(const char* role, const char* what, int64_t length, const std::vector<int>& labels) const {
+    if (length == 0) return absl::InvalidArgumentError(absl::StrCat(Named(role), " is an empty list"));
+    if (!selection_.reads_labels() || length == static_cast<int64_t>(labels.size())) return absl::OkStatus();
+    return absl::InvalidArgumentError(absl::StrCat(Named(role), " has ", length, " ", what, ", ", Named("label"), " ",
+                                                   labels.size(),
+                                                   " labels; write one for each, null where there is "
+                                                   "none"));
+  }
+
+  absl::Status ReadWords(const char* role, int64_t row, const std::vector<int>& labels,
+                         std::vector<std::string>* words) const {
+    const arrow::LargeListArray& column = *rows_.Lists(role);
     if (column.IsNull(row)) return MissingValue(ColumnOf(selection_, role));
-    if (column.value_length(row) == 0)
+    RETURN_IF_ERROR(CheckCount(role, "words", column.value_length(row), labels));
+    const auto& values = static_cast<const arrow::LargeStringArray&>(*column.values());
+    for (int64_t i = 0; i < column.value_length(row); ++i) {
+      const int64_t at = column.value_offset(row) + i;
+      if (values.IsNull(at) || !IsUtf8(values.GetView(at))) {
+        return absl::InvalidArgumentError(
+            absl::StrCat(Named(role), ": word ", i, values.IsNull(at) ? " is null" : " is not valid UTF-8"));
+      }
+      words->emplace_back(values.GetView(at));
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status ReadIds(const char* role, int64_t row, const std::vector<int>& labels, std::vector<int32_t>* ids) const {
+    const arrow::LargeListArray& column = *rows_.Lists(role);
+    if (column.IsNull(row)) return MissingValue(ColumnOf(selection_, role));
+    if (of_tokens_) {
+      RETURN_IF_ERROR(CheckCount(role, "token ids", column.value_length(row), labels));
+    } else if (column.value_length(row) == 0) {
       return absl::InvalidArgumentError(absl::StrCat(Named(role), " is an empty list"));
+    }
     const auto& values = static_cast<const arrow::Int64Array&>(*column.values());
     const int64_t max_length = selection_.tokenizer().max_length();
     const int64_t vocab_size = selection_.tokenizer().vocab_size();
@@ -78,6 +114,7 @@ class RecordBuilder {
   const v1::Selection& selection_;
   const Rows& rows_;
   const bool reads_ids_;
+  const bool of_tokens_;
   const LabelReader labels_;
   std::unordered_set<std::string> seen_;
 };

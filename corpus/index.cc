@@ -69,7 +69,8 @@ class IndexBuilder {
         continue;
       }
       absl::Status whole = CheckThere(rows, row);
-      if (whole.ok()) whole = labels_.Label(rows, row).status();
+      Record record;
+      if (whole.ok()) whole = labels_.Read(rows, row, &record);
       if (!whole.ok()) return RowError(selection_, source, unit, row, whole);
       auto count = counts.find(*language);
       if (count == counts.end()) count = counts.emplace(*language, 0).first;
@@ -90,6 +91,7 @@ class IndexBuilder {
 
   void NoteValues(const Rows& rows) {
     for (const Column& column : columns_) {
+      if (column.type != Column::Type::kString) continue;  // a list of labels, which none are chosen by
       std::set<std::string, std::less<>>& values = values_[column.role];
       for (int64_t row = 0; row < rows.size() && values.size() < kValuesTold; ++row) {
         if (rows.IsNull(column.role, row)) continue;

@@ -20,12 +20,17 @@ namespace {
 
 constexpr absl::StatusCode kTorn = absl::StatusCode::kDataLoss;
 
+std::shared_ptr<arrow::DataType> TypeOf(const Column& column) {
+  if (column.type == Column::Type::kString) return arrow::utf8();
+  return arrow::list(column.type == Column::Type::kIds ? arrow::int64() : arrow::utf8());
+}
+
 std::shared_ptr<arrow::Schema> SchemaOf(const std::vector<Column>& columns) {
   arrow::FieldVector fields;
   std::set<std::string> names;
   for (const Column& column : columns) {
     if (!names.insert(column.name).second) continue;
-    fields.push_back(arrow::field(column.name, column.ids ? arrow::list(arrow::int64()) : arrow::utf8()));
+    fields.push_back(arrow::field(column.name, TypeOf(column)));
   }
   return arrow::schema(std::move(fields));
 }
@@ -42,8 +47,8 @@ std::optional<int64_t> RowInMessage(const std::string& message) {
 // Of Arrow's "Column(/NAME) changed from string to number in row N", the type, with an article; empty when the message
 // is about something else.
 std::string TypeInMessage(std::string_view message, const Column& column) {
-  const std::string mark =
-      absl::StrCat("Column(/", column.name, ") changed from ", column.ids ? "array" : "string", " to ");
+  const std::string mark = absl::StrCat("Column(/", column.name, ") changed from ",
+                                        column.type == Column::Type::kString ? "string" : "array", " to ");
   const size_t at = message.find(mark);
   if (at == std::string_view::npos) return "";
   const std::string_view rest = message.substr(at + mark.size());
@@ -127,8 +132,8 @@ class JsonLinesSource : public Source {
     for (const Column& column : columns) {
       const std::string type = TypeInMessage(message, column);
       if (type.empty()) continue;
-      return absl::InvalidArgumentError(absl::StrCat(name_, ": ", where, ": ", Describe(column), " is ", type, "; ",
-                                                     column.ids ? "a list of integers" : "a string", " is needed"));
+      return absl::InvalidArgumentError(
+          absl::StrCat(name_, ": ", where, ": ", Describe(column), " is ", type, "; ", Needed(column)));
     }
     return absl::InvalidArgumentError(
         absl::StrCat(name_, ": ", where, " is not what was expected, one JSON object a line: ", message));

@@ -80,22 +80,58 @@ absl::StatusOr<std::string_view> RowFilter::Language(int64_t row) const {
 
 LabelReader::LabelReader(const v1::Selection& selection)
     : reads_(selection.reads_labels()),
+      task_(selection.task()),
       column_(ColumnOf(selection, "label")),
       known_(absl::StrJoin(selection.corpus().labels(), ", ")) {
   for (const std::string& label : selection.corpus().labels()) indices_.emplace(label, indices_.size());
 }
 
-absl::StatusOr<int> LabelReader::Label(const Rows& rows, int64_t row) const {
-  if (!reads_) return -1;
-  const arrow::LargeStringArray& labels = *rows.Strings("label");
-  if (labels.IsNull(row)) return MissingValue(column_);
-  const std::string_view label = labels.GetView(row);
+absl::StatusOr<int> LabelReader::IndexOf(std::string_view label) const {
   const auto found = indices_.find(label);
   if (found == indices_.end()) {
     return absl::InvalidArgumentError(
         absl::StrCat("the label \"", std::string(label), "\" is none of corpus.labels: ", known_));
   }
   return found->second;
+}
+
+absl::Status LabelReader::ReadHolding(const arrow::LargeStringArray& names, int64_t first, int64_t last,
+                                      Record* record) const {
+  record->labels.assign(indices_.size(), 0);
+  for (int64_t at = first; at < last; ++at) {
+    if (names.IsNull(at)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(Describe(column_), ": label ", at - first, " is null; list the labels that hold, and no other"));
+    }
+    ASSIGN_OR_RETURN(const int index, IndexOf(names.GetView(at)));
+    record->labels[index] = 1;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status LabelReader::ReadEach(const arrow::LargeStringArray& names, int64_t first, int64_t last,
+                                   Record* record) const {
+  record->labels.assign(last - first, -1);
+  for (int64_t at = first; at < last; ++at) {
+    if (names.IsNull(at)) continue;
+    ASSIGN_OR_RETURN(record->labels[at - first], IndexOf(names.GetView(at)));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status LabelReader::Read(const Rows& rows, int64_t row, Record* record) const {
+  if (!reads_) return absl::OkStatus();
+  if (column_.type == Column::Type::kString) {
+    const arrow::LargeStringArray& labels = *rows.Strings("label");
+    if (labels.IsNull(row)) return MissingValue(column_);
+    ASSIGN_OR_RETURN(record->label, IndexOf(labels.GetView(row)));
+    return absl::OkStatus();
+  }
+  const arrow::LargeListArray& lists = *rows.Lists("label");
+  if (lists.IsNull(row)) return MissingValue(column_);
+  const auto& names = static_cast<const arrow::LargeStringArray&>(*lists.values());
+  const int64_t first = lists.value_offset(row), last = first + lists.value_length(row);
+  return task_ == v1::TASK_MULTI_LABEL ? ReadHolding(names, first, last, record) : ReadEach(names, first, last, record);
 }
 
 }  // namespace polystill::corpus

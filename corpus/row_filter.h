@@ -10,6 +10,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "corpus/record.h"
 #include "corpus/source.h"
 #include "polystill/v1/corpus.pb.h"
 
@@ -53,16 +54,23 @@ class RowFilter {
   std::vector<Conditions> alternatives_;
 };
 
-// The labels of a unit's rows as indices into corpus.labels.
+// The labels of a unit's rows.
 class LabelReader {
  public:
   explicit LabelReader(const v1::Selection& selection);
 
-  // -1 when the selection reads no labels. NOT_FOUND (null), INVALID_ARGUMENT (not listed), without the place.
-  absl::StatusOr<int> Label(const Rows& rows, int64_t row) const;
+  // Fills `record`'s label or labels, as the task has it; nothing when the selection reads no labels. NOT_FOUND (null),
+  // INVALID_ARGUMENT (not listed), without the place.
+  absl::Status Read(const Rows& rows, int64_t row, Record* record) const;
 
  private:
+  // Index into corpus.labels.
+  absl::StatusOr<int> IndexOf(std::string_view label) const;
+  absl::Status ReadHolding(const arrow::LargeStringArray& names, int64_t first, int64_t last, Record* record) const;
+  absl::Status ReadEach(const arrow::LargeStringArray& names, int64_t first, int64_t last, Record* record) const;
+
   const bool reads_;
+  const v1::Task task_;
   const Column column_;
   const std::string known_;
   std::map<std::string, int, std::less<>> indices_;

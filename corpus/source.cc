@@ -10,14 +10,18 @@
 namespace polystill::corpus {
 namespace {
 
-// The array as large_string (or large_list of int64): one type to read, whatever the file's own is.
+// One type to read for each type of columns, whatever the file's own is.
+std::shared_ptr<arrow::DataType> WideType(Column::Type type) {
+  if (type == Column::Type::kString) return arrow::large_utf8();
+  return arrow::large_list(type == Column::Type::kIds ? arrow::int64() : arrow::large_utf8());
+}
+
 arrow::Result<std::shared_ptr<arrow::Array>> Widened(std::shared_ptr<arrow::Array> array, const Column& column) {
   if (array->type_id() == arrow::Type::DICTIONARY) {
     const auto& type = static_cast<const arrow::DictionaryType&>(*array->type());
     ARROW_ASSIGN_OR_RAISE(array, arrow::compute::Cast(*array, type.value_type()));
   }
-  const std::shared_ptr<arrow::DataType> wide = column.ids ? arrow::large_list(arrow::int64()) : arrow::large_utf8();
-  return arrow::compute::Cast(*array, wide);
+  return arrow::compute::Cast(*array, WideType(column.type));
 }
 
 arrow::Result<std::shared_ptr<arrow::Array>> OneArray(const arrow::ChunkedArray& chunks, const Column& column) {
@@ -55,7 +59,7 @@ const arrow::LargeStringArray* Rows::Strings(const std::string& role) const {
   return static_cast<const arrow::LargeStringArray*>(Find(role));
 }
 
-const arrow::LargeListArray* Rows::Ids(const std::string& role) const {
+const arrow::LargeListArray* Rows::Lists(const std::string& role) const {
   return static_cast<const arrow::LargeListArray*>(Find(role));
 }
 

@@ -16,7 +16,8 @@ namespace polystill::corpus {
 // The unit of reading: a Parquet row group, or a range of whole lines. A block of the index without language and count.
 using Unit = v1::CorpusIndex::Block;
 
-// The rows of one unit, a column each as one array: strings as LargeStringArray, ids as LargeListArray of int64.
+// The rows of one unit, a column each as one array: strings as LargeStringArray, lists as LargeListArray of int64 or of
+// large strings.
 class Rows {
  public:
   // Takes the table's columns that `columns` names; optional ones may be missing.
@@ -25,7 +26,7 @@ class Rows {
   int64_t size() const { return size_; }
   // The column of a role; null when it is not there.
   const arrow::LargeStringArray* Strings(const std::string& role) const;
-  const arrow::LargeListArray* Ids(const std::string& role) const;
+  const arrow::LargeListArray* Lists(const std::string& role) const;
   // Whether the column of a role was read and has nothing in this row.
   bool IsNull(const std::string& role, int64_t row) const;
 

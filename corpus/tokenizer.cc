@@ -35,6 +35,19 @@ std::vector<int32_t> Tokenizer::Encode(std::string_view text) const {
   return std::vector<int32_t>(ids.begin(), ids.end());
 }
 
+Tokenizer::Words Tokenizer::EncodeWords(const std::vector<std::string>& words) const {
+  Words encoded;
+  const auto limit = static_cast<size_t>(state_->max_length);
+  for (const std::string& word : words) {
+    if (encoded.ids.size() >= limit) break;
+    encoded.firsts.push_back(static_cast<int32_t>(encoded.ids.size()));
+    const std::vector<int32_t> ids = Encode(word);
+    encoded.ids.insert(encoded.ids.end(), ids.begin(), ids.end());
+  }
+  if (encoded.ids.size() > limit) encoded.ids.resize(limit);
+  return encoded;
+}
+
 int Tokenizer::vocab_size() const { return state_->model.vocab_size(); }
 int Tokenizer::max_length() const { return state_->max_length; }
 std::string Tokenizer::PieceOf(int32_t id) const { return state_->model.PieceOf(id); }

@@ -38,6 +38,15 @@ class Tokenizer {
 
   // At most max_length ids, cut at the end; an empty text gives one unknown id, so that no input is empty.
   std::vector<int32_t> Encode(std::string_view text) const;
+  // The words of one text: each encoded by itself, their ids one after the other, at most max_length of them. A word is
+  // judged at its first id (Devlin et al. 2019, arXiv:1810.04805, section 5.3); one whose first id is cut, not at all.
+  struct Words {
+    std::vector<int32_t> ids;
+    // Place in `ids` of each word's first one, of the words that fit: the first ones, in their order.
+    std::vector<int32_t> firsts;
+  };
+  Words EncodeWords(const std::vector<std::string>& words) const;
+
   int vocab_size() const;
   int max_length() const;
   // The id that stands for a hidden token: of kMaskPiece, or of BERT's [MASK]. FAILED_PRECONDITION when there is none.

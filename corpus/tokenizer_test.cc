@@ -112,6 +112,27 @@ TEST_F(TokenizerTest, EncodesEveryText) {
   EXPECT_EQ(cut, whole);
 }
 
+TEST_F(TokenizerTest, EncodesEachWordByItself) {
+  ASSERT_EQ(Train("model"), absl::OkStatus());
+  const auto tokenizer = Tokenizer::Load(corpus_.PathOf("model/tokenizer.model"), 20).value();
+  const std::vector<std::string> words = {"bake", "lomi bake", "", "never seen", "\u0434\u0430\u043d\u0435"};
+  const Tokenizer::Words encoded = tokenizer->EncodeWords(words);
+  std::vector<int32_t> ids, firsts;
+  for (const std::string& word : words) {
+    if (ids.size() < 20) firsts.push_back(static_cast<int32_t>(ids.size()));
+    for (const int32_t id : tokenizer->Encode(word)) ids.push_back(id);
+  }
+  ids.resize(std::min<size_t>(ids.size(), 20));
+  EXPECT_EQ(encoded.ids, ids);
+  EXPECT_EQ(encoded.firsts, firsts);
+
+  const auto shorter = Tokenizer::Load(corpus_.PathOf("model/tokenizer.model"), 2).value();
+  const Tokenizer::Words cut = shorter->EncodeWords({words[4], words[0], words[1]});
+  ids = shorter->Encode(words[4]);
+  EXPECT_EQ(cut.ids.size(), 2u);
+  EXPECT_EQ(cut.firsts.size(), ids.size() < 2 ? 2u : 1u);
+}
+
 TEST_F(TokenizerTest, AnIdStandsForTheMaskAndNoTextGivesIt) {
   ASSERT_EQ(Train("plain"), absl::OkStatus());
   done_ = 0;

@@ -1,6 +1,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "corpus/columns.h"
 #include "corpus/decode.h"
 #include "corpus/files.h"
@@ -39,8 +40,8 @@ absl::Status AddTexts(const Task& task, const std::function<void(int64_t)>& prog
   for (size_t i = 0; i < units.size(); ++i) {
     ASSIGN_OR_RETURN(const std::vector<Record> records, DecodeRecords(task.selection, *source, units[i]));
     for (const Record& record : records) {
-      sample->Add(record.text);
-      sample->Add(record.source_text);
+      sample->Add(record.words.empty() ? record.text : absl::StrJoin(record.words, " "));
+      sample->Add(record.source_words.empty() ? record.source_text : absl::StrJoin(record.source_words, " "));
     }
     progress(task.file.bytes * static_cast<int64_t>(i + 1) / static_cast<int64_t>(units.size()));
   }

@@ -60,12 +60,12 @@ std::vector<int64_t> DrawGroups(int groups, uint64_t seed, int resample) {
   return times;
 }
 
-void Judge(const std::vector<Tally::Cell>& cells, int classes, const std::vector<int64_t>& times, int resample,
+void Judge(const std::vector<Tally::Cell>& cells, Confusion confusion, const std::vector<int64_t>& times, int resample,
            MetricSamples* samples) {
-  Confusion confusion(classes);
   for (const Tally::Cell& cell : cells) {
     const int64_t n = times[cell.group];
-    if (n > 0) confusion.Add(cell.gold, cell.predicted, n * cell.records, n * cell.in_top_k);
+    if (n > 0)
+      confusion.Add(cell.gold, cell.predicted, n * cell.records, n * cell.hits, static_cast<double>(n) * cell.loss);
   }
   for (size_t metric = 0; metric < kMetrics.size(); ++metric) {
     (*samples)[metric][resample] = confusion.Value(kMetrics[metric]);
@@ -101,7 +101,7 @@ absl::StatusOr<Intervals> Bootstrap(const Tally& tally, int reference, int resam
   for (int resample = 0; resample < resamples; ++resample) {
     if (stop.stop_requested()) return absl::CancelledError("stopped between two resamples of the intervals");
     const std::vector<int64_t> times = DrawGroups(tally.groups(), seed, resample);
-    for (const auto& [place, some] : cells) Judge(some, tally.classes(), times, resample, &samples[place]);
+    for (const auto& [place, some] : cells) Judge(some, tally.Empty(), times, resample, &samples[place]);
   }
   Intervals intervals;
   std::vector<std::vector<const MetricSamples*>> by_model(tally.models());

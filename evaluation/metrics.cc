@@ -1,8 +1,8 @@
 #include "evaluation/metrics.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
-#include <numeric>
 
 namespace polystill::evaluation {
 namespace {
@@ -28,15 +28,35 @@ const char* MetricName(Metric metric) {
       return "macro_recall";
     case Metric::kTopK:
       return "top_k";
+    case Metric::kMicroPrecision:
+      return "micro_precision";
+    case Metric::kMicroRecall:
+      return "micro_recall";
+    case Metric::kPerplexity:
+      return "perplexity";
   }
   return "";
 }
 
-void Confusion::Add(int gold, int predicted, int64_t records, int64_t in_top_k) {
-  records_ += records;
-  in_top_k_ += in_top_k;
-  classes_.at(gold).gold += records;
-  classes_.at(predicted).predicted += records;
+bool HasMetric(v1::Task task, Metric metric) {
+  if (task == v1::TASK_MASKED_LM) {
+    return metric == Metric::kAccuracy || metric == Metric::kTopK || metric == Metric::kPerplexity;
+  }
+  if (metric == Metric::kPerplexity) return false;
+  const bool many = task == v1::TASK_MULTI_LABEL;
+  if (metric == Metric::kTopK) return !many && task != v1::TASK_BINARY;
+  return many || (metric != Metric::kMicroPrecision && metric != Metric::kMicroRecall);
+}
+
+void Confusion::Add(int gold, int predicted, int64_t records, int64_t hits, double loss) {
+  loss_ += loss;
+  if (!many_ || (gold == kNone && predicted == kNone)) {
+    records_ += records;
+    hits_ += hits;
+    if (many_) return;
+  }
+  if (gold != kNone) classes_.at(gold).gold += records;
+  if (predicted != kNone) classes_.at(predicted).predicted += records;
   if (gold == predicted) classes_.at(gold).both += records;
 }
 
@@ -50,21 +70,40 @@ double Confusion::Value(Metric metric) const {
     case Metric::kMacroRecall:
       return Macro(&ClassScores::recall);
     case Metric::kTopK:
-      return Ratio(in_top_k_, records_);
-    case Metric::kAccuracy:
-    case Metric::kMicroF1:  // every record that is wrong is one FP and one FN: 2 TP / (2 TP + FP + FN) = TP / records
-      break;
+      return Ratio(hits_, records_);
+    case Metric::kAccuracy:  // with one class a record, one that is wrong is one FP and one FN
+      return many_ ? Ratio(hits_, records_) : Micro().f1;
+    case Metric::kMicroF1:
+      return Micro().f1;
+    case Metric::kMicroPrecision:
+      return Micro().precision;
+    case Metric::kMicroRecall:
+      return Micro().recall;
+    case Metric::kPerplexity:
+      return std::exp(loss_ / static_cast<double>(records_));
   }
-  const auto add = [](int64_t sum, const Class& c) { return sum + c.both; };
-  return Ratio(std::accumulate(classes_.begin(), classes_.end(), int64_t{0}, add), records_);
+  return std::numeric_limits<double>::quiet_NaN();
 }
 
 std::optional<ClassScores> Confusion::OfClass(int index) const {
   const Class& c = classes_.at(index);
-  if (c.gold + c.predicted == 0) return std::nullopt;
+  if (!many_ && c.gold + c.predicted == 0) return std::nullopt;
+  return ScoresOf(c);
+}
+
+ClassScores Confusion::ScoresOf(const Class& c) {
   // gold = TP + FN and predicted = TP + FP.
-  return ClassScores{Ratio(c.both, c.predicted), Ratio(c.both, c.gold), Ratio(2 * c.both, c.gold + c.predicted),
-                     c.gold};
+  return {Ratio(c.both, c.predicted), Ratio(c.both, c.gold), Ratio(2 * c.both, c.gold + c.predicted), c.gold};
+}
+
+ClassScores Confusion::Micro() const {
+  Class sum;
+  for (const Class& c : classes_) {
+    sum.gold += c.gold;
+    sum.predicted += c.predicted;
+    sum.both += c.both;
+  }
+  return ScoresOf(sum);
 }
 
 double Confusion::Macro(double ClassScores::*score) const {
@@ -91,5 +130,7 @@ int RankOf(const std::vector<float>& values, int index) {
   }
   return before;
 }
+
+bool IsPredicted(float probability) { return probability > 0.5f; }
 
 }  // namespace polystill::evaluation

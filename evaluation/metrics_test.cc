@@ -66,6 +66,49 @@ TEST(Confusion, PrecisionRecallAndClassesByHand) {
   EXPECT_FALSE(confusion.OfClass(3).has_value());
 }
 
+// Three records: labels {0, 1} said to be {0}, {1} said to be {1}, {} said to be {1}; label 2 occurs nowhere.
+TEST(Confusion, LabelsThatEachHoldOrNotByHand) {
+  Confusion confusion(3, v1::TASK_MULTI_LABEL);
+  confusion.Add(0, 0, 1, 0);
+  confusion.Add(1, kNone, 1, 0);
+  confusion.Add(1, 1, 1, 0);
+  confusion.Add(kNone, 1, 1, 0);
+  confusion.Add(kNone, kNone, 2, 0);
+  confusion.Add(kNone, kNone, 1, 1);
+  EXPECT_EQ(confusion.records(), 3);
+  EXPECT_DOUBLE_EQ(confusion.Value(Metric::kAccuracy), 1.0 / 3);
+  // In all TP 2, FP 1, FN 1. Label 0: 1; label 1: TP 1, FP 1, FN 1; label 2: 0, which counts.
+  EXPECT_DOUBLE_EQ(confusion.Value(Metric::kMicroF1), 4.0 / 6);
+  EXPECT_DOUBLE_EQ(confusion.Value(Metric::kMicroPrecision), 2.0 / 3);
+  EXPECT_DOUBLE_EQ(confusion.Value(Metric::kMicroRecall), 2.0 / 3);
+  EXPECT_DOUBLE_EQ(confusion.Value(Metric::kMacroF1), (1 + 0.5 + 0) / 3);
+  EXPECT_DOUBLE_EQ(confusion.Value(Metric::kMacroPrecision), (1 + 0.5 + 0) / 3);
+  EXPECT_EQ(confusion.OfClass(1)->support, 2);
+  EXPECT_EQ(confusion.OfClass(2)->support, 0);
+}
+
+TEST(Confusion, HiddenTokensByHand) {
+  Confusion confusion(kJudgements, v1::TASK_MASKED_LM);
+  confusion.Add(kRight, kRight, 3, 3, 3 * std::log(2.0));
+  confusion.Add(kRight, kWrong, 1, 1, std::log(16.0));
+  confusion.Add(kRight, kWrong, 1, 0, std::log(4.0));
+  EXPECT_EQ(confusion.records(), 5);
+  EXPECT_DOUBLE_EQ(confusion.Value(Metric::kAccuracy), 3.0 / 5);
+  EXPECT_DOUBLE_EQ(confusion.Value(Metric::kTopK), 4.0 / 5);
+  // 2^((3 + 4 + 2) / 5).
+  EXPECT_DOUBLE_EQ(confusion.Value(Metric::kPerplexity), std::pow(2.0, 9.0 / 5));
+  for (const Metric metric : kMetrics) {
+    const bool has = metric == Metric::kAccuracy || metric == Metric::kTopK || metric == Metric::kPerplexity;
+    EXPECT_EQ(HasMetric(v1::TASK_MASKED_LM, metric), has) << MetricName(metric);
+  }
+  EXPECT_FALSE(HasMetric(v1::TASK_CLASSIFICATION, Metric::kPerplexity));
+}
+
+TEST(IsPredicted, AboveOneHalf) {
+  EXPECT_FALSE(IsPredicted(0.5f));
+  EXPECT_TRUE(IsPredicted(0.50001f));
+}
+
 TEST(RankOf, EqualValuesInTheirOrder) {
   const std::vector<float> values = {0.2f, 0.5f, 0.2f, 0.1f};
   EXPECT_EQ(RankOf(values, 1), 0);

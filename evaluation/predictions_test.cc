@@ -66,6 +66,54 @@ TEST_F(PredictionsTest, ReadsBackWhatWasWritten) {
   EXPECT_EQ(all[2].probabilities, Row("c", 1).probabilities);
 }
 
+TEST_F(PredictionsTest, LabelsThatHoldAndWords) {
+  for (const v1::Task task : {v1::TASK_MULTI_LABEL, v1::TASK_TOKEN_CLASSIFICATION}) {
+    auto writer = PredictionsWriter::Create(path_, {"net", "devel"}, {"zero_shot", "distilled"}, task);
+    ASSERT_TRUE(writer.ok()) << writer.status();
+    std::vector<Prediction> written = {Row("a", 1), Row("b", 0), Row("b", 0)};
+    for (int i = 0; i < 3; ++i) {
+      if (task == v1::TASK_MULTI_LABEL) written[i].labels = {i % 2, i / 2};
+      if (task == v1::TASK_TOKEN_CLASSIFICATION) written[i].position = i + 7;
+    }
+    ASSERT_TRUE((*writer)->Append(written).ok());
+    ASSERT_TRUE((*writer)->Finish().ok());
+    auto reader = PredictionsReader::Open(path_);
+    ASSERT_TRUE(reader.ok()) << reader.status();
+    EXPECT_EQ((*reader)->task(), task);
+    const auto rows = (*reader)->Next();
+    ASSERT_TRUE(rows.ok()) << rows.status();
+    ASSERT_EQ(rows->size(), 3u);
+    for (int i = 0; i < 3; ++i) {
+      EXPECT_EQ((*rows)[i].labels, written[i].labels);
+      EXPECT_EQ((*rows)[i].position, written[i].position);
+      EXPECT_EQ((*rows)[i].gold, task == v1::TASK_MULTI_LABEL ? 0 : written[i].gold);
+    }
+  }
+  auto writer = PredictionsWriter::Create(path_, {"net", "devel"}, {"zero_shot", "distilled"}, v1::TASK_MULTI_LABEL);
+  EXPECT_THAT(std::string((*writer)->Append({Row("few", 0)}).message()), HasSubstr("record few: says of 0 labels"));
+}
+
+TEST_F(PredictionsTest, GuessesOfHiddenTokens) {
+  auto writer = PredictionsWriter::Create(path_, {}, {"zero_shot", "distilled"}, v1::TASK_MASKED_LM);
+  ASSERT_TRUE(writer.ok()) << writer.status();
+  Prediction row = {"a", "de", "g", 4711, {}, {}, 5, {{4711, 0, -0.25f}, {12, 3, -7.5f}}};
+  ASSERT_TRUE((*writer)->Append({row}).ok());
+  row.guesses.pop_back();
+  EXPECT_THAT((*writer)->Append({row}).ToString(), HasSubstr("record a: guesses of 1 models, not 2"));
+  ASSERT_TRUE((*writer)->Finish().ok());
+  auto reader = PredictionsReader::Open(path_);
+  ASSERT_TRUE(reader.ok()) << reader.status();
+  EXPECT_EQ((*reader)->task(), v1::TASK_MASKED_LM);
+  const std::vector<Prediction> rows = (*reader)->Next().value();
+  ASSERT_EQ(rows.size(), 1u);
+  EXPECT_EQ(rows[0].gold, 4711);
+  EXPECT_EQ(rows[0].position, 5);
+  ASSERT_EQ(rows[0].guesses.size(), 2u);
+  EXPECT_EQ(rows[0].guesses[1].token, 12);
+  EXPECT_EQ(rows[0].guesses[1].rank, 3);
+  EXPECT_EQ(rows[0].guesses[1].log_probability, -7.5f);
+}
+
 TEST_F(PredictionsTest, NothingStaysOfAnUnfinishedFile) {
   auto writer = Writer();
   ASSERT_TRUE(writer->Append({Row("a", 0)}).ok());

@@ -12,6 +12,7 @@
 #include "evaluation/tally.h"
 #include "runtime/files.h"
 #include "runtime/status.h"
+#include "runtime/yaml_proto.h"
 
 namespace polystill::evaluation {
 namespace {
@@ -22,6 +23,7 @@ constexpr char kStudent[] = "distilled";
 
 // What the file of predictions says.
 struct Table {
+  v1::Task task;
   std::vector<std::string> labels;
   std::vector<std::string> models;
   Tally tally;
@@ -38,8 +40,10 @@ int StudentOf(const Table& table) {
 absl::StatusOr<Table> CountAll(const RunFacts& facts, const std::string& predictions, const std::stop_token& stop) {
   ASSIGN_OR_RETURN(const auto reader, PredictionsReader::Open(predictions));
   const int models = static_cast<int>(reader->models().size()), classes = static_cast<int>(reader->labels().size());
-  Table table{reader->labels(), reader->models(), Tally(models, classes, facts.top_k), std::nullopt};
-  if (table.labels.empty()) return absl::DataLossError(absl::StrCat(predictions, ": names no label"));
+  Table table{reader->task(), reader->labels(), reader->models(), Tally(models, classes, facts.top_k, reader->task()),
+              std::nullopt};
+  if (table.labels.empty() && table.task != v1::TASK_MASKED_LM)
+    return absl::DataLossError(absl::StrCat(predictions, ": names no label"));
   while (true) {
     if (stop.stop_requested()) return absl::CancelledError("stopped while the predictions were being read");
     ASSIGN_OR_RETURN(const auto rows, reader->Next());
@@ -60,12 +64,14 @@ Json IntervalOf(const Interval& interval) { return Json::array({interval.low, in
 
 // `intervals` may be null.
 template <typename Value>
-Json ScoresOf(const Value& value, const MetricIntervals* intervals) {
+Json ScoresOf(v1::Task task, const Value& value, const MetricIntervals* intervals) {
   Json json = Json::object();
-  for (const Metric metric : kMetrics) json[MetricName(metric)] = value(metric);
+  for (const Metric metric : kMetrics) {
+    if (HasMetric(task, metric)) json[MetricName(metric)] = value(metric);
+  }
   if (intervals == nullptr) return json;
   for (size_t i = 0; i < kMetrics.size(); ++i) {
-    json["intervals"][MetricName(kMetrics[i])] = IntervalOf((*intervals)[i]);
+    if (HasMetric(task, kMetrics[i])) json["intervals"][MetricName(kMetrics[i])] = IntervalOf((*intervals)[i]);
   }
   return json;
 }
@@ -76,8 +82,8 @@ Json ClassOf(const ClassScores& scores) {
 
 Json ClassesOf(const Table& table, const Confusion& confusion) {
   Json json = Json::object();
-  for (int label = 0; label < confusion.classes(); ++label) {
-    const auto scores = confusion.OfClass(label);
+  for (size_t label = 0; label < table.labels.size(); ++label) {
+    const auto scores = confusion.OfClass(static_cast<int>(label));
     if (scores.has_value()) json[table.labels[label]] = ClassOf(*scores);
   }
   return json;
@@ -114,7 +120,8 @@ Json LanguagesOf(const Table& table) {
       const Confusion& confusion = counts.models[m];
       const auto* intervals = table.intervals.has_value() ? &table.intervals->languages.at(name)[m] : nullptr;
       Json& scores = language[table.models[m]];
-      scores = ScoresOf([&](Metric metric) { return confusion.Value(metric); }, intervals);
+      scores = ScoresOf(
+          table.task, [&](Metric metric) { return confusion.Value(metric); }, intervals);
       scores["classes"] = ClassesOf(table, confusion);
     }
   }
@@ -129,7 +136,8 @@ Json MeansOf(const Table& table) {
     const int model = static_cast<int>(m);
     const auto* intervals = table.intervals.has_value() ? &table.intervals->mean[m] : nullptr;
     Json& scores = json[table.models[m]];
-    scores = ScoresOf([&](Metric metric) { return MeanOf(table.tally, model, metric); }, intervals);
+    scores = ScoresOf(
+        table.task, [&](Metric metric) { return MeanOf(table.tally, model, metric); }, intervals);
     scores["classes"] = MeanClassesOf(table, m);
   }
   return json;
@@ -142,6 +150,7 @@ Json DifferencesOf(const Table& table) {
     if (m == student) continue;
     Json& model = json[table.models[m]];
     for (size_t i = 0; i < kMetrics.size(); ++i) {
+      if (!HasMetric(table.task, kMetrics[i])) continue;
       Json& metric = model[MetricName(kMetrics[i])];
       metric["difference"] = MeanOf(table.tally, student, kMetrics[i]) - MeanOf(table.tally, m, kMetrics[i]);
       if (table.intervals.has_value()) metric["interval"] = IntervalOf(table.intervals->differences[m][i]);
@@ -207,6 +216,7 @@ absl::Status WriteReport(const RunFacts& facts, const std::string& predictions, 
   ASSIGN_OR_RETURN(const Table table, CountAll(facts, predictions, stop));
   Json json;
   json["run"] = facts.run;
+  json["task"] = EnumName(v1::Task_descriptor()->FindValueByNumber(table.task));
   json["metrics"] = facts.metrics;
   json["top_k"] = facts.top_k;
   json["bootstrap"] = BootstrapOf(facts, table);

@@ -75,6 +75,7 @@ struct RunFacts {
 // Computes the table from the file of predictions and writes report.json, atomically:
 //
 //   run          name of the run
+//   task         as in the run file
 //   metrics      names of the metrics that the table shows
 //   top_k        k of the metric top_k
 //   bootstrap    {resamples, groups, seed} of the intervals; null without
@@ -91,8 +92,10 @@ struct RunFacts {
 //   seconds      {STAGE: seconds}
 //   predictions  path of the file of predictions
 //
-// SCORES: {METRIC: value for each of kMetrics, intervals: {METRIC: [low, high]} (evaluation/bootstrap.h; left out
-// without), classes: {LABEL: {precision, recall, f1, support}} for each class in gold or prediction}.
+// SCORES: {METRIC: value for each of kMetrics that the task has, intervals: {METRIC: [low, high]}
+// (evaluation/bootstrap.h; left out without), classes: {LABEL: {precision, recall, f1, support}} for each class in gold
+// or prediction, with task multi_label for each label}. `records` counts the rows of the file: words with task
+// token_classification.
 //
 // INVALID_ARGUMENT when there is no record; CANCELLED, with nothing written, soon after `stop`; otherwise the errors of
 // PredictionsReader and WriteFileAtomically.

@@ -140,6 +140,31 @@ TEST_F(ReportTest, ClassesIntervalsAndDifferences) {
   EXPECT_EQ(report["differences"]["gold"]["accuracy"]["interval"], nlohmann::json::parse("[0.5, 0.5]"));
 }
 
+TEST_F(ReportTest, LabelsThatEachHoldOrNot) {
+  auto writer = PredictionsWriter::Create(predictions_, {"net", "devel"}, {"distilled"}, v1::TASK_MULTI_LABEL);
+  ASSERT_TRUE(writer.ok()) << writer.status();
+  ASSERT_TRUE((*writer)
+                  ->Append({{"a", "de", "one", 0, {{0.9f, 0.9f}}, {1, 1}},
+                            {"b", "de", "two", 0, {{0.9f, 0.5f}}, {0, 0}},
+                            {"c", "de", "two", 0, {{0.1f, 0.1f}}, {0, 0}}})
+                  .ok());
+  ASSERT_TRUE((*writer)->Finish().ok());
+  RunFacts facts;
+  facts.resamples = 200;
+  const nlohmann::json report = Report(facts);
+  EXPECT_EQ(report["task"], "multi_label");
+  const nlohmann::json& scores = report["mean"]["distilled"];
+  EXPECT_DOUBLE_EQ(scores["accuracy"], 2.0 / 3);
+  EXPECT_DOUBLE_EQ(scores["micro_f1"], 4.0 / 5);
+  EXPECT_DOUBLE_EQ(scores["micro_precision"], 2.0 / 3);
+  EXPECT_DOUBLE_EQ(scores["macro_f1"], (2.0 / 3 + 1) / 2);
+  EXPECT_FALSE(scores.contains("top_k"));
+  EXPECT_FALSE(scores["intervals"].contains("top_k"));
+  EXPECT_EQ(scores["classes"]["devel"]["support"], 1);
+  // Group one alone is right; group two alone, half.
+  EXPECT_EQ(scores["intervals"]["accuracy"], nlohmann::json::parse("[0.5, 1.0]"));
+}
+
 TEST_F(ReportTest, AStopLeavesNoReport) {
   Write({Row("de", 0, 0)});
   std::stop_source stop;

@@ -6,20 +6,43 @@
 namespace polystill::evaluation {
 
 void Tally::Add(const Prediction& row) {
-  const std::vector<Confusion> nothing(models_, Confusion(classes_));
+  const std::vector<Confusion> nothing(models_, Empty());
   Language& language = languages_.try_emplace(row.language, Language{nothing, 0}).first->second;
   ++language.records;
-  const int group = GroupOf(row);
-  const int number = language_numbers_.try_emplace(row.language, language_numbers_.size()).first->second;
-  for (int model = 0; model < models_; ++model) {
-    const std::vector<float>& probabilities = row.probabilities[model];
-    const int predicted = ArgMax(probabilities);
-    const int64_t in_top_k = RankOf(probabilities, row.gold) < top_k_ ? 1 : 0;
-    language.models[model].Add(row.gold, predicted, 1, in_top_k);
-    Count& count = cells_[Key{number, model, group, row.gold, predicted}];
-    ++count.records;
-    count.in_top_k += in_top_k;
+  Place place{&language, 0, 0, GroupOf(row)};
+  place.number = language_numbers_.try_emplace(row.language, language_numbers_.size()).first->second;
+  for (place.model = 0; place.model < models_; ++place.model) {
+    if (task_ == v1::TASK_MASKED_LM) {
+      const Guess& guess = row.guesses[place.model];
+      Count(place, kRight, guess.token == row.gold ? kRight : kWrong, guess.rank < top_k_ ? 1 : 0,
+            -guess.log_probability);
+      continue;
+    }
+    const std::vector<float>& probabilities = row.probabilities[place.model];
+    if (task_ == v1::TASK_MULTI_LABEL) {
+      AddLabels(place, row.labels, probabilities);
+    } else {
+      Count(place, row.gold, ArgMax(probabilities), RankOf(probabilities, row.gold) < top_k_ ? 1 : 0);
+    }
   }
+}
+
+void Tally::AddLabels(const Place& place, const std::vector<int>& holds, const std::vector<float>& probabilities) {
+  bool right = true;
+  for (int label = 0; label < classes_; ++label) {
+    const int gold = holds[label] != 0 ? label : kNone, predicted = IsPredicted(probabilities[label]) ? label : kNone;
+    right = right && gold == predicted;
+    if (gold != kNone || predicted != kNone) Count(place, gold, predicted, 0);
+  }
+  Count(place, kNone, kNone, right ? 1 : 0);
+}
+
+void Tally::Count(const Place& place, int gold, int predicted, int64_t hits, double loss) {
+  place.language->models[place.model].Add(gold, predicted, 1, hits, loss);
+  Sum& sum = cells_[Key{place.number, place.model, place.group, gold, predicted}];
+  ++sum.records;
+  sum.hits += hits;
+  sum.loss += loss;
 }
 
 int Tally::GroupOf(const Prediction& row) {
@@ -32,12 +55,12 @@ int Tally::GroupOf(const Prediction& row) {
 std::map<std::pair<std::string, int>, std::vector<Tally::Cell>> Tally::Cells() const {
   std::vector<std::string> names(language_numbers_.size());
   for (const auto& [name, number] : language_numbers_) names[number] = name;
-  std::vector<std::pair<Key, Count>> sorted(cells_.begin(), cells_.end());
+  std::vector<std::pair<Key, Sum>> sorted(cells_.begin(), cells_.end());
   std::sort(sorted.begin(), sorted.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
   std::map<std::pair<std::string, int>, std::vector<Cell>> cells;
-  for (const auto& [key, count] : sorted) {
+  for (const auto& [key, sum] : sorted) {
     const auto& [language, model, group, gold, predicted] = key;
-    cells[{names[language], model}].push_back({group, gold, predicted, count.records, count.in_top_k});
+    cells[{names[language], model}].push_back({group, gold, predicted, sum.records, sum.hits, sum.loss});
   }
   return cells;
 }

@@ -19,15 +19,28 @@ using Json = nlohmann::ordered_json;
 // Levels of arrays and objects in a row: writing it out takes stack for each.
 constexpr int kMaxDepth = 100;
 
-// Row and its text, of one line. INVALID_ARGUMENT says what is wrong with it.
-using ReadRow = std::function<absl::StatusOr<std::pair<Json, std::string>>(const std::string& line)>;
+// Row and what is asked about it, of one line. INVALID_ARGUMENT says what is wrong with it.
+using ReadRow = std::function<absl::StatusOr<std::pair<Json, Question>>(const std::string& line)>;
 
-absl::StatusOr<std::pair<Json, std::string>> RowOfText(const std::string& line) {
+absl::StatusOr<std::pair<Json, Question>> RowOfText(const std::string& line) {
   if (!IsUtf8(line)) return absl::InvalidArgumentError("is not UTF-8");
-  return std::make_pair(Json{{"text", line}}, line);
+  return std::make_pair(Json{{"text", line}}, Question{line, SplitWords(line)});
 }
 
-absl::StatusOr<std::pair<Json, std::string>> RowOfJson(const std::string& line, const std::string& column) {
+// What a key holds: a text, or a list of words.
+absl::StatusOr<Question> QuestionOf(const Json& value, const std::string& column, bool words) {
+  if (!words && !value.is_string()) return absl::InvalidArgumentError(absl::StrCat("key '", column, "' is no text"));
+  if (!words) return Question{value.get<std::string>(), {}};
+  Question question;
+  for (const Json& word : value) {
+    if (value.is_array() && word.is_string()) question.words.push_back(word.get<std::string>());
+  }
+  if (value.is_array() && question.words.size() == value.size()) return question;
+  return absl::InvalidArgumentError(
+      absl::StrCat("key '", column, "' is no list of words, which the model (task token_classification) judges"));
+}
+
+absl::StatusOr<std::pair<Json, Question>> RowOfJson(const std::string& line, const std::string& column, bool words) {
   bool too_deep = false;
   const auto keep = [&too_deep](int depth, Json::parse_event_t, Json&) {
     too_deep |= depth > kMaxDepth;
@@ -40,14 +53,13 @@ absl::StatusOr<std::pair<Json, std::string>> RowOfJson(const std::string& line, 
   if (text == row.end()) {
     return absl::InvalidArgumentError(absl::StrCat("has no key '", column, "'; name the text's with --text-column"));
   }
-  if (!text->is_string()) return absl::InvalidArgumentError(absl::StrCat("key '", column, "' is no text"));
+  ASSIGN_OR_RETURN(Question question, QuestionOf(*text, column, words));
   for (const char* added : kAddedColumns) {
     if (row.contains(added)) {
       return absl::InvalidArgumentError(absl::StrCat("has a key '", added, "' already; rename it first"));
     }
   }
-  std::string value = text->get<std::string>();
-  return std::make_pair(std::move(row), std::move(value));
+  return std::make_pair(std::move(row), std::move(question));
 }
 
 class LinePredictor {
@@ -61,11 +73,11 @@ class LinePredictor {
       ++line_number_;
       if (!line.empty() && line.back() == '\r') line.pop_back();
       if (line.empty()) continue;
-      absl::StatusOr<std::pair<Json, std::string>> row = read_row_(line);
+      absl::StatusOr<std::pair<Json, Question>> row = read_row_(line);
       if (!row.ok()) return Annotate(row.status(), absl::StrCat("line ", line_number_));
       rows_.push_back(std::move(row->first));
-      texts_.push_back(std::move(row->second));
-      if (texts_.size() < kRowsAtOnce) continue;
+      questions_.push_back(std::move(row->second));
+      if (questions_.size() < kRowsAtOnce) continue;
       RETURN_IF_ERROR(Flush());
       if (!progress(done_)) return absl::CancelledError("interrupted");
     }
@@ -77,19 +89,17 @@ class LinePredictor {
 
  private:
   absl::Status Flush() {
-    ASSIGN_OR_RETURN(const std::vector<Prediction> predictions, predictor_.Predict(texts_));
+    ASSIGN_OR_RETURN(const std::vector<Prediction> predictions, predictor_.Predict(questions_));
     for (size_t i = 0; i < rows_.size(); ++i) {
-      const Prediction& prediction = predictions[i];
-      rows_[i][kAddedColumns[0]] = predictor_.labels()[prediction.label];
-      rows_[i][kAddedColumns[1]] = prediction.probabilities[prediction.label];
-      rows_[i][kAddedColumns[2]] = prediction.probabilities;
+      auto values = AddedValues(predictor_, questions_[i], predictions[i]);
+      for (size_t c = 0; c < kAddedColumns.size(); ++c) rows_[i][kAddedColumns[c]] = std::move(values[c]);
       out_ << rows_[i].dump() << '\n';
     }
     out_.flush();
     if (!out_) return FileError(errno, "output", "write");
     done_ += static_cast<int64_t>(rows_.size());
     rows_.clear();
-    texts_.clear();
+    questions_.clear();
     return absl::OkStatus();
   }
 
@@ -100,7 +110,7 @@ class LinePredictor {
   int64_t line_number_ = 0;
   int64_t done_ = 0;
   std::vector<Json> rows_;
-  std::vector<std::string> texts_;
+  std::vector<Question> questions_;
 };
 
 }  // namespace
@@ -118,7 +128,7 @@ absl::StatusOr<int64_t> PredictTextFile(const Predictor& predictor, const Predic
   if (!out) return FileError(errno, options.output, "write");
   const bool json = std::filesystem::path(options.input).extension() == ".jsonl";
   const ReadRow read_row = [&](const std::string& line) {
-    return json ? RowOfJson(line, options.text_column) : RowOfText(line);
+    return json ? RowOfJson(line, options.text_column, predictor.judges_words()) : RowOfText(line);
   };
   ASSIGN_OR_RETURN(const int64_t rows, LinePredictor(predictor, read_row, in, out).Run(options.progress));
   out.close();

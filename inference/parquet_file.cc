@@ -1,7 +1,7 @@
 #include <arrow/array.h>
-#include <arrow/builder.h>
 #include <arrow/compute/cast.h>
 #include <arrow/io/file.h>
+#include <arrow/json/from_string.h>
 #include <arrow/record_batch.h>
 #include <parquet/arrow/reader.h>
 #include <parquet/arrow/writer.h>
@@ -21,8 +21,14 @@ constexpr absl::StatusCode kTorn = absl::StatusCode::kDataLoss;
 
 std::string TypeOf(const arrow::Field& field) { return field.type()->ToString(); }
 
+bool Holds(const arrow::DataType& type, bool words) {
+  if (!words) return type.id() == arrow::Type::STRING || type.id() == arrow::Type::LARGE_STRING;
+  const bool list = type.id() == arrow::Type::LIST || type.id() == arrow::Type::LARGE_LIST;
+  return list && Holds(*static_cast<const arrow::BaseListType&>(type).value_type(), false);
+}
+
 // Position of the text's column.
-absl::StatusOr<int> TextColumn(const arrow::Schema& schema, const PredictFileOptions& options) {
+absl::StatusOr<int> TextColumn(const arrow::Schema& schema, bool words, const PredictFileOptions& options) {
   for (const char* added : kAddedColumns) {
     if (schema.GetFieldIndex(added) < 0) continue;
     return absl::InvalidArgumentError(
@@ -34,52 +40,58 @@ absl::StatusOr<int> TextColumn(const arrow::Schema& schema, const PredictFileOpt
                                                    "'; name the text's with --text-column. It has ",
                                                    schema.field_names().empty() ? "none" : schema.field_names()[0]));
   }
-  const auto id = schema.field(column)->type()->id();
-  if (id == arrow::Type::STRING || id == arrow::Type::LARGE_STRING) return column;
-  return absl::InvalidArgumentError(absl::StrCat(options.input, ": column '", options.text_column, "' is ",
-                                                 TypeOf(*schema.field(column)), ", not text"));
+  if (Holds(*schema.field(column)->type(), words)) return column;
+  return absl::InvalidArgumentError(
+      absl::StrCat(options.input, ": column '", options.text_column, "' is ", TypeOf(*schema.field(column)),
+                   words ? ", not a list of words, which the model (task token_classification) judges" : ", not text"));
 }
 
-// Texts of a string column; INVALID_ARGUMENT for a null.
-absl::StatusOr<std::vector<std::string>> TextsOf(const arrow::Array& array, int64_t first_row,
-                                                 const PredictFileOptions& options) {
-  std::vector<std::string> texts;
+// A question a row of the text's column; INVALID_ARGUMENT for a null.
+absl::StatusOr<std::vector<Question>> QuestionsOf(const arrow::Array& array, bool words, int64_t first_row,
+                                                  const PredictFileOptions& options) {
+  const auto null = [&](int64_t row) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(options.input, ": row ", first_row + row, ": column '", options.text_column, "' is null"));
+  };
+  const auto wide = words ? arrow::large_list(arrow::large_utf8()) : arrow::large_utf8();
+  ASSIGN_OR_RETURN(const auto cast, FromArrow(arrow::compute::Cast(array, wide), kTorn, options.input));
+  const auto& lists = static_cast<const arrow::LargeListArray&>(*cast);
+  const auto& texts = static_cast<const arrow::LargeStringArray&>(words ? *lists.values() : *cast);
+  std::vector<Question> questions(array.length());
   for (int64_t i = 0; i < array.length(); ++i) {
-    if (array.IsNull(i)) {
-      return absl::InvalidArgumentError(
-          absl::StrCat(options.input, ": row ", first_row + i, ": column '", options.text_column, "' is null"));
+    if (array.IsNull(i)) return null(i);
+    if (!words) questions[i].text = texts.GetView(i);
+    for (int64_t at = words ? lists.value_offset(i) : 0; words && at < lists.value_offset(i + 1); ++at) {
+      if (texts.IsNull(at)) return null(i);
+      questions[i].words.emplace_back(texts.GetView(at));
     }
-    texts.emplace_back(array.type_id() == arrow::Type::STRING
-                           ? static_cast<const arrow::StringArray&>(array).GetView(i)
-                           : static_cast<const arrow::LargeStringArray&>(array).GetView(i));
   }
-  return texts;
+  return questions;
 }
 
-std::shared_ptr<arrow::Schema> WithPredictions(const arrow::Schema& schema) {
+std::shared_ptr<arrow::Schema> WithPredictions(const arrow::Schema& schema, const Predictor& predictor) {
+  const auto list = [](const std::shared_ptr<arrow::DataType>& type) { return arrow::list(type); };
+  const bool words = predictor.judges_words(), many = words || predictor.task() == v1::TASK_MULTI_LABEL;
+  const auto all = list(arrow::float32());
   arrow::FieldVector fields = schema.fields();
-  fields.push_back(arrow::field(kAddedColumns[0], arrow::utf8()));
-  fields.push_back(arrow::field(kAddedColumns[1], arrow::float32()));
-  fields.push_back(arrow::field(kAddedColumns[2], arrow::list(arrow::float32())));
+  fields.push_back(arrow::field(kAddedColumns[0], many ? list(arrow::utf8()) : arrow::utf8()));
+  fields.push_back(arrow::field(kAddedColumns[1], many ? all : arrow::float32()));
+  fields.push_back(arrow::field(kAddedColumns[2], words ? list(all) : all));
   return arrow::schema(std::move(fields), schema.metadata());
 }
 
-arrow::Status AddPredictions(const std::vector<Prediction>& predictions, const std::vector<std::string>& labels,
-                             arrow::ArrayVector* columns) {
-  arrow::StringBuilder label;
-  arrow::FloatBuilder probability;
-  const auto values = std::make_shared<arrow::FloatBuilder>();
-  arrow::ListBuilder probabilities(arrow::default_memory_pool(), values);
-  for (const Prediction& prediction : predictions) {
-    ARROW_RETURN_NOT_OK(label.Append(labels[prediction.label]));
-    ARROW_RETURN_NOT_OK(probability.Append(prediction.probabilities[prediction.label]));
-    ARROW_RETURN_NOT_OK(probabilities.Append());
-    ARROW_RETURN_NOT_OK(values->AppendValues(prediction.probabilities));
+// Appends the added columns, the last of `schema`.
+arrow::Status AddPredictions(const std::vector<Question>& questions, const std::vector<Prediction>& predictions,
+                             const Predictor& predictor, const arrow::Schema& schema, arrow::ArrayVector* columns) {
+  std::array<nlohmann::ordered_json, kAddedColumns.size()> added;
+  for (auto& column : added) column = nlohmann::ordered_json::array();
+  for (size_t i = 0; i < questions.size(); ++i) {
+    auto values = AddedValues(predictor, questions[i], predictions[i]);
+    for (size_t c = 0; c < added.size(); ++c) added[c].push_back(std::move(values[c]));
   }
-  for (arrow::ArrayBuilder* builder :
-       {static_cast<arrow::ArrayBuilder*>(&label), static_cast<arrow::ArrayBuilder*>(&probability),
-        static_cast<arrow::ArrayBuilder*>(&probabilities)}) {
-    ARROW_ASSIGN_OR_RAISE(columns->emplace_back(), builder->Finish());
+  for (const auto& column : added) {
+    const auto& type = schema.field(static_cast<int>(columns->size()))->type();
+    ARROW_ASSIGN_OR_RAISE(columns->emplace_back(), arrow::json::ArrayFromJSONString(type, column.dump()));
   }
   return arrow::Status::OK();
 }
@@ -93,8 +105,8 @@ class ParquetPredictor {
     RETURN_IF_ERROR(FromArrow(OpenInput(), kTorn, options_.input));
     std::shared_ptr<arrow::Schema> schema;
     RETURN_IF_ERROR(FromArrow(reader_->GetSchema(&schema), kTorn, options_.input));
-    ASSIGN_OR_RETURN(text_column_, TextColumn(*schema, options_));
-    schema_ = WithPredictions(*schema);
+    ASSIGN_OR_RETURN(text_column_, TextColumn(*schema, predictor_.judges_words(), options_));
+    schema_ = WithPredictions(*schema, predictor_);
     RETURN_IF_ERROR(FromArrow(OpenOutput(temporary), kTorn, options_.output));
     return absl::OkStatus();
   }
@@ -132,10 +144,12 @@ class ParquetPredictor {
   }
 
   absl::Status PredictBatch(const arrow::RecordBatch& batch) {
-    ASSIGN_OR_RETURN(const auto texts, TextsOf(*batch.column(text_column_), rows_, options_));
-    ASSIGN_OR_RETURN(const auto predictions, predictor_.Predict(texts));
+    ASSIGN_OR_RETURN(const auto questions,
+                     QuestionsOf(*batch.column(text_column_), predictor_.judges_words(), rows_, options_));
+    ASSIGN_OR_RETURN(const auto predictions, predictor_.Predict(questions));
     arrow::ArrayVector columns = batch.columns();
-    RETURN_IF_ERROR(FromArrow(AddPredictions(predictions, predictor_.labels(), &columns), kTorn, options_.output));
+    RETURN_IF_ERROR(
+        FromArrow(AddPredictions(questions, predictions, predictor_, *schema_, &columns), kTorn, options_.output));
     const auto out = arrow::RecordBatch::Make(schema_, batch.num_rows(), std::move(columns));
     RETURN_IF_ERROR(FromArrow(writer_->WriteRecordBatch(*out), kTorn, options_.output));
     rows_ += batch.num_rows();

@@ -10,16 +10,19 @@
 #include <numeric>
 
 #include "inference/predict_files.h"
+#include "inference/predict_formats.h"
 #include "inference/predictor.h"
 #include "runtime/status.h"
 
 namespace {
 
+using polystill::inference::Judgement;
 using polystill::inference::PredictFile;
 using polystill::inference::PredictFileOptions;
 using polystill::inference::Prediction;
 using polystill::inference::PredictLines;
 using polystill::inference::Predictor;
+using polystill::inference::Question;
 
 constexpr int kExitFailed = 1;
 constexpr int kExitInterrupted = 130;
@@ -66,17 +69,40 @@ class Counter {
   bool shown_ = false;
 };
 
-// "net 97.1%  admin 1.2%  devel 0.8%   the text", a line a text.
-void Print(const Predictor& predictor, const Prediction& prediction, const std::string& text, size_t top) {
-  std::vector<size_t> order(prediction.probabilities.size());
+// "net 97.1%  ", for each of some labels.
+void PrintLabels(const Predictor& predictor, const Judgement& judgement, const std::vector<size_t>& labels) {
+  for (const size_t label : labels) {
+    std::printf("%s %.1f%%  ", predictor.labels()[label].c_str(), 100 * judgement.probabilities[label]);
+  }
+}
+
+// "Ada/PER 97.1%  left/O 99.2%", a line a text; a word beyond max_length stands alone.
+void PrintWords(const Predictor& predictor, const Prediction& prediction, const Question& question) {
+  for (size_t word = 0; word < question.words.size(); ++word) {
+    std::printf(word < prediction.size() ? "%s/" : "%s  ", question.words[word].c_str());
+    if (word < prediction.size()) PrintLabels(predictor, prediction[word], prediction[word].labels);
+  }
+  std::printf("\n");
+}
+
+// "net 97.1%  admin 1.2%  devel 0.8%   the text", a line a text, or a mask in it; with task multi_label the labels that
+// are predicted.
+void PrintText(const Predictor& predictor, const Judgement& judgement, const Question& question, size_t top) {
+  std::vector<size_t> order(judgement.probabilities.size());
   std::iota(order.begin(), order.end(), 0);
   std::stable_sort(order.begin(), order.end(),
-                   [&](size_t a, size_t b) { return prediction.probabilities[a] > prediction.probabilities[b]; });
-  order.resize(std::min(top, order.size()));
-  for (const size_t label : order) {
-    std::printf("%s %.1f%%  ", predictor.labels()[label].c_str(), 100 * prediction.probabilities[label]);
-  }
-  std::printf(" %s\n", text.c_str());
+                   [&](size_t a, size_t b) { return judgement.probabilities[a] > judgement.probabilities[b]; });
+  const bool many = predictor.task() == polystill::v1::TASK_MULTI_LABEL;
+  order.resize(many ? judgement.labels.size() : std::min(top, order.size()));
+  if (order.empty()) std::printf("no label  ");
+  PrintLabels(predictor, judgement, order);
+  std::printf(" %s\n", question.text.c_str());
+}
+
+void Print(const Predictor& predictor, const Prediction& prediction, const Question& question, size_t top) {
+  if (predictor.judges_words()) return PrintWords(predictor, prediction, question);
+  if (prediction.empty()) std::printf("no <mask>  %s\n", question.text.c_str());
+  for (const Judgement& judgement : prediction) PrintText(predictor, judgement, question, top);
 }
 
 absl::Status Run(const Arguments& arguments) {
@@ -84,11 +110,16 @@ absl::Status Run(const Arguments& arguments) {
   ASSIGN_OR_RETURN(const std::string folder, polystill::inference::FindPackage(arguments.student, arguments.model));
   ASSIGN_OR_RETURN(const Predictor predictor, Predictor::Open(folder));
   if (!arguments.texts.empty()) {
-    ASSIGN_OR_RETURN(const auto predictions, predictor.Predict(arguments.texts));
-    for (size_t i = 0; i < predictions.size(); ++i) {
-      Print(predictor, predictions[i], arguments.texts[i], arguments.top);
+    std::vector<Question> questions;
+    for (const std::string& text : arguments.texts) {
+      questions.push_back({text, polystill::inference::SplitWords(text)});
     }
+    ASSIGN_OR_RETURN(const auto predictions, predictor.Predict(questions));
+    for (size_t i = 0; i < predictions.size(); ++i) Print(predictor, predictions[i], questions[i], arguments.top);
     return absl::OkStatus();
+  }
+  if (predictor.fills_masks()) {
+    return absl::InvalidArgumentError("a masked language model fills <mask> in a --text; it has no files to label");
   }
   Counter counter;
   const auto progress = [&counter](int64_t rows) { return counter(rows); };
@@ -108,7 +139,10 @@ int main(int argc, char** argv) {
   app.add_option("--student", arguments.student, "a run's folder, or a model package")->required();
   app.add_option("--model", arguments.model, "which of the run's models: distilled, gold, teacher-NAME ...")
       ->capture_default_str();
-  CLI::Option* text = app.add_option("--text", arguments.texts, "a text; may be repeated")->allow_extra_args(false);
+  CLI::Option* text =
+      app.add_option("--text", arguments.texts,
+                     "a text, in words between white space where the model judges words; may be repeated")
+          ->allow_extra_args(false);
   CLI::Option* file =
       app.add_option("--file", arguments.files.input, "records to predict: .jsonl, .parquet, or .txt (a text a line)");
   CLI::Option* out =
@@ -117,7 +151,7 @@ int main(int argc, char** argv) {
   file->excludes(text)->needs(out);
   out->needs(file);
   app.add_option("--text-column", arguments.files.text_column, "column of the text in --file")->capture_default_str();
-  app.add_option("--top", arguments.top, "labels to print for a --text")
+  app.add_option("--top", arguments.top, "labels to print for a --text; of a multi_label model those above 50%")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   app.add_option("--threads", arguments.threads, "threads of tensor operations")

@@ -8,9 +8,12 @@
 #include <system_error>
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 #include "models/package_manifest.h"
+#include "models/probabilities.h"
 #include "runtime/status.h"
 
 namespace polystill::inference {
@@ -51,7 +54,11 @@ absl::StatusOr<std::string> FindPackage(const std::string& path, const std::stri
 
 Predictor::Predictor(models::Package package, std::shared_ptr<const corpus::Tokenizer> tokenizer)
     : package_(std::move(package)), tokenizer_(std::move(tokenizer)) {
-  labels_.assign(package_.info.signature.labels().begin(), package_.info.signature.labels().end());
+  const v1::Signature& signature = package_.info.signature;
+  labels_.assign(signature.labels().begin(), signature.labels().end());
+  task_ = signature.task() == v1::TASK_UNSPECIFIED ? v1::TASK_CLASSIFICATION : signature.task();
+  mask_id_ = signature.mask_id();
+  for (int32_t id = 0; fills_masks() && id < tokenizer_->vocab_size(); ++id) labels_.push_back(tokenizer_->PieceOf(id));
 }
 
 absl::StatusOr<Predictor> Predictor::Open(const std::string& folder) {
@@ -69,26 +76,84 @@ absl::StatusOr<Predictor> Predictor::Open(const std::string& folder) {
   return Predictor(std::move(package), std::move(tokenizer));
 }
 
-absl::StatusOr<std::vector<Prediction>> Predictor::Predict(const std::vector<std::string>& texts) const {
-  if (texts.empty()) return std::vector<Prediction>();
-  std::vector<std::vector<int32_t>> rows;
-  for (const std::string& text : texts) rows.push_back(tokenizer_->Encode(text));
+absl::StatusOr<std::vector<Prediction>> Predictor::Predict(const std::vector<Question>& questions) const {
+  models::Rows rows;
+  models::Wanted wanted;
+  for (const Question& question : questions) {
+    if (judges_words()) {
+      corpus::Tokenizer::Words words = tokenizer_->EncodeWords(question.words);
+      rows.push_back(words.ids.empty() ? tokenizer_->Encode("") : std::move(words.ids));  // no input is empty
+      wanted.positions.push_back(std::move(words.firsts));
+    } else if (fills_masks()) {
+      auto [ids, places] = EncodeMasked(question.text);
+      rows.push_back(std::move(ids));
+      wanted.positions.push_back(std::move(places));
+    } else {
+      rows.push_back(tokenizer_->Encode(question.text));
+    }
+  }
+  const bool of_tokens = models::JudgesTokens(task_);
+  std::vector<Prediction> predictions(questions.size());
   try {
-    const at::NoGradGuard no_grad;
-    const at::Tensor logits = models::FixedShapeForward(*package_.model, rows).logits.to(at::kFloat);
-    if (!at::isfinite(logits).all().item<bool>()) return absl::InternalError("the model gave logits not finite");
-    const at::Tensor probabilities = at::softmax(logits, 1).contiguous();
-    const int64_t classes = probabilities.size(1);
-    const float* values = probabilities.const_data_ptr<float>();
-    std::vector<Prediction> predictions;
-    for (size_t i = 0; i < texts.size(); ++i, values += classes) {
-      predictions.push_back(
-          {static_cast<size_t>(std::max_element(values, values + classes) - values), {values, values + classes}});
+    ASSIGN_OR_RETURN(std::vector<Judgement> judgements, Judge(rows, wanted));
+    auto next = judgements.begin();
+    for (size_t i = 0; i < questions.size(); ++i) {
+      const auto count = static_cast<ptrdiff_t>(of_tokens ? wanted.positions[i].size() : 1);
+      predictions[i].assign(std::make_move_iterator(next), std::make_move_iterator(next + count));
+      next += count;
     }
     return predictions;
   } catch (const c10::Error& error) {
     return absl::InternalError(error.what_without_backtrace());
   }
+}
+
+std::pair<std::vector<int32_t>, std::vector<int32_t>> Predictor::EncodeMasked(const std::string& text) const {
+  std::vector<int32_t> ids, places;
+  bool first = true;
+  for (const std::string_view part : absl::StrSplit(text, corpus::kMaskPiece)) {
+    if (!first) {
+      places.push_back(static_cast<int32_t>(ids.size()));
+      ids.push_back(mask_id_);
+    }
+    first = false;
+    if (absl::StripAsciiWhitespace(part).empty()) continue;
+    const std::vector<int32_t> of_part = tokenizer_->Encode(part);
+    ids.insert(ids.end(), of_part.begin(), of_part.end());
+  }
+  ids.resize(std::min<size_t>(ids.size(), tokenizer_->max_length()));
+  std::erase_if(places, [&](int32_t place) { return place >= static_cast<int32_t>(ids.size()); });
+  return {std::move(ids), std::move(places)};
+}
+
+absl::StatusOr<std::vector<Judgement>> Predictor::Judge(const models::Rows& rows, const models::Wanted& wanted) const {
+  const auto has_some = [](const std::vector<int32_t>& places) { return !places.empty(); };
+  const bool nothing = models::JudgesTokens(task_)
+                           ? std::none_of(wanted.positions.begin(), wanted.positions.end(), has_some)
+                           : rows.empty();
+  if (nothing) return std::vector<Judgement>();
+  const at::NoGradGuard no_grad;
+  const at::Tensor logits = models::FixedShapeForward(*package_.model, rows, wanted).logits.to(at::kFloat);
+  if (!at::isfinite(logits).all().item<bool>()) return absl::InternalError("the model gave logits not finite");
+  const at::Tensor probabilities = models::Probabilities(task_, logits).contiguous();
+  const int64_t classes = probabilities.size(1);
+  const float* values = probabilities.const_data_ptr<float>();
+  std::vector<Judgement> judgements;
+  for (int64_t i = 0; i < probabilities.size(0); ++i, values += classes) {
+    judgements.push_back({LabelsOf({values, static_cast<size_t>(classes)}), {values, values + classes}});
+  }
+  return judgements;
+}
+
+std::vector<size_t> Predictor::LabelsOf(std::span<const float> probabilities) const {
+  if (task_ != v1::TASK_MULTI_LABEL) {
+    return {static_cast<size_t>(std::max_element(probabilities.begin(), probabilities.end()) - probabilities.begin())};
+  }
+  std::vector<size_t> labels;
+  for (size_t label = 0; label < probabilities.size(); ++label) {
+    if (probabilities[label] > 0.5f) labels.push_back(label);
+  }
+  return labels;
 }
 
 }  // namespace polystill::inference

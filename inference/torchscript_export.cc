@@ -41,8 +41,18 @@ std::string BagScript(const v1::PackageManifest::Architecture& model) {
   return absl::StrCat(script, "  return ", Linear("head", "x"), "\n");
 }
 
-// models/transformer.h as a script.
-std::string TransformerScript(const v1::PackageManifest::Architecture& model) {
+// From x [rows, length, width] after the last norm to the logits.
+std::string HeadScript(v1::Task task) {
+  if (task == v1::TASK_MASKED_LM) {
+    return absl::StrCat("  x = torch.gelu(", Linear("transform", "x"), ")\n",
+                        "  x = ", LayerNorm("transform_norm", "x"), "\n",
+                        "  return torch.linear(x, self.embedding_weight, self.head_bias)\n");
+  }
+  return absl::StrCat(models::JudgesTokens(task) ? "" : kMean, "  return ", Linear("head", "x"), "\n");
+}
+
+// models/transformer.h as a script; logits of tokens are given of every token, whatever they are after a row's end.
+std::string TransformerScript(const v1::PackageManifest::Architecture& model, v1::Task task) {
   std::string script =
       absl::StrCat(kSignature,
                    "  x = torch.embedding(self.embedding_weight, ids) + self.position_weight[:ids.size(1)]\n"
@@ -59,20 +69,21 @@ std::string TransformerScript(const v1::PackageManifest::Architecture& model) {
                     Linear(layer + "feed_forward.inner", "h"), ")\n", "  x = x + ",
                     Linear(layer + "feed_forward.outer", "h"), "\n");
   }
-  return absl::StrCat(script, "  x = ", LayerNorm("norm", "x"), "\n", kMean, "  return ", Linear("head", "x"), "\n");
+  return absl::StrCat(script, "  x = ", LayerNorm("norm", "x"), "\n", HeadScript(task));
 }
 
 }  // namespace
 
 absl::Status ExportTorchScript(const std::string& folder, const std::string& path) {
   ASSIGN_OR_RETURN(const models::Package package, models::LoadPackage(folder));
-  ASSIGN_OR_RETURN(const v1::PackageManifest manifest, models::ReadPackageManifest(folder));
+  const v1::PackageManifest& manifest = package.manifest;
   if (manifest.backend() == v1::PackageManifest::BACKEND_TORCHSCRIPT) {
     ASSIGN_OR_RETURN(const std::string bytes, ReadFile(absl::StrCat(folder, "/", models::kScriptFile)));
     return WriteFileAtomically(path, bytes);
   }
+  const v1::Task task = manifest.signature().task();
   const bool transformer = manifest.model().kind() == v1::Model::KIND_TRANSFORMER;
-  const std::string script = transformer ? TransformerScript(manifest.model()) : BagScript(manifest.model());
+  const std::string script = transformer ? TransformerScript(manifest.model(), task) : BagScript(manifest.model());
   ASSIGN_OR_RETURN(const std::string bytes, models::ScriptBytes(package.model->NamedParameters(), script));
   return WriteFileAtomically(path, bytes);
 }

@@ -24,11 +24,16 @@ at::Tensor Matrix(const json& rows, int64_t classes) {
   return at::tensor(flat, at::kDouble).reshape({static_cast<int64_t>(rows.size()), classes});
 }
 
-at::Tensor Evaluate(const json& loss, const at::Tensor& student, const at::Tensor& teacher, const at::Tensor& gold) {
+at::Tensor Evaluate(const json& loss, const at::Tensor& student, const at::Tensor& teacher, const at::Tensor& gold,
+                    const at::Tensor& holds) {
   const std::string kind = loss["kind"];
   if (kind == "task") return CrossEntropy(student, gold);
   if (kind == "hard_label") return HardLabel(student, teacher);
   if (kind == "logit_mse") return LogitMse(student, teacher);
+  if (kind == "binary_task") return BinaryCrossEntropy(student, holds);
+  if (kind == "binary_hard_label") return BinaryHardLabel(student, teacher);
+  if (kind == "binary_logit_mse") return BinaryLogitMse(student, teacher);
+  if (kind == "binary") return Binary(student, teacher, loss["temperature"].get<double>());
   EXPECT_EQ(kind, "soft_label");
   return SoftLabel(student, teacher, loss["temperature"].get<double>());
 }
@@ -53,11 +58,12 @@ TEST_P(ReferenceTest, ValuesAndGradientsAgree) {
     const int64_t classes = test["classes"];
     const at::Tensor teacher = Matrix(test["teacher"], classes).to(GetParam());
     const at::Tensor gold = at::tensor(test["gold"].get<std::vector<int64_t>>(), at::kLong);
+    const at::Tensor holds = Matrix(test["holds"], classes).to(at::kLong);
     for (const json& loss : test["losses"]) {
       SCOPED_TRACE(absl::StrCat(test["name"].get<std::string>(), ", ", loss["kind"].get<std::string>(), ", T ",
                                 loss.value("temperature", 1.0)));
       const at::Tensor student = Matrix(test["student"], classes).to(GetParam()).set_requires_grad(true);
-      const at::Tensor value = Evaluate(loss, student, teacher, gold);
+      const at::Tensor value = Evaluate(loss, student, teacher, gold, holds);
       ASSERT_EQ(value.dim(), 0);
       EXPECT_LE(Excess(value.detach(), at::scalar_tensor(loss["value"].get<double>(), at::kDouble), relative),
                 rounding);
@@ -66,7 +72,7 @@ TEST_P(ReferenceTest, ValuesAndGradientsAgree) {
       kinds.insert(loss["kind"]);
     }
   }
-  EXPECT_EQ(kinds.size(), 4);
+  EXPECT_EQ(kinds.size(), 8);
   EXPECT_GE(cases.size(), 12);
 }
 
@@ -88,8 +94,32 @@ TEST(LossesTest, GradientsAreTheFormulas) {
   const at::Tensor hard = gradient([&](const at::Tensor& s) { return HardLabel(s, teacher); });
   EXPECT_TRUE(at::allclose(hard, at::softmax(start, 1) - at::one_hot(teacher.argmax(1), 4), 1e-12, 1e-12));
   const at::Tensor mse = gradient([&](const at::Tensor& s) { return LogitMse(s, teacher); });
+  const at::Tensor binary = gradient([&](const at::Tensor& s) { return Binary(s, teacher, t); });
+  EXPECT_TRUE(at::allclose(binary, t * (at::sigmoid(start / t) - at::sigmoid(teacher / t)), 1e-12, 1e-12));
+  const at::Tensor holds = gradient([&](const at::Tensor& s) { return BinaryHardLabel(s, teacher); });
+  EXPECT_TRUE(at::allclose(holds, at::sigmoid(start) - teacher.gt(0).to(at::kDouble), 1e-12, 1e-12));
   const at::Tensor difference = start - teacher;
   EXPECT_TRUE(at::allclose(mse, 0.5 * (difference - difference.mean(1, true)), 1e-12, 1e-12));
+}
+
+// One logit is the second of two classes, whose first one has the logit 0.
+TEST(LossesTest, OneLogitIsTwoClasses) {
+  const at::Tensor student = at::arange(5.0, at::kDouble).reshape({5, 1}).sin() * 4;
+  const at::Tensor teacher = at::arange(5.0, at::kDouble).reshape({5, 1}).cos() * 4;
+  const auto both = [](const at::Tensor& logit) { return at::cat({at::zeros_like(logit), logit}, 1); };
+  EXPECT_NEAR(Binary(student, teacher, 2).item<double>(), SoftLabel(both(student), both(teacher), 2).item<double>(),
+              1e-12);
+  EXPECT_NEAR(BinaryHardLabel(student, teacher).item<double>(), HardLabel(both(student), both(teacher)).item<double>(),
+              1e-12);
+}
+
+TEST(LossesTest, ATokenWithoutALabelCountsForNothing) {
+  const at::Tensor student = at::arange(12.0, at::kDouble).reshape({3, 4}).sin().set_requires_grad(true);
+  const at::Tensor loss = CrossEntropy(student, at::tensor({2, -1, 0}, at::kLong));
+  const at::Tensor judged = at::cat({student.detach().narrow(0, 0, 1), student.detach().narrow(0, 2, 1)});
+  EXPECT_NEAR(loss.item<double>(), CrossEntropy(judged, at::tensor({2, 0}, at::kLong)).item<double>(), 1e-12);
+  loss.backward();
+  EXPECT_EQ(student.grad()[1].abs().sum().item<double>(), 0);
 }
 
 TEST(LossesTest, SlicesAddUpAndTheTeacherGetsNoGradient) {

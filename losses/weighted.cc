@@ -40,17 +40,26 @@ absl::Status CheckStudent(const Batch& batch) {
   return absl::OkStatus();
 }
 
+bool HasSigmoids(v1::Task task) { return task == v1::TASK_BINARY || task == v1::TASK_MULTI_LABEL; }
+
 absl::Status CheckGold(const Batch& batch) {
   if (!batch.gold.defined()) return absl::InvalidArgumentError("needs gold labels, and the batch carries none");
-  if (batch.gold.sizes() != batch.logits.sizes().slice(0, 1) || batch.gold.scalar_type() != at::kLong) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("gold labels must be int64 [", batch.logits.size(0), "], are ", c10::str(batch.gold.sizes())));
+  const int64_t rows = batch.logits.size(0), logits = batch.logits.size(1);
+  const bool many = batch.task == v1::TASK_MULTI_LABEL;
+  const std::vector<int64_t> shape = many ? std::vector<int64_t>{rows, logits} : std::vector<int64_t>{rows};
+  if (batch.gold.sizes() != at::IntArrayRef(shape) || batch.gold.scalar_type() != at::kLong) {
+    return absl::InvalidArgumentError(absl::StrCat("gold labels must be int64 ", c10::str(at::IntArrayRef(shape)),
+                                                   ", are ", c10::str(batch.gold.sizes())));
   }
-  const at::Tensor outside = batch.gold.lt(0).logical_or(batch.gold.ge(batch.logits.size(1)));
+  // A label that holds or not is 1 or 0, and so is the second of two classes.
+  const int64_t classes = HasSigmoids(batch.task) ? 2 : logits;
+  const int64_t least = batch.task == v1::TASK_TOKEN_CLASSIFICATION ? -1 : 0;
+  const at::Tensor outside = batch.gold.lt(least).logical_or(batch.gold.ge(classes));
   if (const auto row = FirstBadRow(outside)) {
-    return absl::InvalidArgumentError(absl::StrCat(RecordOf(batch, *row), ": gold label ",
-                                                   batch.gold[*row].item<int64_t>(), " is not one of ",
-                                                   batch.logits.size(1), " classes"));
+    return absl::InvalidArgumentError(many ? absl::StrCat(RecordOf(batch, *row), ": a gold label is neither 0 nor 1")
+                                           : absl::StrCat(RecordOf(batch, *row), ": gold label ",
+                                                          batch.gold[*row].item<int64_t>(), " is not one of ", classes,
+                                                          " classes"));
   }
   return absl::OkStatus();
 }
@@ -140,26 +149,54 @@ absl::StatusOr<at::Tensor> EvaluateFeatures(const v1::Loss& loss, const std::vec
   return sum;
 }
 
-absl::StatusOr<at::Tensor> Evaluate(const v1::Loss& loss, int place, const Batch& batch) {
-  if (loss.kind() == v1::LOSS_KIND_EMBEDDING || loss.kind() == v1::LOSS_KIND_HIDDEN) {
-    return EvaluateFeatures(loss, FeaturePairsOf(loss, place), batch);
-  }
-  if (loss.kind() == v1::LOSS_KIND_TASK) {
-    RETURN_IF_ERROR(CheckGold(batch));
-    return CrossEntropy(batch.logits, batch.gold);
-  }
-  ASSIGN_OR_RETURN(const at::Tensor teacher, TeacherLogits(loss, batch));
+absl::Status CheckTemperature(const v1::Loss& loss) {
+  return loss.temperature() > 0 ? absl::OkStatus() : absl::InvalidArgumentError("temperature must be above 0");
+}
+
+absl::StatusOr<at::Tensor> EvaluateSoftmax(const v1::Loss& loss, const Batch& batch, const at::Tensor& teacher) {
   switch (loss.kind()) {
     case v1::LOSS_KIND_SOFT_LABEL:
-      if (!(loss.temperature() > 0)) return absl::InvalidArgumentError("temperature must be above 0");
+      RETURN_IF_ERROR(CheckTemperature(loss));
       return SoftLabel(batch.logits, teacher, loss.temperature());
     case v1::LOSS_KIND_HARD_LABEL:
       return HardLabel(batch.logits, teacher);
     case v1::LOSS_KIND_LOGIT_MSE:
       return LogitMse(batch.logits, teacher);
+    case v1::LOSS_KIND_BINARY:
+      return absl::InvalidArgumentError("goes with tasks binary and multi_label; this task's is soft_label");
     default:
       return absl::InvalidArgumentError("is not a kind of loss that this build knows");
   }
+}
+
+absl::StatusOr<at::Tensor> EvaluateSigmoid(const v1::Loss& loss, const Batch& batch, const at::Tensor& teacher) {
+  switch (loss.kind()) {
+    case v1::LOSS_KIND_BINARY:
+      RETURN_IF_ERROR(CheckTemperature(loss));
+      return Binary(batch.logits, teacher, loss.temperature());
+    case v1::LOSS_KIND_HARD_LABEL:
+      return BinaryHardLabel(batch.logits, teacher);
+    case v1::LOSS_KIND_LOGIT_MSE:
+      return BinaryLogitMse(batch.logits, teacher);
+    case v1::LOSS_KIND_SOFT_LABEL:
+      return absl::InvalidArgumentError("goes with tasks of one class of several; this task's is binary");
+    default:
+      return absl::InvalidArgumentError("is not a kind of loss that this build knows");
+  }
+}
+
+absl::StatusOr<at::Tensor> Evaluate(const v1::Loss& loss, int place, const Batch& batch) {
+  if (loss.kind() == v1::LOSS_KIND_EMBEDDING || loss.kind() == v1::LOSS_KIND_HIDDEN) {
+    return EvaluateFeatures(loss, FeaturePairsOf(loss, place), batch);
+  }
+  const bool sigmoids = HasSigmoids(batch.task);
+  if (loss.kind() == v1::LOSS_KIND_TASK) {
+    RETURN_IF_ERROR(CheckGold(batch));
+    if (!sigmoids) return CrossEntropy(batch.logits, batch.gold);
+    return BinaryCrossEntropy(batch.logits, batch.gold.view_as(batch.logits));
+  }
+  ASSIGN_OR_RETURN(const at::Tensor teacher, TeacherLogits(loss, batch));
+  return sigmoids ? EvaluateSigmoid(loss, batch, teacher) : EvaluateSoftmax(loss, batch, teacher);
 }
 
 }  // namespace

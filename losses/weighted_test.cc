@@ -116,6 +116,44 @@ TEST_F(WeightedTest, RefusesBadGoldLabels) {
   EXPECT_TRUE(EvaluateLosses(ListOf({soft_b_}), batch_).ok());
 }
 
+// What a task makes of a kind of loss.
+TEST_F(WeightedTest, EachTaskHasItsForm) {
+  const at::Tensor& s = batch_.logits;
+  const at::Tensor b = TeacherB().to(at::kDouble);
+  const auto value = [this](v1::LossKind kind) {
+    const auto sum =
+        SumOf(EvaluateLosses(ListOf({LossOf(kind, 1, "b", kind == v1::LOSS_KIND_BINARY ? 2 : 1)}), batch_));
+    EXPECT_TRUE(sum.ok()) << sum.status();
+    return sum.ok() ? sum->item<double>() : 0;
+  };
+  batch_.task = v1::TASK_MULTI_LABEL;
+  batch_.gold = at::tensor({1, 0, 0, 1, 0, 0, 0, 0, 1, 1, 1, 1}, at::kLong).reshape({3, 4});
+  EXPECT_NEAR(value(v1::LOSS_KIND_TASK), BinaryCrossEntropy(s, batch_.gold).item<double>(), 1e-12);
+  EXPECT_NEAR(value(v1::LOSS_KIND_BINARY), Binary(s, b, 2).item<double>(), 1e-12);
+  EXPECT_NEAR(value(v1::LOSS_KIND_HARD_LABEL), BinaryHardLabel(s, b).item<double>(), 1e-12);
+  EXPECT_NEAR(value(v1::LOSS_KIND_LOGIT_MSE), BinaryLogitMse(s, b).item<double>(), 1e-12);
+  EXPECT_THAT(Refusal(LossOf(v1::LOSS_KIND_SOFT_LABEL, 1, "b")), HasSubstr("binary"));
+  batch_.gold[1][2] = 2;
+  EXPECT_THAT(Refusal(task_), HasSubstr("record 'second': a gold label is neither 0 nor 1"));
+  batch_.gold = at::tensor({1, 0, 0}, at::kLong);
+  EXPECT_THAT(Refusal(task_), HasSubstr("int64 [3, 4]"));
+
+  batch_.task = v1::TASK_TOKEN_CLASSIFICATION;
+  batch_.gold = at::tensor({3, -1, 0}, at::kLong);
+  EXPECT_NEAR(value(v1::LOSS_KIND_TASK), CrossEntropy(s, batch_.gold).item<double>(), 1e-12);
+  EXPECT_NEAR(value(v1::LOSS_KIND_SOFT_LABEL), SoftLabel(s, b, 1).item<double>(), 1e-12);
+  EXPECT_THAT(Refusal(LossOf(v1::LOSS_KIND_BINARY, 1, "b")), HasSubstr("soft_label"));
+
+  batch_.task = v1::TASK_BINARY;
+  batch_.logits = s.narrow(1, 0, 1);
+  TeacherB() = TeacherB().narrow(1, 0, 1);
+  batch_.gold = at::tensor({1, 0, 1}, at::kLong);
+  EXPECT_NEAR(value(v1::LOSS_KIND_TASK), BinaryCrossEntropy(batch_.logits, batch_.gold.view({3, 1})).item<double>(),
+              1e-12);
+  batch_.gold[2] = 2;
+  EXPECT_THAT(Refusal(task_), HasSubstr("record 'third': gold label 2 is not one of 2 classes"));
+}
+
 TEST_F(WeightedTest, RefusesBadTeachers) {
   EXPECT_THAT(Refusal(LossOf(v1::LOSS_KIND_SOFT_LABEL, 1, "c")), HasSubstr("teacher 'c'"));
   EXPECT_THAT(Refusal(LossOf(v1::LOSS_KIND_SOFT_LABEL, 1)), HasSubstr("teacher ''"));  // a and b both came

@@ -141,8 +141,9 @@ absl::StatusOr<PackageInfo> InfoOf(const std::string& folder, const v1::PackageM
 }  // namespace
 
 absl::StatusOr<Package> LoadPackage(const std::string& folder) {
-  ASSIGN_OR_RETURN(const v1::PackageManifest manifest, ReadPackageManifest(folder));
   Package package;
+  ASSIGN_OR_RETURN(package.manifest, ReadPackageManifest(folder));
+  const v1::PackageManifest& manifest = package.manifest;
   ASSIGN_OR_RETURN(package.model, LoadModel(folder, manifest));
   ASSIGN_OR_RETURN(package.info, InfoOf(folder, manifest, *package.model));
   const std::string yaml = absl::StrCat(folder, "/", kManifestFile);
@@ -162,8 +163,8 @@ absl::StatusOr<Package> LoadPackage(const std::string& folder) {
 
 absl::Status TakeInitialWeights(const ModelShape& shape, const std::string& tokenizer_file, Model* model) {
   const std::string& folder = shape.spec.initial();
-  ASSIGN_OR_RETURN(const v1::PackageManifest manifest, ReadPackageManifest(folder));
   ASSIGN_OR_RETURN(const Package package, LoadPackage(folder));
+  const v1::PackageManifest& manifest = package.manifest;
   RETURN_IF_ERROR(CheckSameTokenizer(package, tokenizer_file));
   if (manifest.model().heads() != shape.spec.heads() && shape.spec.kind() == v1::Model::KIND_TRANSFORMER) {
     return absl::InvalidArgumentError(

@@ -6,6 +6,7 @@
 
 #include "absl/status/statusor.h"
 #include "models/model.h"
+#include "polystill/v1/package.pb.h"
 #include "polystill/v1/teacher.pb.h"
 
 namespace polystill::models {
@@ -30,6 +31,7 @@ struct PackageInfo {
 // A package in memory.
 struct Package {
   PackageInfo info;
+  v1::PackageManifest manifest;
   std::unique_ptr<Model> model;
   // Path of the SentencePiece model; empty when the input is ids. That its ids are below signature.vocab_size is for
   // whoever opens it to check.

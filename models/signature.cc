@@ -4,10 +4,43 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "runtime/status.h"
+#include "runtime/yaml_proto.h"
 
 namespace polystill::models {
+namespace {
+
+v1::Task TaskOr(v1::Task task) { return task == v1::TASK_UNSPECIFIED ? v1::TASK_CLASSIFICATION : task; }
+
+std::string TaskName(v1::Task task) { return EnumName(v1::Task_descriptor()->FindValueByNumber(task)); }
+
+}  // namespace
+
+ModelShape ShapeOf(const v1::Job& job, int64_t vocab_size) {
+  ModelShape shape;
+  shape.spec = job.model();
+  shape.vocab_size = vocab_size;
+  shape.task = TaskOr(job.task());
+  shape.classes = LogitCount(shape.task, job.labels_size(), vocab_size);
+  shape.dtype = job.dtype();
+  shape.max_length = job.tokenizer().max_length();
+  return shape;
+}
+
+absl::Status CheckSignatureTask(const v1::Signature& signature, v1::Task task) {
+  if (TaskOr(signature.task()) == TaskOr(task)) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat("it is a model of task: ", TaskName(TaskOr(signature.task())),
+                                                    ", but the run's is ", TaskName(TaskOr(task)),
+                                                    "; give a model that was trained for it"));
+}
 
 absl::Status CheckSignature(const v1::Signature& signature, const v1::Job& job) {
+  RETURN_IF_ERROR(CheckSignatureTask(signature, job.task()));
+  if (TaskOr(job.task()) == v1::TASK_MASKED_LM && signature.input() == v1::Signature::INPUT_IDS &&
+      signature.mask_id() != job.tokenizer().mask_id()) {
+    return absl::FailedPreconditionError(absl::StrCat("its id for a hidden token is ", signature.mask_id(),
+                                                      ", but tokenizer.mask_id is ", job.tokenizer().mask_id()));
+  }
   if (!std::equal(signature.labels().begin(), signature.labels().end(), job.labels().begin(), job.labels().end())) {
     return absl::FailedPreconditionError(absl::StrCat("its classes are ", absl::StrJoin(signature.labels(), ", "),
                                                       ", but corpus.labels are ", absl::StrJoin(job.labels(), ", ")));

@@ -25,12 +25,16 @@ TEST(CheckSignature, NamesWhatDoesNotFit) {
   job.mutable_tokenizer()->set_vocab_size(100);
   job.mutable_tokenizer()->set_max_length(16);
   EXPECT_TRUE(CheckSignature(signature, job).ok());
+  job.set_task(v1::TASK_CLASSIFICATION);
+  EXPECT_TRUE(CheckSignature(signature, job).ok());
 
   struct Case {
     std::function<void(v1::Job*)> change;
     std::string message;
   };
   const Case cases[] = {
+      {[](v1::Job* j) { j->set_task(v1::TASK_MULTI_LABEL); },
+       "it is a model of task: classification, but the run's is multi_label"},
       {[](v1::Job* j) { j->mutable_labels()->SwapElements(0, 1); }, "corpus.labels"},
       {[](v1::Job* j) { j->mutable_tokenizer()->set_kind(v1::Tokenizer::KIND_SENTENCEPIECE); }, "tokenizer.kind"},
       {[](v1::Job* j) { j->mutable_tokenizer()->set_vocab_size(101); }, "vocab_size"},

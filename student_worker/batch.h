@@ -45,7 +45,8 @@ struct Batch {
   // record's tokens, ascending; empty as a whole: every token.
   bool judges_tokens = false;
   std::vector<std::vector<int32_t>> positions;
-  // Gold classes, one for each judged row; -1 without one.
+  // Gold classes, one for each judged row, -1 without one; task multi_label: 0 or 1 for each label of each row, nothing
+  // when labels are not read.
   std::vector<int64_t> gold;
   // What teachers said.
   std::map<LabelKind, Labels> labels;

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "models/outputs.h"
 #include "runtime/status.h"
 
 namespace polystill::student_worker {
@@ -17,6 +18,12 @@ using Clock = std::chrono::steady_clock;
 RowsOf RowsOfOutput(const soft_labels::Output& output) {
   if (output.name == soft_labels::kLogits) return RowsOf::kJudged;
   return output.of_tokens ? RowsOf::kTokens : RowsOf::kRecords;
+}
+
+bool IsLogits(const soft_labels::Output& output) { return output.name == soft_labels::kLogits; }
+
+bool HasLogitsAlone(const DataLoader::LabelSource& source) {
+  return std::all_of(source.outputs.begin(), source.outputs.end(), IsLogits);
 }
 
 // Answers must fit the batch row by row, else labels would go to others than they belong to.
@@ -59,6 +66,13 @@ struct DataLoader::Shared {
     return !queue.empty() && (!queue.front()->status.ok() || queue.front()->missing_labels == 0);
   }
 
+  // Nothing more is to come of one source.
+  void NoteLabels(Pending* pending) {
+    MutexLock lock(&mutex);
+    --pending->missing_labels;
+    changed.NotifyAll();
+  }
+
   void Fail(Pending* pending, absl::Status status) {
     MutexLock lock(&mutex);
     if (pending->status.ok()) pending->status = std::move(status);
@@ -98,9 +112,9 @@ void DataLoader::Run() {
   }
 }
 
-std::vector<int32_t> DataLoader::TokensOf(const corpus::RecordRef& ref, const corpus::Record& record) {
-  if (const std::vector<int32_t>* known = memo_.Find(ref)) return *known;
-  std::vector<int32_t> tokens = TokenIdsOf(record, options_.reads, tokenizer_.get());
+Tokens DataLoader::TokensOf(const corpus::RecordRef& ref, const corpus::Record& record) {
+  if (const Tokens* known = memo_.Find(ref)) return *known;
+  Tokens tokens = student_worker::TokensOf(record, options_.reads, tokenizer_.get());
   memo_.Put(ref, tokens);
   return tokens;
 }
@@ -111,42 +125,75 @@ absl::Status DataLoader::Fill(int64_t step, std::vector<corpus::Record>* records
   ASSIGN_OR_RETURN(*records, reader_->Read(refs));
   batch->step = step;
   batch->first_position = range.first;
-  batch->judges_tokens = options_.judges_tokens;
+  batch->judges_tokens = models::JudgesTokens(options_.task);
   for (const LabelSource& source : options_.labels) {
     for (const soft_labels::Output& output : source.outputs) {
       batch->labels[source.KindOf(output)] = {RowsOfOutput(output), output.width, {}};
     }
   }
   for (size_t i = 0; i < refs.size(); ++i) {
-    const corpus::Record& record = (*records)[i];
-    batch->tokens.push_back(TokensOf(refs[i], record));
-    if (options_.needs_gold && record.label < 0) {
-      return absl::InvalidArgumentError(absl::StrCat("record '", record.id,
-                                                     "' has no label, but the task loss needs "
-                                                     "one; leave such records out with `where`, or the loss"));
-    }
-    batch->ids.push_back(record.id);
-    batch->gold.push_back(record.label);
-    ++batch->languages[record.language];
+    RETURN_IF_ERROR(FillRecord(refs[i], (*records)[i], batch));
   }
   return absl::OkStatus();
 }
 
+absl::Status DataLoader::FillRecord(const corpus::RecordRef& ref, const corpus::Record& record, Batch* batch) {
+  Tokens tokens = TokensOf(ref, record);
+  if (options_.needs_gold && record.label < 0 && record.labels.empty() && !options_.masker.has_value()) {
+    return absl::InvalidArgumentError(absl::StrCat("record '", record.id,
+                                                   "' has no label, but the task loss needs "
+                                                   "one; leave such records out with `where`, or the loss"));
+  }
+  if (options_.task == v1::TASK_TOKEN_CLASSIFICATION) {
+    RETURN_IF_ERROR(FillWords(record, tokens, batch));
+  } else if (options_.masker.has_value()) {
+    FillHidden(&tokens.ids, batch);
+  } else {
+    const std::vector<int64_t> gold = GoldOf(options_.task, record);
+    batch->gold.insert(batch->gold.end(), gold.begin(), gold.end());
+  }
+  batch->tokens.push_back(std::move(tokens.ids));
+  batch->ids.push_back(record.id);
+  ++batch->languages[record.language];
+  return absl::OkStatus();
+}
+
+absl::Status DataLoader::FillWords(const corpus::Record& record, const Tokens& tokens, Batch* batch) {
+  JudgedTokens judged = JudgedTokensOf(record, tokens);
+  cut_words_ += judged.cut;
+  batch->gold.insert(batch->gold.end(), judged.gold.begin(), judged.gold.end());
+  for (const LabelSource& source : options_.labels) {
+    // A teacher reads no positions as every token.
+    if (!judged.positions.empty() || HasLogitsAlone(source)) continue;
+    return absl::InvalidArgumentError(absl::StrCat("record '", record.id,
+                                                   "' has no word that is judged, but tokens that losses of features "
+                                                   "need; leave such records out with `where`, or those losses"));
+  }
+  batch->positions.push_back(std::move(judged.positions));
+  return absl::OkStatus();
+}
+
+void DataLoader::FillHidden(std::vector<int32_t>* ids, Batch* batch) {
+  const int64_t position = batch->first_position + static_cast<int64_t>(batch->ids.size());
+  JudgedTokens hidden = options_.masker->HideInStep(batch->step, position, ids);
+  batch->gold.insert(batch->gold.end(), hidden.gold.begin(), hidden.gold.end());
+  batch->positions.push_back(std::move(hidden.positions));
+}
+
 std::vector<v1::LabelInput> DataLoader::InputsFor(const LabelSource& source, const std::vector<corpus::Record>& records,
                                                   const Batch& batch) const {
-  const bool at_positions = !batch.positions.empty() && std::any_of(source.outputs.begin(), source.outputs.end(),
-                                                                    [](const soft_labels::Output& output) {
-                                                                      return output.name == soft_labels::kLogits;
-                                                                    });
+  const bool at_positions =
+      !batch.positions.empty() && std::any_of(source.outputs.begin(), source.outputs.end(), IsLogits);
   std::vector<v1::LabelInput> inputs;
   for (size_t i = 0; i < records.size(); ++i) {
+    if (at_positions && batch.positions[i].empty()) continue;  // nothing of it is judged
     if (source.sends_tokens) {
       inputs.emplace_back().set_id(records[i].id);
-      inputs[i].mutable_ids()->mutable_ids()->Add(batch.tokens[i].begin(), batch.tokens[i].end());
+      inputs.back().mutable_ids()->mutable_ids()->Add(batch.tokens[i].begin(), batch.tokens[i].end());
     } else {
       inputs.push_back(LabelInputOf(records[i], source.reads, source.input));
     }
-    if (at_positions) inputs[i].mutable_positions()->Add(batch.positions[i].begin(), batch.positions[i].end());
+    if (at_positions) inputs.back().mutable_positions()->Add(batch.positions[i].begin(), batch.positions[i].end());
   }
   return inputs;
 }
@@ -155,6 +202,7 @@ void DataLoader::Ask(const LabelSource& source, const std::vector<corpus::Record
                      std::shared_ptr<Pending> pending) {
   // The batch stays where it is until its last label has come.
   std::vector<v1::LabelInput> inputs = InputsFor(source, records, pending->batch);
+  if (inputs.empty()) return shared_->NoteLabels(pending.get());
   auto fill = [shared = shared_, pending, source = source,
                count = records.size()](absl::StatusOr<soft_labels::LabelClient::Labels> answer) {
     absl::Status status = answer.ok() ? CheckShapes(*answer, source.outputs, pending->batch) : answer.status();

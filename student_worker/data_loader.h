@@ -5,6 +5,7 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <stop_token>
 #include <string>
 #include <thread>
@@ -19,6 +20,7 @@
 #include "soft_labels/outputs.h"
 #include "student_worker/batch.h"
 #include "student_worker/inputs.h"
+#include "student_worker/masker.h"
 
 namespace polystill::student_worker {
 
@@ -61,8 +63,10 @@ class DataLoader {
     v1::Side reads = v1::SIDE_TEXT;
     // How long Next goes on waiting for a batch once it is asked to stop.
     std::chrono::milliseconds stop_patience{0};
-    // Whether the model judges tokens (Batch::judges_tokens).
-    bool judges_tokens = false;
+    // Says what is judged of a record, and the form of its gold labels.
+    v1::Task task = v1::TASK_CLASSIFICATION;
+    // With task masked_lm alone: hides the tokens that are judged.
+    std::optional<Masker> masker = std::nullopt;
     // Whether every record must have a gold label.
     bool needs_gold = false;
     // Bytes of token ids that are remembered.
@@ -84,6 +88,10 @@ class DataLoader {
   // given the batch of the last step: the thread reads no more.
   double ReadsPerBlock() const;
 
+  // Words of the records drawn, again in each pass, that tokenizer.max_length left no room for. When ReadsPerBlock may
+  // be called.
+  int64_t cut_words() const { return cut_words_; }
+
   // Time that Next has waited so far.
   double wait_seconds() const { return wait_seconds_; }
 
@@ -98,7 +106,10 @@ class DataLoader {
 
   void Run();
   absl::Status Fill(int64_t step, std::vector<corpus::Record>* records, Batch* batch);
-  std::vector<int32_t> TokensOf(const corpus::RecordRef& ref, const corpus::Record& record);
+  Tokens TokensOf(const corpus::RecordRef& ref, const corpus::Record& record);
+  absl::Status FillRecord(const corpus::RecordRef& ref, const corpus::Record& record, Batch* batch);
+  absl::Status FillWords(const corpus::Record& record, const Tokens& tokens, Batch* batch);
+  void FillHidden(std::vector<int32_t>* ids, Batch* batch);
   void Ask(const LabelSource& source, const std::vector<corpus::Record>& records, std::shared_ptr<Pending> pending);
   // What a source is asked about a batch, whose records these are.
   std::vector<v1::LabelInput> InputsFor(const LabelSource& source, const std::vector<corpus::Record>& records,
@@ -108,7 +119,8 @@ class DataLoader {
   const std::shared_ptr<const corpus::Plan> plan_;
   const std::unique_ptr<corpus::Reader> reader_;
   const std::shared_ptr<const corpus::Tokenizer> tokenizer_;
-  TokenMemo memo_;  // of the thread
+  TokenMemo memo_;         // of the thread
+  int64_t cut_words_ = 0;  // of the thread
   double wait_seconds_ = 0;
 
   // Outlives this object in the callbacks of label sources.

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include <atomic>
+#include <fstream>
 #include <memory>
 #include <optional>
 
@@ -105,6 +106,43 @@ class DataLoaderTest : public testing::Test {
   SlowTeacher teacher_;
   std::shared_ptr<const corpus::Plan> plan_;
 };
+
+TEST_F(DataLoaderTest, HiddenTokensAreAskedForAndHaveGoldWithoutLabels) {
+  v1::Job job;
+  job.set_task(v1::TASK_MASKED_LM);
+  job.mutable_masking()->set_share(0.4);
+  job.mutable_tokenizer()->set_kind(v1::Tokenizer::KIND_IDS);
+  job.mutable_tokenizer()->set_vocab_size(1000);
+  job.mutable_tokenizer()->set_mask_id(0);
+  options_.masker = *Masker::Of(job, nullptr);
+  options_.task = v1::TASK_MASKED_LM;
+  options_.needs_gold = true;
+  AskTeacher();
+  options_.labels[0].sends_tokens = true;
+  options_.labels[0].outputs = {{"logits", 2, true}};
+  const auto loader = Start(/*reads_labels=*/false);
+  const SlowTeacher::Asked asked = teacher_.Take(0);
+  LabelClient::Labels labels;
+  labels.outputs.emplace_back().width = 2;
+  for (const v1::LabelInput& input : asked.inputs)
+    labels.outputs[0].numbers.resize(labels.outputs[0].numbers.size() + 2 * input.positions_size());
+  asked.callback(labels);
+  const auto batch = loader->Next({});
+  ASSERT_TRUE(batch.ok()) << batch.status();
+  ASSERT_EQ(batch->ids.size(), static_cast<size_t>(kBatch));
+  size_t next = 0;
+  for (size_t i = 0; i < batch->ids.size(); ++i) {
+    EXPECT_FALSE(batch->positions[i].empty());
+    EXPECT_THAT(asked.inputs[i].positions(), testing::ElementsAreArray(batch->positions[i]));
+    EXPECT_THAT(asked.inputs[i].ids().ids(), testing::ElementsAreArray(batch->tokens[i]));
+    for (const int32_t place : batch->positions[i]) {
+      EXPECT_EQ(batch->tokens[i][place], 0);
+      ASSERT_LT(next, batch->gold.size());
+      EXPECT_GE(batch->gold[next++], 0);
+    }
+  }
+  EXPECT_EQ(next, batch->gold.size());
+}
 
 TEST_F(DataLoaderTest, CountsHowOftenABlockIsRead) {
   const auto reads = [this](int64_t cache_bytes) {
@@ -293,6 +331,46 @@ TEST_F(DataLoaderTest, BeginsAtTheStepOfTheCheckpoint) {
   ASSERT_TRUE(batch.ok()) << batch.status();
   EXPECT_EQ(batch->step, 2);
   EXPECT_EQ(batch->ids, from_the_start->Next({})->ids);
+}
+
+// Of a record of three token ids two have labels, of another none has.
+TEST_F(DataLoaderTest, AsksForTheTokensThatAreJudged) {
+  std::ofstream(folder_ + "/corpus.jsonl") << R"({"id":"r1","language":"de","ids":[1,2,3],"label":["low",null,"high"]})"
+                                           << "\n"
+                                           << R"({"id":"r2","language":"de","ids":[4,5],"label":[null,null]})"
+                                           << "\n";
+  v1::Selection selection = TinySelection(folder_);
+  selection.mutable_corpus()->set_path(folder_ + "/corpus.jsonl");
+  selection.set_task(v1::TASK_TOKEN_CLASSIFICATION);
+  const auto index = std::make_shared<const v1::CorpusIndex>(*corpus::BuildIndex(selection));
+  v1::PlanSegment segment;
+  segment.set_algorithm(1);
+  segment.set_batch_size(4);
+  segment.set_index_digest(corpus::IndexDigest(*index));
+  AskTeacher();
+  options_.labels[0].outputs[0].of_tokens = true;
+  options_.labels[0].sends_tokens = true;
+  options_.task = v1::TASK_TOKEN_CLASSIFICATION;
+  options_.needs_gold = true;
+  options_.steps = 1;
+  DataLoader loader(options_, std::make_shared<const corpus::Plan>(*corpus::Plan::Create(segment, index)),
+                    *corpus::Reader::Open(index), nullptr);
+  const SlowTeacher::Asked asked = teacher_.Take(0);
+  ASSERT_EQ(asked.inputs.size(), 2u);  // a step of four has each record twice
+  LabelClient::Labels answer;
+  answer.outputs = {{{}, 2}};
+  for (const v1::LabelInput& input : asked.inputs) {
+    EXPECT_EQ(input.id(), "r1");
+    EXPECT_THAT(input.ids().ids(), testing::ElementsAre(1, 2, 3));
+    EXPECT_THAT(input.positions(), testing::ElementsAre(0, 2));
+    answer.outputs[0].numbers.insert(answer.outputs[0].numbers.end(), {1, 2, 3, 4});
+  }
+  asked.callback(answer);
+  const auto batch = loader.Next({});
+  ASSERT_TRUE(batch.ok()) << batch.status();
+  EXPECT_THAT(batch->gold, testing::ElementsAre(0, 1, 0, 1));
+  EXPECT_EQ(batch->CountRows(RowsOf::kJudged), 4);
+  for (size_t i = 0; i < 4; ++i) EXPECT_EQ(batch->positions[i].size(), batch->ids[i] == "r1" ? 2u : 0u);
 }
 
 }  // namespace

@@ -11,17 +11,45 @@ namespace polystill::student_worker {
 namespace {
 
 double LossOf(const v1::HeldOutCounts::Language& language) {
-  int64_t records = 0;
-  for (const int64_t count : language.confusion()) records += count;
-  return std::ldexp(static_cast<double>(language.loss()), -32) / static_cast<double>(records);
+  return std::ldexp(static_cast<double>(language.loss()), -32) / static_cast<double>(language.judged());
 }
 
-evaluation::Confusion ConfusionOf(const v1::HeldOutCounts::Language& language, int classes) {
-  evaluation::Confusion confusion(classes);
+// Cells [3 * label + 0 .. 2], as HeldOutCounts says.
+void AddLabels(const v1::HeldOutCounts::Language& language, int labels, evaluation::Confusion* confusion) {
+  constexpr int kNone = evaluation::kNone;
+  for (int label = 0; label < labels; ++label) {
+    confusion->Add(label, label, language.confusion(3 * label), 0);
+    confusion->Add(label, kNone, language.confusion(3 * label + 1), 0);
+    confusion->Add(kNone, label, language.confusion(3 * label + 2), 0);
+  }
+  confusion->Add(kNone, kNone, language.judged(), language.right());
+}
+
+evaluation::Confusion ConfusionOf(const v1::HeldOutCounts::Language& language, int classes, v1::Task task) {
+  evaluation::Confusion confusion(classes, task);
+  if (task == v1::TASK_MULTI_LABEL) {
+    AddLabels(language, classes, &confusion);
+    return confusion;
+  }
   for (int cell = 0; cell < language.confusion_size(); ++cell) {
     confusion.Add(cell / classes, cell % classes, language.confusion(cell), 0);
   }
   return confusion;
+}
+
+double MetricOf(v1::EarlyStopping::Metric metric, const v1::HeldOutCounts::Language& language, int classes,
+                v1::Task task) {
+  switch (metric) {
+    case v1::EarlyStopping::METRIC_LOSS:
+      return LossOf(language);
+    case v1::EarlyStopping::METRIC_MACRO_F1:
+      return ConfusionOf(language, classes, task).Value(evaluation::Metric::kMacroF1);
+    default:
+      if (task == v1::TASK_MASKED_LM) {
+        return static_cast<double>(language.right()) / static_cast<double>(language.judged());
+      }
+      return ConfusionOf(language, classes, task).Value(evaluation::Metric::kAccuracy);
+  }
 }
 
 }  // namespace
@@ -36,6 +64,8 @@ v1::HeldOutCounts Sum(const std::vector<v1::HeldOutCounts>& parts) {
         sum.set_confusion(cell, sum.confusion(cell) + language.confusion(cell));
       }
       sum.set_loss(sum.loss() + language.loss());
+      sum.set_judged(sum.judged() + language.judged());
+      sum.set_right(sum.right() + language.right());
     }
   }
   v1::HeldOutCounts sum;
@@ -46,21 +76,15 @@ v1::HeldOutCounts Sum(const std::vector<v1::HeldOutCounts>& parts) {
   return sum;
 }
 
-double MetricOf(v1::EarlyStopping::Metric metric, const v1::HeldOutCounts& counts, int classes) {
+double MetricOf(v1::EarlyStopping::Metric metric, const v1::HeldOutCounts& counts, int classes, v1::Task task) {
   double sum = 0;
+  int judged = 0;
   for (const auto& language : counts.languages()) {
-    switch (metric) {
-      case v1::EarlyStopping::METRIC_LOSS:
-        sum += LossOf(language);
-        break;
-      case v1::EarlyStopping::METRIC_MACRO_F1:
-        sum += ConfusionOf(language, classes).Value(evaluation::Metric::kMacroF1);
-        break;
-      default:
-        sum += ConfusionOf(language, classes).Value(evaluation::Metric::kAccuracy);
-    }
+    if (language.judged() == 0) continue;
+    sum += MetricOf(metric, language, classes, task);
+    ++judged;
   }
-  return sum / counts.languages_size();
+  return sum / judged;
 }
 
 bool EarlyStopper::Note(int64_t step, double value) {

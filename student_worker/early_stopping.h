@@ -11,8 +11,9 @@ namespace polystill::student_worker {
 // What all ranks found together. Whole numbers are added: the sum does not depend on how the records were shared out.
 v1::HeldOutCounts Sum(const std::vector<v1::HeldOutCounts>& parts);
 
-// The metric, mean over the languages that have held-out records; `counts` has some.
-double MetricOf(v1::EarlyStopping::Metric metric, const v1::HeldOutCounts& counts, int classes);
+// The metric, mean over the languages of which something was judged; NaN when nothing was. `classes`: the labels.
+double MetricOf(v1::EarlyStopping::Metric metric, const v1::HeldOutCounts& counts, int classes,
+                v1::Task task = v1::TASK_CLASSIFICATION);
 
 // Decides when a training ends for want of improvement: a pure function of what was measured. Not thread-safe.
 class EarlyStopper {

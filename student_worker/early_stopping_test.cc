@@ -14,7 +14,10 @@ v1::HeldOutCounts Counts(const std::string& language, std::vector<int64_t> confu
   v1::HeldOutCounts counts;
   auto* out = counts.add_languages();
   out->set_name(language);
-  for (const int64_t count : confusion) out->add_confusion(count);
+  for (const int64_t count : confusion) {
+    out->add_confusion(count);
+    out->set_judged(out->judged() + count);
+  }
   out->set_loss(std::llround(std::ldexp(loss, 32)));
   return counts;
 }
@@ -29,6 +32,19 @@ TEST(MetricOf, IsTheMeanOverTheLanguagesHoweverTheRecordsAreShared) {
   // de, by hand: F1 of class 0 is 4/5, of class 1 is 2/3; ja: only class 1 occurs.
   EXPECT_DOUBLE_EQ(MetricOf(v1::EarlyStopping::METRIC_MACRO_F1, sum, kClasses), ((0.8 + 2.0 / 3) / 2 + 1.0) / 2);
   EXPECT_EQ(Sum({de_rest, de_some, ja}).SerializeAsString(), sum.SerializeAsString());
+}
+
+TEST(MetricOf, LabelsThatEachHoldOrNot) {
+  // Of label 0 one is right; of label 1 one is right, one missed, one wrongly said; three records, one all right.
+  v1::HeldOutCounts counts = Counts("de", {1, 0, 0, 1, 1, 1}, 1.5);
+  counts.mutable_languages(0)->set_judged(3);
+  counts.mutable_languages(0)->set_right(1);
+  const auto metric = [&](v1::EarlyStopping::Metric metric) {
+    return MetricOf(metric, Sum({counts, Counts("ja", {0, 0, 0, 0, 0, 0}, 0)}), kClasses, v1::TASK_MULTI_LABEL);
+  };
+  EXPECT_DOUBLE_EQ(metric(v1::EarlyStopping::METRIC_ACCURACY), 1.0 / 3);
+  EXPECT_DOUBLE_EQ(metric(v1::EarlyStopping::METRIC_MACRO_F1), (1 + 0.5) / 2);
+  EXPECT_DOUBLE_EQ(metric(v1::EarlyStopping::METRIC_LOSS), 0.5);
 }
 
 struct Case {

@@ -9,6 +9,7 @@
 #include <chrono>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -19,10 +20,13 @@
 #include "corpus/tokenizer.h"
 #include "evaluation/predictions.h"
 #include "models/package.h"
+#include "models/probabilities.h"
 #include "models/signature.h"
+#include "runtime/sha256.h"
 #include "runtime/status.h"
 #include "student_worker/inputs.h"
 #include "student_worker/latency.h"
+#include "student_worker/masker.h"
 
 namespace polystill::student_worker {
 namespace {
@@ -51,23 +55,70 @@ absl::StatusOr<Judged> LoadJudged(const v1::EvaluatedModel& model, const v1::Job
   return Judged{model.name(), model.reads(), std::move(package), std::move(tokenizer)};
 }
 
-// Probabilities [records][labels] at temperature 1, in float32.
-absl::StatusOr<std::vector<std::vector<float>>> Predict(const Judged& judged,
-                                                        const std::vector<corpus::Record>& records) {
-  std::vector<std::vector<int32_t>> rows;
+// Words, or token ids, of which a model sees the beginning.
+size_t WordsIn(const Tokens& tokens) { return tokens.firsts.empty() ? tokens.ids.size() : tokens.firsts.size(); }
+
+// A row a record.
+std::vector<evaluation::Prediction> RowsOfRecords(const std::vector<corpus::Record>& records) {
+  std::vector<evaluation::Prediction> rows;
   for (const corpus::Record& record : records) {
-    rows.push_back(TokenIdsOf(record, judged.reads, judged.tokenizer.get()));
+    rows.push_back({record.id, record.language, record.group, std::max(record.label, 0), {}, record.labels});
   }
+  return rows;
+}
+
+// Appends a row for each judged word, or hidden token, of a record. A record without a group is one: its words go wrong
+// together.
+void AppendWords(const corpus::Record& record, const JudgedTokens& judged, std::vector<evaluation::Prediction>* rows) {
+  const std::string& group = record.group.empty() ? record.id : record.group;
+  for (size_t i = 0; i < judged.words.size(); ++i) {
+    rows->push_back({record.id, record.language, group, static_cast<int>(judged.gold[i]), {}, {}, judged.words[i]});
+  }
+}
+
+// What logits [positions, token ids] say of the tokens that stood there.
+std::vector<evaluation::Guess> GuessesOf(const at::Tensor& logits, const at::Tensor& gold) {
+  const at::Tensor of_gold = logits.gather(1, gold.unsqueeze(1));
+  const at::Tensor earlier = at::arange(logits.size(1)).unsqueeze(0).lt(gold.unsqueeze(1));
+  const at::Tensor likelier = logits.gt(of_gold).logical_or(logits.eq(of_gold).logical_and(earlier));
+  const at::Tensor ranks = likelier.sum(1).to(at::kInt).contiguous();
+  const at::Tensor tokens = logits.argmax(1).to(at::kInt).contiguous();
+  const at::Tensor logs = (of_gold.squeeze(1) - logits.logsumexp(1)).contiguous();
+  std::vector<evaluation::Guess> guesses;
+  for (int64_t i = 0; i < logits.size(0); ++i) {
+    guesses.push_back(
+        {tokens.const_data_ptr<int32_t>()[i], ranks.const_data_ptr<int32_t>()[i], logs.const_data_ptr<float>()[i]});
+  }
+  return guesses;
+}
+
+// Probabilities [rows][labels] at temperature 1 of logits in float32.
+std::vector<std::vector<float>> ProbabilitiesOf(v1::Task task, const at::Tensor& logits) {
+  const at::Tensor probabilities = models::Probabilities(task, logits).contiguous();
+  const float* values = probabilities.const_data_ptr<float>();
+  std::vector<std::vector<float>> rows;
+  for (int64_t i = 0; i < probabilities.size(0); ++i, values += probabilities.size(1)) {
+    rows.emplace_back(values, values + probabilities.size(1));
+  }
+  return rows;
+}
+
+// Adds to each row what the model says of it: of records, or of their tokens at `wanted`.
+absl::Status AddAnswers(const Judged& judged, v1::Task task, const models::Rows& tokens, const models::Wanted& wanted,
+                        std::vector<evaluation::Prediction>* rows) {
   try {
     const at::NoGradGuard no_grad;
-    const at::Tensor logits = models::FixedShapeForward(*judged.package.model, rows).logits.to(at::kFloat);
-    const at::Tensor probabilities = at::softmax(logits, 1).contiguous();
-    const float* values = probabilities.const_data_ptr<float>();
-    std::vector<std::vector<float>> predicted;
-    for (size_t i = 0; i < rows.size(); ++i, values += probabilities.size(1)) {
-      predicted.emplace_back(values, values + probabilities.size(1));
+    const at::Tensor logits = models::FixedShapeForward(*judged.package.model, tokens, wanted).logits.to(at::kFloat);
+    if (task == v1::TASK_MASKED_LM) {
+      at::Tensor gold = at::empty({logits.size(0)}, at::kLong);
+      for (int64_t i = 0; i < logits.size(0); ++i) gold.mutable_data_ptr<int64_t>()[i] = (*rows)[i].gold;
+      const std::vector<evaluation::Guess> guesses = GuessesOf(logits, gold);
+      for (size_t i = 0; i < rows->size(); ++i) (*rows)[i].guesses.push_back(guesses[i]);
+    } else {
+      std::vector<std::vector<float>> probabilities = ProbabilitiesOf(task, logits);
+      for (size_t i = 0; i < rows->size(); ++i) (*rows)[i].probabilities.push_back(std::move(probabilities[i]));
     }
-    return predicted;
+    return absl::OkStatus();
   } catch (const c10::Error& error) {
     return absl::InternalError(absl::StrCat("model ", judged.name, ": ", error.what_without_backtrace()));
   }
@@ -85,17 +136,26 @@ class Evaluator {
   absl::StatusOr<v1::WorkerMessage::Done> Run();
 
  private:
+  // Task masked_lm: hidden tokens are those of one tokeniser.
+  absl::Status CheckSameTokens(const Judged& one, const Judged& other) const;
   absl::Status JudgeBlock(std::vector<corpus::Record> records);
+  // The rows of some records with every model's answers.
+  absl::StatusOr<std::vector<evaluation::Prediction>> Ask(const std::vector<corpus::Record>& records);
+  // The same with task masked_lm, where all models see the same tokens.
+  absl::StatusOr<std::vector<evaluation::Prediction>> AskHidden(const std::vector<corpus::Record>& records);
   void KeepForTiming(int language, const std::vector<corpus::Record>& records);
   absl::Status MeasureLatencies();
 
   const v1::Job& job_;
   const WorkerContext& context_;
   std::vector<Judged> judged_;
+  std::optional<Masker> masker_;  // task masked_lm alone
   std::unique_ptr<corpus::Reader> reader_;
   std::shared_ptr<const v1::CorpusIndex> index_;
   std::unique_ptr<evaluation::PredictionsWriter> writer_;
   v1::WorkerMessage::Progress progress_;
+  // Words (or token ids) that some model's max_length leaves no room for.
+  int64_t cut_ = 0;
   std::vector<corpus::Record> timed_records_;
   std::map<int, int64_t> timed_of_language_;
 };
@@ -107,34 +167,92 @@ absl::Status Evaluator::Prepare() {
     ASSIGN_OR_RETURN(Judged judged, LoadJudged(model, job_));
     judged_.push_back(std::move(judged));
     names.push_back(model.name());
+    RETURN_IF_ERROR(CheckSameTokens(judged_.front(), judged_.back()));
+  }
+  if (!judged_.empty()) {
+    ASSIGN_OR_RETURN(masker_, Masker::Of(job_, judged_[0].tokenizer.get()));
   }
   ASSIGN_OR_RETURN(v1::CorpusIndex index, context_.link->GetIndex(job_.plan().index_digest()));
   index_ = std::make_shared<const v1::CorpusIndex>(std::move(index));
   ASSIGN_OR_RETURN(reader_, corpus::Reader::Open(index_));
-  ASSIGN_OR_RETURN(writer_, evaluation::PredictionsWriter::Create(job_.predictions(),
-                                                                  {job_.labels().begin(), job_.labels().end()}, names));
+  ASSIGN_OR_RETURN(writer_, evaluation::PredictionsWriter::Create(
+                                job_.predictions(), {job_.labels().begin(), job_.labels().end()}, names, job_.task()));
   return absl::OkStatus();
 }
 
+absl::Status Evaluator::CheckSameTokens(const Judged& one, const Judged& other) const {
+  if (job_.task() != v1::TASK_MASKED_LM || one.tokenizer == nullptr || other.tokenizer == nullptr) {
+    return absl::OkStatus();
+  }
+  ASSIGN_OR_RETURN(const std::string of_one, Sha256File(one.package.tokenizer_file));
+  ASSIGN_OR_RETURN(const std::string of_other, Sha256File(other.package.tokenizer_file));
+  if (of_one == of_other) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat("models ", one.name, " and ", other.name,
+                                                    " have different tokenisers, so their tokens cannot be compared; "
+                                                    "write tokenizer: {path: ",
+                                                    one.package.tokenizer_file, "}"));
+}
+
 absl::Status Evaluator::JudgeBlock(std::vector<corpus::Record> records) {
-  for (size_t first = 0; first < records.size(); first += kRecordsAtOnce) {
+  // The logits of hidden tokens are many.
+  const size_t at_once = masker_.has_value() ? models::kRowsPerForward : kRecordsAtOnce;
+  for (size_t first = 0; first < records.size(); first += at_once) {
     if (context_.stop.stop_requested()) return absl::CancelledError("stopped during the evaluation");
-    const size_t last = std::min(records.size(), first + kRecordsAtOnce);
+    const size_t last = std::min(records.size(), first + at_once);
     const std::vector<corpus::Record> some(std::make_move_iterator(records.begin() + first),
                                            std::make_move_iterator(records.begin() + last));
-    std::vector<evaluation::Prediction> rows;
-    for (const corpus::Record& record : some) {
-      rows.push_back({record.id, record.language, record.group, record.label, {}});
-      ++(*progress_.mutable_records())[record.language];
-    }
-    for (const Judged& judged : judged_) {
-      ASSIGN_OR_RETURN(auto probabilities, Predict(judged, some));
-      for (size_t i = 0; i < rows.size(); ++i) rows[i].probabilities.push_back(std::move(probabilities[i]));
-    }
-    RETURN_IF_ERROR(writer_->Append(rows));
+    for (const corpus::Record& record : some) ++(*progress_.mutable_records())[record.language];
+    ASSIGN_OR_RETURN(const std::vector<evaluation::Prediction> rows, Ask(some));
+    if (!rows.empty()) RETURN_IF_ERROR(writer_->Append(rows));
     context_.link->Report(progress_);
   }
   return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<evaluation::Prediction>> Evaluator::AskHidden(const std::vector<corpus::Record>& records) {
+  std::vector<evaluation::Prediction> rows;
+  models::Rows ids;
+  models::Wanted wanted;
+  for (const corpus::Record& record : records) {
+    Tokens tokens = TokensOf(record, judged_[0].reads, judged_[0].tokenizer.get());
+    const JudgedTokens judged = masker_->HideInRecord(record.id, &tokens.ids);
+    AppendWords(record, judged, &rows);
+    wanted.positions.push_back(judged.positions);
+    ids.push_back(std::move(tokens.ids));
+  }
+  for (const Judged& judged : judged_) RETURN_IF_ERROR(AddAnswers(judged, job_.task(), ids, wanted, &rows));
+  return rows;
+}
+
+absl::StatusOr<std::vector<evaluation::Prediction>> Evaluator::Ask(const std::vector<corpus::Record>& records) {
+  if (masker_.has_value()) return AskHidden(records);
+  std::vector<std::vector<Tokens>> tokens(judged_.size());  // [models][records]
+  for (size_t m = 0; m < judged_.size(); ++m) {
+    for (const corpus::Record& record : records) {
+      tokens[m].push_back(TokensOf(record, judged_[m].reads, judged_[m].tokenizer.get()));
+    }
+  }
+  const bool of_tokens = models::JudgesTokens(job_.task());
+  std::vector<evaluation::Prediction> rows = of_tokens ? std::vector<evaluation::Prediction>() : RowsOfRecords(records);
+  std::vector<models::Wanted> wanted(judged_.size());
+  for (size_t i = 0; of_tokens && i < records.size(); ++i) {
+    // Of models that cut a record in different places, all are judged on what each of them sees.
+    size_t words = SIZE_MAX;
+    for (const auto& of_model : tokens) words = std::min(words, WordsIn(of_model[i]));
+    for (size_t m = 0; m < judged_.size(); ++m) {
+      const JudgedTokens judged = JudgedTokensOf(records[i], tokens[m][i], words);
+      wanted[m].positions.push_back(judged.positions);
+      if (m > 0) continue;
+      AppendWords(records[i], judged, &rows);
+      cut_ += judged.cut;
+    }
+  }
+  for (size_t m = 0; m < judged_.size() && !rows.empty(); ++m) {
+    models::Rows ids;
+    for (Tokens& some : tokens[m]) ids.push_back(std::move(some.ids));
+    RETURN_IF_ERROR(AddAnswers(judged_[m], job_.task(), ids, wanted[m], &rows));
+  }
+  return rows;
 }
 
 void Evaluator::KeepForTiming(int language, const std::vector<corpus::Record>& records) {
@@ -174,6 +292,7 @@ absl::StatusOr<v1::WorkerMessage::Done> Evaluator::Run() {
     }
   }
   RETURN_IF_ERROR(writer_->Finish());
+  if (cut_ > 0) spdlog::info("{} words lie beyond max_length of some model and are not judged", cut_);
   RETURN_IF_ERROR(MeasureLatencies());
   v1::WorkerMessage::Done done;
   *done.mutable_progress() = progress_;

@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "corpus/plan.h"
 #include "corpus/reader.h"
+#include "models/probabilities.h"
 #include "runtime/status.h"
 #include "student_worker/early_stopping.h"
 #include "student_worker/inputs.h"
@@ -27,6 +28,46 @@ int64_t RecordsOf(const v1::CorpusIndex& index) {
   return records;
 }
 
+void AddOne(int cell, v1::HeldOutCounts::Language* counts) { counts->set_confusion(cell, counts->confusion(cell) + 1); }
+
+// A judged record or token.
+void AddJudged(double loss, bool right, v1::HeldOutCounts::Language* counts) {
+  counts->set_loss(counts->loss() + std::llround(std::ldexp(loss, 32)));
+  counts->set_judged(counts->judged() + 1);
+  counts->set_right(counts->right() + (right ? 1 : 0));
+}
+
+// One class of several: logits [rows, classes], float64. Of token ids no confusion is counted, there are too many.
+void CountClasses(const at::Tensor& logits, const std::vector<int64_t>& gold, v1::HeldOutCounts::Language* counts) {
+  const at::Tensor predicted = logits.argmax(1).contiguous();
+  const at::Tensor log_probabilities = at::log_softmax(logits, 1).contiguous();
+  const int64_t classes = logits.size(1);
+  for (size_t row = 0; row < gold.size(); ++row) {
+    const int64_t said = predicted.const_data_ptr<int64_t>()[row];
+    if (counts->confusion_size() > 0) AddOne(static_cast<int>(gold[row] * classes + said), counts);
+    AddJudged(-log_probabilities.const_data_ptr<double>()[row * classes + gold[row]], said == gold[row], counts);
+  }
+}
+
+// Labels that each hold or not: logits [rows, labels], float64.
+void CountLabels(const at::Tensor& logits, const std::vector<int64_t>& gold, v1::HeldOutCounts::Language* counts) {
+  const int64_t labels = logits.size(1);
+  const double* value = logits.const_data_ptr<double>();
+  for (int64_t row = 0; row < logits.size(0); ++row) {
+    double loss = 0;
+    bool right = true;
+    for (int64_t label = 0; label < labels; ++label, ++value) {
+      const bool holds = gold[row * labels + label] != 0, said = *value > 0;
+      if (holds || said) AddOne(static_cast<int>(3 * label + (said && holds ? 0 : holds ? 1 : 2)), counts);
+      right = right && said == holds;
+      // - log sigmoid of what is true.
+      const double against = holds ? -*value : *value;
+      loss += std::max(against, 0.0) + std::log1p(std::exp(-std::abs(against)));
+    }
+    AddJudged(loss, right, counts);
+  }
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<HeldOut>> HeldOut::Load(const v1::WorkerOrder::Assignment& assignment, JobLink* link,
@@ -36,10 +77,11 @@ absl::StatusOr<std::unique_ptr<HeldOut>> HeldOut::Load(const v1::WorkerOrder::As
   const auto index = std::make_shared<const v1::CorpusIndex>(std::move(fetched));
   ASSIGN_OR_RETURN(const auto reader, corpus::Reader::Open(index));
   const auto mine = corpus::Plan::SliceOf(RecordsOf(*index), assignment.rank(), assignment.world_size());
-  std::unique_ptr<HeldOut> held_out(new HeldOut(job));
+  ASSIGN_OR_RETURN(std::optional<Masker> masker, Masker::Of(job, tokenizer));
+  std::unique_ptr<HeldOut> held_out(new HeldOut(job, std::move(masker)));
   int64_t position = 0;
   for (int l = 0; l < index->languages_size(); ++l) {
-    Language language{index->languages(l).name(), {}, {}};
+    Language language{index->languages(l).name(), {}, {}, {}};
     for (int b = 0; b < index->languages(l).blocks_size(); ++b) {
       const int64_t end = position + index->languages(l).blocks(b).records();
       const bool touches = position < mine.last && end > mine.first;
@@ -49,13 +91,7 @@ absl::StatusOr<std::unique_ptr<HeldOut>> HeldOut::Load(const v1::WorkerOrder::As
       }
       for (int64_t i = std::max(position, mine.first); touches && i < std::min(end, mine.last); ++i) {
         const corpus::Record& record = records[i - position];
-        if (record.label < 0) {
-          return absl::FailedPreconditionError(
-              absl::StrCat("held-out record '", record.id,
-                           "' has no label, which early_stopping needs; leave such records out with its `where`"));
-        }
-        language.tokens.push_back(TokenIdsOf(record, job.reads(), tokenizer));
-        language.gold.push_back(record.label);
+        RETURN_IF_ERROR(held_out->Add(record, tokenizer, &language));
       }
       position = end;
     }
@@ -64,36 +100,63 @@ absl::StatusOr<std::unique_ptr<HeldOut>> HeldOut::Load(const v1::WorkerOrder::As
   return held_out;
 }
 
+bool HeldOut::HasLabel(const corpus::Record& record) const {
+  const bool list = job_.task() == v1::TASK_MULTI_LABEL || models::JudgesTokens(job_.task());
+  return list ? !record.labels.empty() : record.label >= 0;
+}
+
+absl::Status HeldOut::Add(const corpus::Record& record, const corpus::Tokenizer* tokenizer, Language* language) const {
+  if (!masker_.has_value() && !HasLabel(record)) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("held-out record '", record.id,
+                     "' has no label, which early_stopping needs; leave such records out with its `where`"));
+  }
+  Tokens tokens = TokensOf(record, job_.reads(), tokenizer);
+  if (models::JudgesTokens(job_.task())) {
+    JudgedTokens judged =
+        masker_.has_value() ? masker_->HideInRecord(record.id, &tokens.ids) : JudgedTokensOf(record, tokens);
+    language->positions.push_back(std::move(judged.positions));
+    language->gold.push_back(std::move(judged.gold));
+  } else {
+    language->gold.push_back(GoldOf(job_.task(), record));
+  }
+  language->tokens.push_back(std::move(tokens.ids));
+  return absl::OkStatus();
+}
+
 absl::Status HeldOut::CountSome(const models::Model& model, const Language& language, size_t first, size_t last,
                                 v1::HeldOutCounts::Language* counts) const {
-  const std::vector<std::vector<int32_t>> rows(language.tokens.begin() + first, language.tokens.begin() + last);
-  const at::Tensor logits = models::FixedShapeForward(model, rows).logits.to(at::kDouble);
+  const models::Rows rows(language.tokens.begin() + first, language.tokens.begin() + last);
+  models::Wanted wanted;
+  if (!language.positions.empty()) {
+    wanted.positions.assign(language.positions.begin() + first, language.positions.begin() + last);
+  }
+  std::vector<int64_t> gold;
+  for (size_t i = first; i < last; ++i) gold.insert(gold.end(), language.gold[i].begin(), language.gold[i].end());
+  if (gold.empty()) return absl::OkStatus();
+  const at::Tensor logits = models::FixedShapeForward(model, rows, wanted).logits.to(at::kDouble);
   if (!at::isfinite(logits).all().item<bool>()) {
     return absl::FailedPreconditionError("logits of the held-out records are not finite; lower the learning rate");
   }
-  const at::Tensor predicted = logits.argmax(1).contiguous();
-  const at::Tensor log_probabilities = at::log_softmax(logits, 1).contiguous();
-  const int64_t classes = logits.size(1);
-  for (size_t i = first; i < last; ++i) {
-    const auto row = static_cast<int64_t>(i - first);
-    const int64_t gold = language.gold[i];
-    const int cell = static_cast<int>(gold * classes + predicted.const_data_ptr<int64_t>()[row]);
-    counts->set_confusion(cell, counts->confusion(cell) + 1);
-    const double loss = -log_probabilities.const_data_ptr<double>()[row * classes + gold];
-    counts->set_loss(counts->loss() + std::llround(std::ldexp(loss, 32)));
+  if (job_.task() == v1::TASK_MULTI_LABEL) {
+    CountLabels(logits, gold, counts);
+  } else {
+    CountClasses(models::LabelLogits(job_.task(), logits), gold, counts);
   }
   return absl::OkStatus();
 }
 
 absl::StatusOr<v1::HeldOutCounts> HeldOut::Count(const models::Model& model) const {
   const at::NoGradGuard no_grad;
+  const int labels = job_.labels_size();
   v1::HeldOutCounts counts;
   for (const Language& language : languages_) {
     auto* out = counts.add_languages();
     out->set_name(language.name);
-    out->mutable_confusion()->Resize(job_.labels_size() * job_.labels_size(), 0);
-    for (size_t first = 0; first < language.gold.size(); first += kRecordsAtOnce) {
-      const size_t last = std::min(language.gold.size(), first + kRecordsAtOnce);
+    out->mutable_confusion()->Resize(job_.task() == v1::TASK_MULTI_LABEL ? 3 * labels : labels * labels, 0);
+    const size_t at_once = masker_.has_value() ? models::kRowsPerForward : kRecordsAtOnce;
+    for (size_t first = 0; first < language.gold.size(); first += at_once) {
+      const size_t last = std::min(language.gold.size(), first + at_once);
       RETURN_IF_ERROR(CountSome(model, language, first, last, out));
     }
   }
@@ -114,7 +177,9 @@ absl::StatusOr<double> HeldOut::Measure(const models::Model& model, collectives:
       return absl::InternalError(absl::StrCat("rank ", rank, " sent something else than its held-out counts"));
     }
   }
-  return MetricOf(job_.early_stopping().metric(), Sum(parts), job_.labels_size());
+  const double value = MetricOf(job_.early_stopping().metric(), Sum(parts), job_.labels_size(), job_.task());
+  if (std::isnan(value)) return absl::FailedPreconditionError("the held-out records of early_stopping judge nothing");
+  return value;
 }
 
 }  // namespace polystill::student_worker

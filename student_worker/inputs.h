@@ -21,18 +21,42 @@ namespace polystill::student_worker {
 // is null.
 std::vector<int32_t> TokenIdsOf(const corpus::Record& record, v1::Side side, const corpus::Tokenizer* tokenizer);
 
+// The same with where its words begin, of a record that is a list of words; no such places of any other.
+using Tokens = corpus::Tokenizer::Words;
+Tokens TokensOf(const corpus::Record& record, v1::Side side, const corpus::Tokenizer* tokenizer);
+
+// Gold labels of a record as losses take them (losses/weighted.h), tasks that judge tokens aside: its class, -1 without
+// one; task multi_label: 0 or 1 for each label, nothing when labels are not read.
+std::vector<int64_t> GoldOf(v1::Task task, const corpus::Record& record);
+
+// Tasks that judge tokens: which of a record's tokens are judged. Every word at its first token, every token id by
+// itself, but for those that have no label where labels are read.
+struct JudgedTokens {
+  // Places among the record's tokens, ascending.
+  std::vector<int32_t> positions;
+  // Which word (or token id) of the record each of them is.
+  std::vector<int32_t> words;
+  // Its class; -1 where labels are not read.
+  std::vector<int64_t> gold;
+  // Words (or labelled token ids) that would be judged but for tokenizer.max_length.
+  int64_t cut = 0;
+};
+
+// `words`: only so many of the record's words; as many as fit when it is left out.
+JudgedTokens JudgedTokensOf(const corpus::Record& record, const Tokens& tokens, size_t words = SIZE_MAX);
+
 // What a teacher is asked about a record: one side of it, as text (cut to what servers take) or token ids.
 v1::LabelInput LabelInputOf(const corpus::Record& record, v1::Side side, v1::Signature::Input input);
 
-// Remembers the token ids of records, since each comes again in every pass: at most `max_bytes`, the least recently
+// Remembers the tokens of records, since each comes again in every pass: at most `max_bytes`, the least recently
 // used go first. Not thread-safe.
 class TokenMemo {
  public:
   explicit TokenMemo(int64_t max_bytes) : max_bytes_(max_bytes) {}
 
   // Null when it is not remembered; valid until the next Put.
-  const std::vector<int32_t>* Find(const corpus::RecordRef& ref);
-  void Put(const corpus::RecordRef& ref, std::vector<int32_t> ids);
+  const Tokens* Find(const corpus::RecordRef& ref);
+  void Put(const corpus::RecordRef& ref, Tokens tokens);
   int64_t bytes() const { return bytes_; }
 
  private:
@@ -46,7 +70,7 @@ class TokenMemo {
   struct Hash {
     size_t operator()(const Key& key) const;
   };
-  using Entry = std::pair<Key, std::vector<int32_t>>;
+  using Entry = std::pair<Key, Tokens>;
 
   static Key KeyOf(const corpus::RecordRef& ref) { return {ref.language, ref.block, ref.row}; }
   static int64_t BytesOf(const Entry& entry);

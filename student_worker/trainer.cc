@@ -19,6 +19,7 @@
 #include "corpus/tokenizer.h"
 #include "models/model.h"
 #include "models/package.h"
+#include "models/signature.h"
 #include "runtime/status.h"
 #include "runtime/yaml_proto.h"
 #include "student_worker/data_loader.h"
@@ -134,11 +135,7 @@ absl::Status Trainer::Prepare() {
 }
 
 absl::Status Trainer::MakeModel() {
-  shape_.spec = job_.model();
-  shape_.vocab_size = tokenizer_ == nullptr ? job_.tokenizer().vocab_size() : tokenizer_->vocab_size();
-  shape_.classes = job_.labels_size();
-  shape_.dtype = job_.dtype();
-  shape_.max_length = job_.tokenizer().max_length();
+  shape_ = models::ShapeOf(job_, tokenizer_ == nullptr ? job_.tokenizer().vocab_size() : tokenizer_->vocab_size());
   ASSIGN_OR_RETURN(model_, models::MakeModel(shape_, job_.seed()));
   if (!job_.model().initial().empty() && assignment_.checkpoint().empty()) {
     RETURN_IF_ERROR(Annotate(models::TakeInitialWeights(shape_, TokenizerFile(), model_.get()), "model.initial"));
@@ -202,7 +199,8 @@ absl::Status Trainer::LoadData() {
   options.world_size = assignment_.world_size();
   options.prefetch = job_.prefetch();
   options.reads = job_.reads();
-  options.judges_tokens = model_->judges_tokens();
+  options.task = shape_.task;
+  ASSIGN_OR_RETURN(options.masker, Masker::Of(job_, tokenizer_.get()));
   for (const v1::Loss& loss : job_.losses()) options.needs_gold |= loss.kind() == v1::LOSS_KIND_TASK;
   options.labels = teachers_->Sources(LabelKindsOf(assignment_));
   loader_ = std::make_unique<DataLoader>(std::move(options), std::make_shared<const corpus::Plan>(std::move(plan)),
@@ -346,6 +344,10 @@ void Trainer::TellCosts() const {
   const int64_t steps = std::max<int64_t>(optimizer_->step() - first_step_, 1);
   spdlog::info("{}: {} steps; milliseconds a step: {}; each block of the corpus was read {:.1f} times a pass",
                job_.name(), steps, training_step_->phases().PerStep(steps, loader_->wait_seconds()), reads);
+  if (loader_->cut_words() > 0) {
+    spdlog::info("{}: {} words of the records drawn lie beyond tokenizer.max_length and were not judged", job_.name(),
+                 loader_->cut_words());
+  }
   if (reads <= kManyReads) return;
   spdlog::warn(
       "{}: the blocks that the languages' shuffle windows span do not fit in the cache, so each was read {:.1f} times "
@@ -367,6 +369,9 @@ absl::StatusOr<v1::WorkerMessage::Done> Trainer::Finish() {
     signature.set_vocab_size(static_cast<int32_t>(shape_.vocab_size));
     signature.set_max_length(job_.tokenizer().max_length());
     *signature.mutable_labels() = job_.labels();
+    signature.set_task(shape_.task);
+    ASSIGN_OR_RETURN(const std::optional<Masker> masker, Masker::Of(job_, tokenizer_.get()));
+    if (masker.has_value()) signature.set_mask_id(masker->mask_id());
     RETURN_IF_ERROR(
         models::SavePackage(job_.package(), job_.model_name(), *model_, shape_, signature, TokenizerFile()).status());
   }

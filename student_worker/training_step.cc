@@ -31,13 +31,19 @@ at::Tensor RowsAt(const Batch& batch, RowsOf rows, const std::vector<Number>& nu
 }
 
 // What records [first, last) are to learn.
-losses::Batch LabelsOf(const Batch& batch, int64_t first, int64_t last) {
+losses::Batch LabelsOf(const v1::Job& job, const Batch& batch, int64_t first, int64_t last) {
   losses::Batch labels;
+  labels.task = job.task();
   labels.record_ids.assign(batch.ids.begin() + first, batch.ids.begin() + last);
   for (int64_t record = first; record < last; ++record) {
     labels.rows_of_records.push_back(batch.CountRows(RowsOf::kJudged, record, record + 1));
   }
-  labels.gold = RowsAt(batch, RowsOf::kJudged, batch.gold, {}, first, last);
+  std::vector<int64_t> width;  // of gold labels: one a row, or one a label of it
+  if (job.task() == v1::TASK_MULTI_LABEL) width = {job.labels_size()};
+  const int64_t in_all = batch.CountRows(RowsOf::kJudged) * (width.empty() ? 1 : width[0]);
+  if (static_cast<int64_t>(batch.gold.size()) == in_all) {
+    labels.gold = RowsAt(batch, RowsOf::kJudged, batch.gold, width, first, last);
+  }
   for (const auto& [kind, said] : batch.labels) {
     labels.teachers[{kind.teacher, kind.codec, kind.output}] =
         RowsAt(batch, said.rows, said.numbers, {said.width}, first, last);
@@ -84,6 +90,8 @@ TrainingStep::TrainingStep(const v1::Job& job, const models::Model& model, const
       model_(model),
       features_(FeaturesOf(job)),
       projections_(projections.begin(), projections.end()),
+      judges_logits_(std::any_of(job.losses().begin(), job.losses().end(),
+                                 [](const v1::Loss& loss) { return RowsOfLoss(loss) == RowsOf::kJudged; })),
       group_(group),
       reducer_(reducer),
       optimizer_(optimizer) {}
@@ -118,14 +126,14 @@ models::Outputs TrainingStep::Forward(const Batch& batch, int64_t first, int64_t
 
 absl::StatusOr<double> TrainingStep::RunPiece(const Batch& batch, int64_t first, int64_t last,
                                               const Divisors& divisors) {
-  losses::Batch judged = LabelsOf(batch, first, last);    // labels
-  models::Outputs outputs = Forward(batch, first, last);  // forward
+  losses::Batch judged = LabelsOf(job_, batch, first, last);  // labels
+  models::Outputs outputs = Forward(batch, first, last);      // forward
   judged.logits = outputs.logits;
   judged.features = std::move(outputs.features);
   judged.projections = projections_;
   ASSIGN_OR_RETURN(const auto sums, losses::EvaluateLosses(job_.losses(), judged));  // losses
-  // Every parameter gets a gradient, also those that only logits depend on which no loss judges.
-  at::Tensor share = judged.logits.sum() * 0;
+  // Where no loss judges the logits, what only they depend on gets a gradient of zeros.
+  at::Tensor share = judges_logits_ ? at::zeros({}, judged.logits.options()) : judged.logits.sum() * 0;
   double mean = 0;
   for (size_t i = 0; i < sums.size(); ++i) {
     share = share + sums[i] / divisors.step[i];

@@ -50,6 +50,7 @@ class TrainingStep {
   // Names of the student's features that the losses compare.
   const std::vector<std::string> features_;
   const std::map<std::string, at::Tensor> projections_;
+  const bool judges_logits_;
   collectives::Group* const group_;
   collectives::Reducer* const reducer_;
   Optimizer* const optimizer_;

@@ -118,5 +118,40 @@ TEST(TrainingStepTest, GradientsOfFeatureLossesAreThoseOfPyTorch) {
   }
 }
 
+// The head, which no loss depends on then, gets a gradient of zeros; so does everything in a slice without records.
+TEST(TrainingStepTest, FeaturesAloneTrainWhatTheyDependOn) {
+  const json student = Read("models/testdata/transformer.json");
+  const json step = Read("student_worker/testdata/feature_step.json");
+  const auto model = Student(student);
+  v1::Job job = JobOf(step, 6);
+  v1::Loss hidden = job.losses(2);
+  hidden.mutable_layers()->RemoveLast();
+  job.clear_losses();
+  *job.add_losses() = hidden;
+  const checkpoint::NamedTensors projections = {
+      {"projection.0.0.weight", at::ones({4, student["width"]}, at::kDouble).set_requires_grad(true)}};
+  checkpoint::NamedTensors trained = model->NamedParameters();
+  trained.push_back(projections[0]);
+  std::vector<at::Tensor> parameters;
+  for (const auto& [name, parameter] : trained) parameters.push_back(parameter);
+  const auto group = collectives::Group::Create({}).value();
+  const auto reducer = collectives::Reducer::Create(parameters, group.get()).value();
+  Optimizer optimizer(job.optimizer(), 2, trained);
+  TrainingStep training_step(job, *model, projections, group.get(), reducer.get(), &optimizer);
+  const auto loss = training_step.Run(BatchOf(student, step));
+  ASSERT_TRUE(loss.ok()) << loss.status();
+  for (const auto& [name, parameter] : trained) {
+    const bool reached = name.starts_with("projection") || name == "embedding.weight" || name == "position.weight";
+    EXPECT_EQ(parameter.grad().any().item<bool>(), reached) << name;
+  }
+  Batch nothing;
+  for (const auto& [kind, labels] : BatchOf(student, step).labels)
+    nothing.labels[kind] = {labels.rows, labels.width, {}};
+  const auto empty = training_step.Run(nothing);
+  ASSERT_TRUE(empty.ok()) << empty.status();
+  EXPECT_EQ(*empty, 0);
+  for (const auto& [name, parameter] : trained) EXPECT_FALSE(parameter.grad().any().item<bool>()) << name;
+}
+
 }  // namespace
 }  // namespace polystill::student_worker

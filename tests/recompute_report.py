@@ -40,8 +40,21 @@ class Predictions:
     models: list[str]
     language: Array  # [records]
     group: Array  # [records], numbers
-    gold: Array  # [records], indices of labels
+    gold: Array  # [records], indices of labels; task multi_label: [records, labels] of 0 and 1
     probabilities: dict[str, Array]  # [records, labels]
+
+    @property
+    def many(self) -> bool:
+        """Whether labels hold or not, each by itself."""
+        return self.gold.ndim == 2
+
+
+def gold_of(gold: str | list[str], labels: list[str]) -> Any:
+    return labels.index(gold) if isinstance(gold, str) else [int(label in gold) for label in labels]
+
+
+def answers_of(probabilities: Array, many: bool) -> Array:
+    return (probabilities > 0.5).astype(int) if many else probabilities.argmax(axis=1)
 
 
 def read(path: Path, labels: list[str]) -> Predictions:
@@ -54,25 +67,31 @@ def read(path: Path, labels: list[str]) -> Predictions:
         models,
         np.array([row["language"] for row in rows]),
         np.unique(names, return_inverse=True)[1],
-        np.array([labels.index(row["gold"]) for row in rows]),
+        np.array([gold_of(row["gold"], labels) for row in rows]),
         {model: np.array([row[model + SUFFIX] for row in rows]).reshape(len(rows), -1) for model in models},
     )
 
 
-def scores(gold: Array, probabilities: Array, labels: list[str], top_k: int) -> dict[str, Any]:
-    answers = probabilities.argmax(axis=1)
+def scores(gold: Array, probabilities: Array, labels: list[str], top_k: int, task: str) -> dict[str, Any]:
+    many = gold.ndim == 2
+    answers = answers_of(probabilities, many)
     found: dict[str, Any] = {"accuracy": accuracy_score(gold, answers)}
     for average in ("macro", "micro"):
         found[f"{average}_f1"] = f1_score(gold, answers, average=average, zero_division=0)
     found["macro_precision"] = precision_score(gold, answers, average="macro", zero_division=0)
     found["macro_recall"] = recall_score(gold, answers, average="macro", zero_division=0)
-    if top_k >= len(labels):
+    if many:
+        found["micro_precision"] = precision_score(gold, answers, average="micro", zero_division=0)
+        found["micro_recall"] = recall_score(gold, answers, average="micro", zero_division=0)
+    elif task == "binary":
+        pass
+    elif top_k >= len(labels):
         found["top_k"] = 1.0
     elif len(labels) == 2:  # scikit-learn wants one score of a binary task then: top-1
         found["top_k"] = found["accuracy"]
     else:
         found["top_k"] = top_k_accuracy_score(gold, probabilities, k=top_k, labels=np.arange(len(labels)))
-    there = sorted({*gold.tolist(), *answers.tolist()})
+    there = list(range(len(labels))) if many else sorted({*gold.tolist(), *answers.tolist()})
     parts = precision_recall_fscore_support(gold, answers, labels=there, zero_division=0)
     found["classes"] = {
         labels[label]: dict(zip(("precision", "recall", "f1", "support"), map(float, values), strict=True))
@@ -94,14 +113,15 @@ def mean_of(found: list[dict[str, Any]], labels: list[str]) -> dict[str, Any]:
     return mean
 
 
-def recompute(predictions: Path, labels: list[str], top_k: int = 1) -> dict[str, Any]:
+def recompute(predictions: Path, labels: list[str], top_k: int = 1, task: str = "classification") -> dict[str, Any]:
     """The parts `languages`, `mean` and `differences` of the report, without intervals."""
     data = read(predictions, labels)
     languages: dict[str, Any] = {}
     for language in sorted(set(data.language)):
         rows = data.language == language
         languages[str(language)] = {"records": int(rows.sum())} | {
-            model: scores(data.gold[rows], values[rows], labels, top_k) for model, values in data.probabilities.items()
+            model: scores(data.gold[rows], values[rows], labels, top_k, task)
+            for model, values in data.probabilities.items()
         }
     mean: dict[str, Any] = {"records": len(data.gold)} | {
         model: mean_of([found[model] for found in languages.values()], labels) for model in data.models
@@ -126,14 +146,16 @@ def bootstrap(data: Predictions, seed: int = 0) -> dict[str, dict[str, dict[str,
     for language in sorted(set(data.language)):
         rows = data.language == language
         weights = times[:, data.group[rows]].astype(float)  # [resamples, records]
-        gold = np.eye(len(data.labels))[data.gold[rows]]
+        gold = data.gold[rows] if data.many else np.eye(len(data.labels))[data.gold[rows]]
         drawn[str(language)] = {}
         for model, values in data.probabilities.items():
-            answers = np.eye(len(data.labels))[values[rows].argmax(axis=1)]
+            answers = answers_of(values[rows], data.many)
+            answers = answers if data.many else np.eye(len(data.labels))[answers]
             right, said, true = weights @ (gold * answers), weights @ answers, weights @ gold
             with np.errstate(invalid="ignore"):
-                f1 = np.where(said + true > 0, 2 * right / (said + true), np.nan)
-                accuracy = right.sum(axis=1) / weights.sum(axis=1)
+                f1 = np.where(said + true > 0, 2 * right / (said + true), 0.0 if data.many else np.nan)
+                accuracy = weights @ (gold == answers).all(axis=1) / weights.sum(axis=1)
+                f1[weights.sum(axis=1) == 0] = np.nan  # a resample without a record of the language
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", RuntimeWarning)  # a resample without a record of the language
                 drawn[str(language)][model] = {"accuracy": accuracy, "macro_f1": np.nanmean(f1, axis=1)}
@@ -193,7 +215,9 @@ def differences(reported: Any, recomputed: Any, place: str = "") -> list[str]:
 def check(folder: Path) -> list[str]:
     report = json.loads((folder / "report.json").read_text())
     labels = report["labels"]["classes"]
-    recomputed = recompute(folder / "predictions.parquet", labels, report["top_k"])
+    recomputed = recompute(
+        folder / "predictions.parquet", labels, report["top_k"], report.get("task", "classification")
+    )
     wrong = differences({part: without_intervals(report[part]) for part in recomputed}, recomputed)
     if report["bootstrap"] is None or wrong:
         return wrong

@@ -43,8 +43,17 @@ def new(width: float, height: float = INCHES_HIGH) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def percent(value: float | None) -> float:
-    return float("nan") if value is None else 100 * value
+def scale_of(metric: str) -> int:
+    """What a metric is multiplied by to be shown: all but perplexity are shares, shown in percent."""
+    return 1 if metric == "perplexity" else 100
+
+
+def unit_of(metric: str) -> str:
+    return "" if metric == "perplexity" else ", %"
+
+
+def shown(value: float | None, metric: str) -> float:
+    return float("nan") if value is None else scale_of(metric) * value
 
 
 def grouped_bars(axes: Axes, names: Sequence[str], series: dict[str, list[float]], errors: dict[str, Any]) -> None:
@@ -71,21 +80,21 @@ def metric_bars(places: dict[str, Scores], models: Sequence[str], metric: str, t
     series, errors = {}, {}
     for model in models:
         scores = [place.get(model, {}) for place in places.values()]
-        series[model] = [percent(score.get(metric)) for score in scores]
+        series[model] = [shown(score.get(metric), metric) for score in scores]
         ends = [score.get("intervals", {}).get(metric) or [None, None] for score in scores]
         if any(None not in end for end in ends):
-            low, high = (np.array([percent(end[side]) for end in ends]) for side in (0, 1))
+            low, high = (np.array([shown(end[side], metric) for end in ends]) for side in (0, 1))
             # An interval of few groups may leave its point outside: no negative lengths.
             errors[model] = np.nan_to_num(np.clip([series[model] - low, high - series[model]], 0, None))
     grouped_bars(axes, list(places), series, errors)
-    axes.set_ylabel(f"{title}, %")
+    axes.set_ylabel(f"{title}{unit_of(metric)}")
     return svg(figure, f"bars-{metric}")
 
 
 def gain_bars(places: dict[str, Scores], baseline: str, metric: str, title: str) -> str:
     """What the distilled student has more than a baseline, by language, the largest gain first."""
     gains = {
-        name: percent(scores["distilled"][metric]) - percent(scores[baseline][metric])
+        name: shown(scores["distilled"][metric], metric) - shown(scores[baseline][metric], metric)
         for name, scores in places.items()
         if "distilled" in scores
     }
@@ -101,7 +110,9 @@ def gain_bars(places: dict[str, Scores], baseline: str, metric: str, title: str)
 
 def class_bars(mean: Scores, models: Sequence[str], labels: Sequence[str]) -> str:
     figure, axes = new(max(6.0, 0.14 * len(labels) * (len(models) + 1)))
-    series = {model: [percent(mean[model]["classes"].get(label, {}).get("f1")) for label in labels] for model in models}
+    series = {
+        model: [shown(mean[model]["classes"].get(label, {}).get("f1"), "f1") for label in labels] for model in models
+    }
     grouped_bars(axes, labels, series, {})
     axes.set_ylabel("F1, mean over languages, %")
     return svg(figure, "classes")
@@ -125,14 +136,15 @@ def confusion_matrix(counts: npt.NDArray[np.int64], labels: Sequence[str]) -> st
     return svg(figure, "confusion")
 
 
-def latency_scatter(points: dict[str, tuple[float, float]], metric_title: str) -> str:
-    """name -> (milliseconds, metric)."""
+def latency_scatter(points: dict[str, tuple[float, float]], metric: str, title: str) -> str:
+    """name -> (milliseconds, value of the metric)."""
     figure, axes = new(5.0)
-    for name, (milliseconds, metric) in points.items():
-        axes.scatter(milliseconds, 100 * metric, s=60, color=COLOURS["distilled" if name == "student" else "zero_shot"])
-        axes.annotate(name, (milliseconds, 100 * metric), xytext=(8, 4), textcoords="offset points")
+    for name, (milliseconds, value) in points.items():
+        place = (milliseconds, shown(value, metric))
+        axes.scatter(*place, s=60, color=COLOURS["distilled" if name == "student" else "zero_shot"])
+        axes.annotate(name, place, xytext=(8, 4), textcoords="offset points")
     axes.set_xscale("log")
     axes.margins(0.3)
     axes.set_xlabel("milliseconds for one text (median), logarithmic")
-    axes.set_ylabel(f"{metric_title}, mean over languages, %")
+    axes.set_ylabel(f"{title}, mean over languages{unit_of(metric)}")
     return svg(figure, "latency")

@@ -21,6 +21,8 @@ TITLES = {
     "micro_f1": "micro-F1",
     "macro_precision": "macro-precision",
     "macro_recall": "macro-recall",
+    "micro_precision": "micro-precision",
+    "micro_recall": "micro-recall",
 }
 BATCHES = ("batch_1", "batch_32")
 
@@ -92,21 +94,23 @@ def plots(report: dict[str, Any], predictions: Path) -> list[tuple[str, str]]:
         if "zero_shot" in models:
             gain = figures.gain_bars(places, "zero_shot", first, title_of(first, report))
             found.append(("Gain over zero_shot by language", gain))
-        found.append(("F1 by class", figures.class_bars(report["mean"], models, labels)))
-        counts = confusion(predictions, labels, "distilled")
-        found.append(("Confusion matrix of the distilled student", figures.confusion_matrix(counts, labels)))
+        if labels:
+            found.append(("F1 by class", figures.class_bars(report["mean"], models, labels)))
+        if labels and report.get("task") != "multi_label":  # labels that hold together are not taken for one another
+            counts = confusion(predictions, labels, "distilled")
+            found.append(("Confusion matrix of the distilled student", figures.confusion_matrix(counts, labels)))
     if points := latency_points(report, first):
-        figure = figures.latency_scatter(points, title_of(first, report))
+        figure = figures.latency_scatter(points, first, title_of(first, report))
         found.append((f"Latency against {title_of(first, report)}", figure))
     return found
 
 
-def percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}"
+def shown(value: float | None, metric: str) -> str:
+    return "-" if value is None else f"{figures.shown(value, metric):.1f}"
 
 
-def points(value: float) -> str:
-    return f"{100 * value:+.1f}"
+def gained(value: float, metric: str) -> str:
+    return f"{figures.shown(value, metric):+.1f}"
 
 
 def render(folder: Path) -> str:
@@ -118,7 +122,7 @@ def render(folder: Path) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(percent=percent, points=points)
+    environment.filters.update(shown=shown, gained=gained, unit=figures.unit_of)
     try:
         return environment.get_template("page.html.j2").render(
             report=report,

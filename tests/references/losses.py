@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 Case = dict[str, Any]
 Rows = list[list[float]]
@@ -60,6 +61,30 @@ def logit_mse(student: Tensor, teacher: Tensor) -> Tensor:
     return ((difference**2).mean(dim=1) - difference.mean(dim=1) ** 2).sum()
 
 
+def binary(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """T^2 times the sum over labels of the KL of two Bernoulli distributions = cross-entropy - entropy."""
+    p, not_p = torch.sigmoid(teacher / temperature), torch.sigmoid(-teacher / temperature)
+    cross_entropy = binary_cross_entropy_with_logits(student / temperature, p, reduction="sum")
+    entropy = -(torch.special.xlogy(p, p) + torch.special.xlogy(not_p, not_p)).sum()
+    return temperature**2 * (cross_entropy - entropy)
+
+
+def binary_task(student: Tensor, holds: Tensor) -> Tensor:
+    """Sum over labels of -log q where one holds, -log(1 - q) where not: log(1 + exp(-s)) and log(1 + exp(s))."""
+    signed = torch.where(holds > 0, -student, student)
+    return torch.logaddexp(signed, torch.zeros_like(signed)).sum()
+
+
+def binary_hard_label(student: Tensor, teacher: Tensor) -> Tensor:
+    return binary_task(
+        student, torch.tensor([[float(x > 0) for x in row] for row in teacher.tolist()]).view_as(student)
+    )
+
+
+def binary_logit_mse(student: Tensor, teacher: Tensor) -> Tensor:
+    return ((student - teacher) ** 2).sum() / student.shape[1]
+
+
 def draw(generator: random.Random, rows: int, classes: int, scale: float) -> Rows:
     return [[scale * generator.gauss(0.0, 1.0) for _ in range(classes)] for _ in range(rows)]
 
@@ -67,10 +92,19 @@ def draw(generator: random.Random, rows: int, classes: int, scale: float) -> Row
 def inputs() -> Iterator[Case]:
     """Student logits, teacher logits and gold classes of every case."""
     generator = random.Random(20240817)
+    holding = random.Random(20261121)
 
     def case(name: str, student: Rows, teacher: Rows, classes: int) -> Case:
         gold = [generator.randrange(classes) for _ in student]
-        return {"name": name, "classes": classes, "student": student, "teacher": teacher, "gold": gold}
+        holds = [[holding.randrange(2) for _ in range(classes)] for _ in student]
+        return {
+            "name": name,
+            "classes": classes,
+            "student": student,
+            "teacher": teacher,
+            "gold": gold,
+            "holds": holds,
+        }
 
     def drawn(name: str, rows: int, classes: int, scale: float) -> Case:
         return case(name, draw(generator, rows, classes, scale), draw(generator, rows, classes, scale), classes)
@@ -108,15 +142,20 @@ def evaluate(loss: Callable[[Tensor], Tensor], case: Case) -> dict[str, Any]:
 def expected(case: Case) -> list[dict[str, Any]]:
     teacher = tensor(case["teacher"], case["classes"])
     gold = torch.tensor(case["gold"], dtype=torch.int64)
+    holds = tensor(case["holds"], case["classes"])
     losses: list[tuple[dict[str, Any], Callable[[Tensor], Tensor]]] = [
         ({"kind": "task"}, lambda student: cross_entropy(student, gold)),
         ({"kind": "hard_label"}, lambda student: hard_label(student, teacher)),
         ({"kind": "logit_mse"}, lambda student: logit_mse(student, teacher)),
+        ({"kind": "binary_task"}, lambda student: binary_task(student, holds)),
+        ({"kind": "binary_hard_label"}, lambda student: binary_hard_label(student, teacher)),
+        ({"kind": "binary_logit_mse"}, lambda student: binary_logit_mse(student, teacher)),
     ]
     results = [label | evaluate(loss, case) for label, loss in losses]
     for temperature in TEMPERATURES:
-        result = evaluate(lambda student, t=temperature: soft_label(student, teacher, t), case)
-        results.append({"kind": "soft_label", "temperature": temperature} | result)
+        for kind, loss in (("soft_label", soft_label), ("binary", binary)):
+            result = evaluate(lambda student, t=temperature, f=loss: f(student, teacher, t), case)
+            results.append({"kind": kind, "temperature": temperature} | result)
     return results
 
 
