@@ -330,10 +330,8 @@ TEST_F(RunFileTest, LayersAreThoseThatTheModelsHave) {
   };
   const Case cases[] = {
       {"student.losses.0={kind: hidden}", "hidden needs layers; write which layer"},
-      {"student.losses.0.layers.0.student=3",
-       "student.losses.0.layers.0.student: the student has no layer 3; it has 0, the embedding, to 2"},
-      {"student.losses.0.layers.0.teacher=4",
-       "student.losses.0.layers.0.teacher: teacher 'english' has no layer 4; it has 0, the embedding, to 3"},
+      {"student.losses.0.layers.0.student=3", "the student has no layer 3; it has 0, the embedding, to 2"},
+      {"student.losses.0.layers.0.teacher=4", "teacher 'english' has no layer 4; it has 0, the embedding, to 3"},
       {"teachers.0.train.model={kind: subword_bag}", "teacher 'english' is a subword_bag, which has no layers"},
       {"teachers.0.reads=source_text", "but teacher 'english' and the student read different sides of a record"},
   };

@@ -18,7 +18,11 @@ from safetensors.numpy import load_file
 
 TEACHER = {"kind": "transformer", "width": 24, "layers": 2, "heads": 2}
 STUDENT = {"kind": "transformer", "width": 16, "layers": 1, "heads": 2}
-HIDDEN = {"kind": "hidden", "distance": "cosine", "layers": [{"student": 0, "teacher": 0}, {"student": 1, "teacher": 2}]}
+HIDDEN = {
+    "kind": "hidden",
+    "distance": "cosine",
+    "layers": [{"student": 0, "teacher": 0}, {"student": 1, "teacher": 2}],
+}
 SOFT_LABEL = {"kind": "soft_label", "temperature": 2.0}
 
 
@@ -70,7 +74,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("teacher")
     train = {"model": TEACHER, "where": {"pool": "A"}, "epochs": 1, "batch_size": 16}
     losses = [SOFT_LABEL, {"kind": "embedding", "distance": "cosine", "weight": 2.0}]
-    output = run(write_spec(folder, {"train": train}, losses=losses), workers=1)
+    output = run(write_spec(folder, {"train": train}, losses=losses, workers=1), workers=1)
     projections = load_file(last_checkpoint(output) / "projections.safetensors")
     assert {name: value.shape for name, value in projections.items()} == {"projection.1.0.weight": (24, 32)}
     assert not any("projection" in name for name in load_file(output / "models" / "distilled" / "model.safetensors"))
@@ -102,8 +106,8 @@ def test_hidden_states_do_not_depend_on_the_number_of_workers(tmp_path: Path, te
 
 
 def test_a_killed_run_ends_with_the_same_bits(tmp_path: Path, teacher: dict[str, Any]) -> None:
-    unbroken = run(of_two_workers(tmp_path / "unbroken", teacher), 2)
-    spec = of_two_workers(tmp_path / "killed", teacher)
+    unbroken = run(of_two_workers(tmp_path / "unbroken", teacher, epochs=30), 2)
+    spec = of_two_workers(tmp_path / "killed", teacher, epochs=30)
     folder = spec.parent / "first"
     with Cluster(folder, spec) as cluster:
         start(cluster, 2)
@@ -114,6 +118,7 @@ def test_a_killed_run_ends_with_the_same_bits(tmp_path: Path, teacher: dict[str,
             time.sleep(0.005)
         for process in cluster.processes.values():
             process.send_signal(signal.SIGKILL)
+    assert not (spec.parent / "run" / "models" / "distilled").exists()
     resumed = run(spec, 2, "--resume")
     assert differences(*(o / "models" / "distilled" / "model.safetensors" for o in (unbroken, resumed))) == []
     assert differences(*(last_checkpoint(o) / "projections.safetensors" for o in (unbroken, resumed))) == []

@@ -2,8 +2,8 @@
 
     python -m tests.references.feature_step student_worker/testdata/feature_step.json
 
-writes the file that student_worker/training_step_test.cc reads. The student is that of tests.references.transformer; the
-teacher's numbers are made up.
+writes the file that student_worker/training_step_test.cc reads. The student is that of tests.references.transformer;
+what its teacher says is made up.
 """
 
 from __future__ import annotations
@@ -91,7 +91,9 @@ def reference() -> dict[str, Any]:
         "temperature": TEMPERATURE,
         "weights": WEIGHTS,
         "layers": LAYERS,
-        "teacher": {name: {"width": value.shape[1], "numbers": value.flatten().tolist()} for name, value in said.items()},
+        "teacher": {
+            name: {"width": value.shape[1], "numbers": value.flatten().tolist()} for name, value in said.items()
+        },
         "projections": {
             name: {"shape": list(value.shape), "numbers": value.flatten().tolist()} for name, value in weights.items()
         },
