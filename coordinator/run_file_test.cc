@@ -129,12 +129,26 @@ TEST_F(RunFileTest, AModulesPathBecomesAbsolute) {
 
 // What a task asks of the rest of the file.
 TEST_F(RunFileTest, EachTaskHasItsRules) {
+  const auto masked = [](std::vector<std::string> settings) {
+    settings.insert(settings.begin(), {"task=masked_lm", "corpus.labels=[]", "evaluate.metrics=[accuracy, perplexity]",
+                                       "student.model.kind=transformer", "teachers.0.train.model.kind=transformer"});
+    return settings;
+  };
   const struct {
     std::vector<std::string> settings;
     std::string expected;  // a part of the message; empty: fine
   } cases[] = {
       {{"task=classification"}, ""},
-      {{"task=masked_lm"}, "masked_lm is not there yet"},
+      {{"task=masked_lm"}, "corpus.labels: task: masked_lm predicts tokens, not labels; leave them out"},
+      {masked({}), ""},
+      {masked({"student.losses.0.kind=binary"}), "with masked_lm write soft_label"},
+      {masked({"evaluate.metrics=[macro_f1]"}), "macro_f1 is of labels; with task: masked_lm write accuracy, top_k or"},
+      {masked({"student.early_stopping.metric=macro_f1"}), "student.early_stopping.metric: macro_f1 is of labels"},
+      {masked({"tokenizer.kind=ids"}), "tokenizer.mask_id: is -1; with task: masked_lm and kind: ids write the id"},
+      {masked({"tokenizer.kind=ids", "tokenizer.mask_id=3"}), ""},
+      {masked({"masking.random=0.7", "masking.keep=0.4"}), "masking: random and keep are shares"},
+      {masked({"student.model.kind=subword_bag"}), "student.model.kind: subword_bag judges whole texts"},
+      {masked({"student.reads=source_text"}), "teachers.0.reads: the student reads source_text"},
       {{"task=ranking"}, "task"},
       {{"masking.share=0.3"}, "masking: goes with task: masked_lm only, not with classification"},
       {{"task=binary"},

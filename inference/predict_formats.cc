@@ -35,7 +35,7 @@ std::array<Json, kAddedColumns.size()> AddedValues(const Predictor& predictor, c
   return values;
 }
 
-std::vector<std::string> SplitWords(std::string_view text) {
+std::vector<std::string> SplitWords(const std::string& text) {
   return absl::StrSplit(text, absl::ByAnyChar(" \t\r\n\v\f"), absl::SkipEmpty());
 }
 

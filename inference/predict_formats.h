@@ -4,7 +4,6 @@
 #include <cstdint>
 #include <nlohmann/json.hpp>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -26,7 +25,7 @@ std::array<nlohmann::ordered_json, kAddedColumns.size()> AddedValues(const Predi
                                                                      const Prediction& prediction);
 
 // The words of a plain text: what stands between white space.
-std::vector<std::string> SplitWords(std::string_view text);
+std::vector<std::string> SplitWords(const std::string& text);
 
 // What PredictFile does for each format; they write to `temporary`, beside options.output.
 absl::StatusOr<int64_t> PredictTextFile(const Predictor& predictor, const PredictFileOptions& options,

@@ -111,7 +111,8 @@ absl::StatusOr<std::vector<Prediction>> Predictor::Predict(const std::vector<Que
 std::pair<std::vector<int32_t>, std::vector<int32_t>> Predictor::EncodeMasked(const std::string& text) const {
   std::vector<int32_t> ids, places;
   bool first = true;
-  for (const std::string_view part : absl::StrSplit(text, corpus::kMaskPiece)) {
+  const std::vector<std::string> parts = absl::StrSplit(text, corpus::kMaskPiece);
+  for (const std::string& part : parts) {
     if (!first) {
       places.push_back(static_cast<int32_t>(ids.size()));
       ids.push_back(mask_id_);

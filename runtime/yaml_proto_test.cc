@@ -197,8 +197,7 @@ TEST(ReadYaml, MistakesInSettingsNameTheSetting) {
       {"name.x=2", "--set name.x=2: there is no x in a single value"},
       {"name=", "--set name=: expected text, got nothing"},
       {"name=''", "--set name='': must not be empty; write name of the run: letters, digits, '-', '_' and '.'"},
-      {"corpus.labels=",
-       "--set corpus.labels=: must not be empty; write the classes, in the order of the model's outputs"},
+      {"student.losses=", "--set student.losses=: must not be empty; write weighted sum of losses"},
       {"corpus.labels=a", "--set corpus.labels=a: expected a list (write [a]), got 'a'"},
       {"student", "--set student: write it as key=value, e.g. student.epochs=2"},
       {"a..b=1", "--set a..b=1: the key must be words with single dots between, e.g. student.epochs=2"},
@@ -276,7 +275,7 @@ TEST(DescribeKeys, HasALineAKey) {
   const std::string keys = DescribeKeys(v1::RunSpec::descriptor());
   EXPECT_THAT(keys, StartsWith("version: whole number (required)  # version of the run file's format; 1\n"));
   EXPECT_THAT(keys, HasSubstr("\nteachers.N.train.optimizer.kind: adamw|adam|sgd = adamw  # adamw, adam or sgd\n"));
-  EXPECT_THAT(keys, HasSubstr("\nstudent.where: keys and values  # column: value of"));
+  EXPECT_THAT(keys, HasSubstr("\nstudent.where: keys and values  # records it learns from"));
   EXPECT_THAT(keys, HasSubstr("\nbaselines: list of zero_shot|no_teacher|gold|pseudo_label|gold_all  #"));
 }
 

@@ -1,7 +1,8 @@
 """Small corpora of made-up languages from which each task can be learned: A, which the teacher knows, B and C.
 
-A word of language A is a stem of its own; in B and C it is another, but for the names, which all languages share with
-an ending of their own. Records of pool A are labelled for the teacher; those of pool B are for the student.
+A word of language A is a stem of its own, and another in B and in C; names are shared, with an ending of each language,
+and are made of syllables of their own, by which who knows them in one language knows them in all. Records of pool A are
+labelled for the teacher; those of pool B are for the student.
 """
 
 from __future__ import annotations
@@ -26,17 +27,18 @@ SIZES = {("a", "train", "A"): 160, ("b", "train", "B"): 120, ("c", "train", "B")
 Row = dict[str, Any]
 
 
-def stems(count: int, seed: str) -> list[str]:
+def stems(count: int, seed: str, syllables: tuple[str, ...] = SYLLABLES) -> list[str]:
     generator = random.Random(seed)
     found: dict[str, None] = {}
     while len(found) < count:
-        found["".join(generator.choices(SYLLABLES, k=3))] = None
+        found["".join(generator.choices(syllables, k=3))] = None
     return list(found)
 
 
 # Language -> words, a third of which speaks for each topic.
 WORDS = {language: stems(30, f"words of {language}") for language in LANGUAGES}
-NAMES = {label: stems(12, f"names {label}") for label in ("PER", "LOC")}
+NAME_SYLLABLES = {"PER": ("ga", "fo", "zu"), "LOC": ("chy", "wex", "bly")}
+NAMES = {label: stems(12, f"names {label}", syllables) for label, syllables in NAME_SYLLABLES.items()}
 ENDINGS = {"a": "", "b": "le", "c": "ne"}
 
 
@@ -108,7 +110,7 @@ def run_file(task: str, corpus: Path, output: Path) -> dict[str, Any]:
         "task": task,
         "seed": 3,
         "corpus": {"path": str(corpus), "labels": LABELS[task]},
-        "tokenizer": {"vocab_size": 400, "max_length": 64},
+        "tokenizer": {"vocab_size": 330, "max_length": 64},
         "teachers": [
             {
                 "name": "teacher",

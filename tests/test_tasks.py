@@ -98,7 +98,7 @@ def test_the_student_learns_from_soft_labels(finished: Finished) -> None:
     assert all(set(mean[model]) == METRICS[finished.task] | {"intervals", "classes"} for model in MODELS)
     chance = commonest(finished)
     for model in ("distilled", "pseudo_label", "gold", "gold_all"):
-        assert mean[model]["accuracy"] > chance + 0.1, (model, mean[model]["accuracy"], chance)
+        assert mean[model]["accuracy"] > chance + 0.05, (model, mean[model]["accuracy"], chance)
     assert all(model in finished.stdout for model in MODELS)
 
 
