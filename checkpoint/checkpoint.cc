@@ -20,6 +20,7 @@ namespace fs = std::filesystem;
 
 constexpr char kModelFile[] = "model.safetensors";
 constexpr char kOptimizerFile[] = "optimizer.safetensors";
+constexpr char kProjectionsFile[] = "projections.safetensors";
 constexpr char kBestFile[] = "best.safetensors";
 constexpr char kManifestFile[] = "MANIFEST.yaml";
 constexpr char kPrefix[] = "step-";
@@ -77,6 +78,9 @@ absl::StatusOr<std::string> SaveCheckpoint(const std::string& folder, const Chec
     manifest.set_plan_digest(state.plan_digest);
     RETURN_IF_ERROR(WriteTensors(temporary, kModelFile, state.model, &manifest));
     RETURN_IF_ERROR(WriteTensors(temporary, kOptimizerFile, state.optimizer, &manifest));
+    if (!state.projections.empty()) {
+      RETURN_IF_ERROR(WriteTensors(temporary, kProjectionsFile, state.projections, &manifest));
+    }
     *manifest.mutable_counted() = state.counted;
     if (state.early_stopping.has_value()) *manifest.mutable_early_stopping() = *state.early_stopping;
     if (!state.best.empty()) RETURN_IF_ERROR(WriteTensors(temporary, kBestFile, state.best, &manifest));
@@ -101,8 +105,14 @@ absl::StatusOr<CheckpointState> LoadCheckpoint(const std::string& path) {
   ASSIGN_OR_RETURN(state.optimizer, ReadTensors(path, kOptimizerFile, manifest));
   state.counted = manifest.counted();
   if (manifest.has_early_stopping()) state.early_stopping = manifest.early_stopping();
-  const auto is_best = [](const v1::FileDigest& file) { return file.name() == kBestFile; };
-  if (std::any_of(manifest.files().begin(), manifest.files().end(), is_best)) {
+  const auto lists = [&manifest](const char* name) {
+    return std::any_of(manifest.files().begin(), manifest.files().end(),
+                       [name](const v1::FileDigest& file) { return file.name() == name; });
+  };
+  if (lists(kProjectionsFile)) {
+    ASSIGN_OR_RETURN(state.projections, ReadTensors(path, kProjectionsFile, manifest));
+  }
+  if (lists(kBestFile)) {
     ASSIGN_OR_RETURN(state.best, ReadTensors(path, kBestFile, manifest));
   }
   return state;

@@ -22,6 +22,8 @@ struct CheckpointState {
   std::string plan_digest;
   // Parameters, in the model's order.
   NamedTensors model;
+  // What is trained beside the model and is no part of it, if there is any.
+  NamedTensors projections;
   // Moments and step of the optimiser.
   NamedTensors optimizer;
   // What all workers together have consumed.
@@ -33,7 +35,8 @@ struct CheckpointState {
 
 // A checkpoint is a folder JOB/step-000000120 of
 //
-//   model.safetensors, optimizer.safetensors, best.safetensors (with early stopping)
+//   model.safetensors, optimizer.safetensors, projections.safetensors (with losses on features), best.safetensors (with
+//   early stopping)
 //   MANIFEST.yaml      written last: size and SHA-256 of them, the fields of CheckpointState (docs/formats.md)
 
 // folder/step-%09d.

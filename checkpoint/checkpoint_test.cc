@@ -66,7 +66,7 @@ TEST_F(CheckpointTest, ComesBackWhole) {
   EXPECT_EQ(std::distance(fs::directory_iterator(folder_), fs::directory_iterator{}), 1);
 }
 
-TEST_F(CheckpointTest, CountersAndEarlyStoppingComeBack) {
+TEST_F(CheckpointTest, CountersProjectionsAndEarlyStoppingComeBack) {
   CheckpointState state = StateAt(7);
   (*state.counted.mutable_records())["no"] = 12;  // Norwegian, not a truth value
   state.counted.set_labels(12);
@@ -77,6 +77,7 @@ TEST_F(CheckpointTest, CountersAndEarlyStoppingComeBack) {
   state.early_stopping->set_best_step(5);
   state.early_stopping->set_without_improvement(2);
   state.best = {{"w", at::full({4, 2}, 5.0)}};
+  state.projections = {{"projection.0.0.weight", at::full({3, 2}, 4.0)}};
   ASSERT_TRUE(SaveCheckpoint(folder_, state).ok());
   const absl::StatusOr<CheckpointState> loaded = LoadCheckpoint(CheckpointPath(folder_, 7));
   ASSERT_TRUE(loaded.ok()) << loaded.status();
@@ -86,6 +87,9 @@ TEST_F(CheckpointTest, CountersAndEarlyStoppingComeBack) {
   ASSERT_TRUE(loaded->early_stopping.has_value());
   EXPECT_EQ(loaded->early_stopping->best(), 0.1 + 0.2);
   EXPECT_EQ(loaded->early_stopping->without_improvement(), 2);
+  ASSERT_EQ(loaded->projections.size(), 1);
+  EXPECT_EQ(loaded->projections[0].first, "projection.0.0.weight");
+  EXPECT_TRUE(at::equal(loaded->projections[0].second, state.projections[0].second));
   ASSERT_EQ(loaded->best.size(), 1);
   EXPECT_TRUE(at::equal(loaded->best[0].second, state.best[0].second));
 }

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cmath>
 #include <set>
+#include <tuple>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -11,7 +12,10 @@
 #include "coordinator/stages.h"
 #include "corpus/plan.h"
 #include "models/outputs.h"
+#include "models/package_manifest.h"
 #include "runtime/status.h"
+#include "soft_labels/dense.h"
+#include "soft_labels/outputs.h"
 
 namespace polystill::coordinator {
 namespace {
@@ -34,16 +38,46 @@ int64_t CopiesInCheckpoint(const v1::Job& job) {
   return 1 + (adam ? 2 : job.optimizer().momentum() > 0 ? 1 : 0) + (job.has_early_stopping() ? 1 : 0);
 }
 
-// Bytes of one record's soft labels, at most: dense codecs hold a number of each class, for each token that is judged.
-int64_t LabelBytes(const v1::Job& job) {
-  std::set<std::pair<std::string, int>> kinds;
+// What teachers say about one record.
+struct LabelSize {
   int64_t bytes = 0;
-  for (const v1::Loss& loss : job.losses()) {
-    if (loss.kind() == v1::LOSS_KIND_TASK || !kinds.emplace(loss.teacher(), loss.codec()).second) continue;
-    const int64_t logits = models::LogitCount(job.task(), job.labels_size(), job.tokenizer().vocab_size());
-    bytes += logits * (loss.codec() == v1::CODEC_DENSE_FP32 ? 4 : 2);
+  // Whether that is for a record of the most tokens.
+  bool at_most = false;
+  // Teachers whose features are of widths that only they know.
+  std::set<std::string> unknown;
+};
+
+// Numbers of a row of a feature, as far as the run file or a package says it; else 0.
+int64_t FeatureWidth(const v1::RunSpec& spec, const std::string& name) {
+  for (const v1::Teacher& teacher : spec.teachers()) {
+    if (teacher.name() != name) continue;
+    if (teacher.has_train()) {
+      const v1::Model& model = teacher.train().model();
+      return model.kind() == v1::Model::KIND_TORCHSCRIPT ? 0 : model.width();
+    }
+    const auto manifest = models::ReadPackageManifest(teacher.package());
+    return manifest.ok() ? manifest->model().width() : 0;
   }
-  return models::JudgesTokens(job.task()) ? bytes * job.tokenizer().max_length() : bytes;
+  return 0;
+}
+
+// Dense codecs hold every number of an output, which travels once for all losses.
+LabelSize SizeOfLabels(const v1::RunSpec& spec, const v1::Job& job) {
+  LabelSize size;
+  std::set<std::tuple<std::string, int, std::string>> kinds;
+  for (const v1::Loss& loss : job.losses()) {
+    for (const std::string& output : soft_labels::TeacherOutputsOf(loss)) {
+      if (!kinds.emplace(loss.teacher(), loss.codec(), output).second) continue;
+      const bool logits = output == soft_labels::kLogits;
+      const int64_t width = logits ? models::LogitCount(job.task(), job.labels_size(), job.tokenizer().vocab_size())
+                                   : FeatureWidth(spec, loss.teacher());
+      if (width == 0) size.unknown.insert(loss.teacher());
+      const bool of_tokens = logits ? models::JudgesTokens(job.task()) : models::IsOfTokens(output);
+      size.at_most |= of_tokens;
+      size.bytes += width * soft_labels::BytesPerNumber(loss.codec()) * (of_tokens ? job.tokenizer().max_length() : 1);
+    }
+  }
+  return size;
 }
 
 class DryRun {
@@ -84,9 +118,13 @@ class DryRun {
       absl::StrAppend(&text_, "  held out: ", RecordsOf(job.validation_index_digest()), " records, every ",
                       job.early_stopping().every(), " steps\n");
     }
-    if (const int64_t bytes = LabelBytes(job) * job.plan().batch_size() * job.steps(); bytes > 0) {
-      absl::StrAppend(&text_, "  soft labels: ", models::JudgesTokens(job.task()) ? "at most " : "",
-                      Bytes(static_cast<double>(bytes)), "\n");
+    const LabelSize labels = SizeOfLabels(spec_, job);
+    const auto bytes = static_cast<double>(labels.bytes * job.plan().batch_size() * job.steps());
+    if (bytes > 0) {
+      absl::StrAppend(&text_, "  soft labels: ", labels.at_most ? "at most " : "", Bytes(bytes), "\n");
+    }
+    for (const std::string& teacher : labels.unknown) {
+      absl::StrAppend(&text_, "  features of teacher '", teacher, "': their size is known once it is asked\n");
     }
     const auto model_bytes = static_cast<double>(parameters * ElementBytes(job));
     package_bytes_ += model_bytes;

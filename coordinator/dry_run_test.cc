@@ -64,6 +64,29 @@ output: )",
   EXPECT_THAT(*text, HasSubstr("processes: 1 coordinator, 2 teacher servers, 3 student workers, of 1 threads each\n"));
   // 4 bytes a parameter; weights, two moments and the best weights in each of three checkpoints.
   EXPECT_THAT(*text, HasSubstr("packages 4.0 KB, checkpoints at most 48.0 KB, predictions about"));
+  const auto with_features = ReadRunFile(
+      folder + "/run.yaml", {"student.losses.1={kind: embedding, teacher: near}", "student.losses.0.codec=dense_fp32",
+                             "teachers.1={name: near, train: {model: {kind: transformer, width: 12}}}"});
+  ASSERT_TRUE(with_features.ok()) << with_features.status();
+  const auto size_of = [](v1::RunSpec spec, const std::string& reads) {
+    spec.mutable_student()->mutable_model()->set_kind(v1::Model::KIND_TRANSFORMER);
+    const auto said = DescribeDryRun(spec, [](const v1::Job&) { return 1000; });
+    EXPECT_THAT(*said, HasSubstr(reads)) << said.status();
+  };
+  // 80 records of 3 numbers in 4 bytes and 12 in 2.
+  size_of(with_features->spec, "soft labels: 2.9 KB\n");
+  // And 5 tokens of 12 numbers in 4 bytes.
+  v1::RunSpec hidden = with_features->spec;
+  hidden.mutable_tokenizer()->set_max_length(5);
+  v1::Loss& loss = *hidden.mutable_student()->add_losses() = hidden.student().losses(0);
+  loss.set_kind(v1::LOSS_KIND_HIDDEN);
+  for (const int layer : {1, 2}) {
+    loss.add_layers()->set_student(layer);
+    loss.mutable_layers()->rbegin()->set_teacher(3);  // asked for once
+  }
+  size_of(hidden, "soft labels: at most 22.1 KB\n");
+  hidden.mutable_student()->mutable_losses(2)->set_teacher("far");
+  size_of(hidden, "features of teacher 'far': their size is known once it is asked\n");
   EXPECT_FALSE(fs::exists(folder + "/out"));
   fs::remove_all(folder);
 }

@@ -158,13 +158,16 @@ PlannedJob StudentJob(const v1::RunSpec& spec, const std::string& name,
   return planned;
 }
 
-// The losses with the teacher's arg-max for whatever else they ask of it: same teachers, codecs and weights.
+// The losses with the teacher's arg-max for whatever else they ask of its logits: same teachers, codecs and weights.
+// Those of features are left out.
 google::protobuf::RepeatedPtrField<v1::Loss> PseudoLabelLosses(const v1::Student& student) {
-  google::protobuf::RepeatedPtrField<v1::Loss> losses = student.losses();
-  for (v1::Loss& loss : losses) {
-    if (loss.kind() == v1::LOSS_KIND_TASK) continue;
-    loss.set_kind(v1::LOSS_KIND_HARD_LABEL);
-    loss.set_temperature(1.0);
+  google::protobuf::RepeatedPtrField<v1::Loss> losses;
+  for (const v1::Loss& loss : student.losses()) {
+    if (loss.kind() == v1::LOSS_KIND_TASK) *losses.Add() = loss;
+    if (!IsOfTeachersLogits(loss)) continue;
+    v1::Loss& hard = *losses.Add() = loss;
+    hard.set_kind(v1::LOSS_KIND_HARD_LABEL);
+    hard.set_temperature(1.0);
   }
   return losses;
 }
@@ -262,6 +265,11 @@ v1::Selection HeldOutSelection(const PlannedJob& planned) {
   selection.clear_reads_source_text();
   AddSide(planned.job.reads(), &selection);
   return selection;
+}
+
+bool IsOfTeachersLogits(const v1::Loss& loss) {
+  return loss.kind() != v1::LOSS_KIND_TASK && loss.kind() != v1::LOSS_KIND_EMBEDDING &&
+         loss.kind() != v1::LOSS_KIND_HIDDEN;
 }
 
 bool TrainsTokenizer(const v1::RunSpec& spec) {

@@ -33,6 +33,9 @@ std::vector<PlannedJob> PlanJobs(const v1::RunSpec& spec);
 // and read as the job reads them.
 v1::Selection HeldOutSelection(const PlannedJob& planned);
 
+// Whether a loss learns from a teacher's logits, and not from gold labels or features.
+bool IsOfTeachersLogits(const v1::Loss& loss);
+
 // Whether the run trains a tokeniser of its own.
 bool TrainsTokenizer(const v1::RunSpec& spec);
 

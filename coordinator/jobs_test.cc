@@ -189,6 +189,18 @@ TEST(PlanJobs, GoldIsTheStudentOnItsOwnLabels) {
   EXPECT_THAT(gold.teachers, IsEmpty());
 }
 
+TEST(PlanJobs, PseudoLabelLeavesOutFeatures) {
+  const auto jobs = PlanJobs(
+      Spec({"baselines=[pseudo_label]",
+            "student.losses=[{kind: embedding, teacher: english, distance: cosine}, {kind: task}, {kind: soft_label, "
+            "temperature: 3, teacher: english}]"}));
+  const PlannedJob& pseudo = Find(jobs, "pseudo_label");
+  ASSERT_EQ(pseudo.job.losses_size(), 2);
+  EXPECT_EQ(pseudo.job.losses(0).kind(), v1::LOSS_KIND_TASK);
+  EXPECT_EQ(pseudo.job.losses(1).kind(), v1::LOSS_KIND_HARD_LABEL);
+  EXPECT_EQ(pseudo.job.losses(1).temperature(), 1);
+}
+
 TEST(PlanJobs, PseudoLabelHasTheTeachersArgMaxForItsSoftLabels) {
   const std::vector<PlannedJob> jobs =
       PlanJobs(Spec({"baselines=[pseudo_label]",

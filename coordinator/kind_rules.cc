@@ -45,6 +45,15 @@ const KindsOfKeys& MixtureKeys() {
   return *kKeys;
 }
 
+const KindsOfKeys& LossKeys() {
+  static const auto* const kKeys = new KindsOfKeys{
+      {"temperature", {v1::LOSS_KIND_SOFT_LABEL, v1::LOSS_KIND_BINARY}},
+      {"distance", {v1::LOSS_KIND_EMBEDDING, v1::LOSS_KIND_HIDDEN}},
+      {"layers", {v1::LOSS_KIND_HIDDEN}},
+  };
+  return *kKeys;
+}
+
 bool HasDefault(const Message& message, const FieldDescriptor* field) {
   std::unique_ptr<Message> defaults(message.New());
   FillDefaults(defaults.get());
@@ -105,6 +114,34 @@ std::vector<Mistake> CheckMixtureKeys(const std::string& path, const v1::Mixture
   if (mixture.kind() != v1::Mixture::KIND_WEIGHTS) return mistakes;
   for (Mistake& mistake : CheckWeights(absl::StrCat(path, ".weights"), mixture, targets)) {
     mistakes.push_back(std::move(mistake));
+  }
+  return mistakes;
+}
+
+std::vector<Mistake> CheckLossKeys(const std::string& path, const v1::Loss& loss) {
+  std::vector<Mistake> mistakes = CheckKeys(path, loss, LossKeys());
+  if (loss.kind() == v1::LOSS_KIND_HIDDEN && loss.layers().empty()) {
+    mistakes.push_back({path,
+                        "hidden needs layers; write which layer of the student follows which of the teacher, e.g. "
+                        "layers: [{student: 1, teacher: 2}]"});
+  }
+  return mistakes;
+}
+
+std::vector<Mistake> CheckLayers(const std::string& path, const std::string& side, const v1::Loss& loss,
+                                 const std::string& who, const v1::Model& model) {
+  std::vector<Mistake> mistakes;
+  if (model.kind() == v1::Model::KIND_TORCHSCRIPT) return mistakes;  // its module says which it has
+  for (int i = 0; i < loss.layers_size(); ++i) {
+    const int layer = side == "student" ? loss.layers(i).student() : loss.layers(i).teacher();
+    const bool has_layers = model.kind() == v1::Model::KIND_TRANSFORMER;
+    if (has_layers && layer <= model.layers()) continue;
+    mistakes.push_back(
+        {absl::StrCat(path, ".layers.", i, ".", side),
+         has_layers ? absl::StrCat(who, " has no layer ", layer, "; it has 0, the embedding, to ", model.layers())
+                    : absl::StrCat(who,
+                                   " is a subword_bag, which has no layers; take a transformer, or the loss "
+                                   "embedding")});
   }
   return mistakes;
 }

@@ -18,4 +18,12 @@ std::vector<Mistake> CheckModelKeys(const std::string& path, const v1::Model& mo
 std::vector<Mistake> CheckMixtureKeys(const std::string& path, const v1::Mixture& mixture,
                                       const std::vector<std::string>& targets);
 
+// A loss of the student, by itself.
+std::vector<Mistake> CheckLossKeys(const std::string& path, const v1::Loss& loss);
+
+// The layers of one side of a hidden loss, at `path`.layers.N.`side`: whether `model` has them, as far as its kind
+// says. `who`: "the student", "teacher 'english'".
+std::vector<Mistake> CheckLayers(const std::string& path, const std::string& side, const v1::Loss& loss,
+                                 const std::string& who, const v1::Model& model);
+
 }  // namespace polystill::coordinator

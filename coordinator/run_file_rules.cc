@@ -160,10 +160,8 @@ class Rules {
 
   void CheckLoss(const std::string& path, const v1::Loss& loss) {
     const std::string kind = EnumName(v1::LossKind_descriptor()->FindValueByNumber(loss.kind()));
-    const bool tempered = loss.kind() == v1::LOSS_KIND_SOFT_LABEL || loss.kind() == v1::LOSS_KIND_BINARY;
-    if (!tempered && loss.temperature() != 1.0) {
-      Add(absl::StrCat(path, ".temperature"), absl::StrCat("goes with soft_label and binary only, not with ", kind));
-    }
+    AddAll(CheckLossKeys(path, loss));
+    AddAll(CheckLayers(path, "student", loss, "the student", spec_.student().model()));
     if (loss.kind() == v1::LOSS_KIND_TASK) {
       if (!loss.teacher().empty())
         Add(absl::StrCat(path, ".teacher"), "task learns from gold labels, not from a teacher");
@@ -179,6 +177,19 @@ class Rules {
       Add(absl::StrCat(path, ".teacher"),
           absl::StrCat("no teacher is called '", loss.teacher(), "'", Suggestion(loss.teacher(), names)));
     }
+    for (const v1::Teacher& teacher : spec_.teachers()) {
+      if (loss.teacher().empty() || loss.teacher() == teacher.name()) CheckHidden(path, loss, teacher);
+    }
+  }
+
+  void CheckHidden(const std::string& path, const v1::Loss& loss, const v1::Teacher& teacher) {
+    if (loss.kind() != v1::LOSS_KIND_HIDDEN) return;
+    const std::string who = absl::StrCat("teacher '", teacher.name(), "'");
+    if (teacher.reads() != spec_.student().reads()) {
+      Add(path, absl::StrCat("hidden compares token by token, but ", who,
+                             " and the student read different sides of a record; give both the same reads"));
+    }
+    if (teacher.has_train()) AddAll(CheckLayers(path, "teacher", loss, who, teacher.train().model()));
   }
 
   void CheckBaselines() {
@@ -192,8 +203,8 @@ class Rules {
       if (spec_.baselines(i) == v1::BASELINE_GOLD_ALL && TrainedTeacher(spec_) == nullptr) {
         Add(path, "gold_all learns from the records of a teacher that is trained here too; no teacher has a train key");
       }
-      if (spec_.baselines(i) == v1::BASELINE_PSEUDO_LABEL && !AsksATeacher()) {
-        Add(path, "pseudo_label learns from a teacher's arg-max; no loss of student.losses asks a teacher");
+      if (spec_.baselines(i) == v1::BASELINE_PSEUDO_LABEL && !AsksForLogits()) {
+        Add(path, "pseudo_label learns from a teacher's arg-max; no loss of student.losses asks a teacher for logits");
       }
       if (spec_.baselines(i) == v1::BASELINE_ZERO_SHOT) CheckZeroShot(path);
     }
@@ -209,11 +220,10 @@ class Rules {
                                      : "no teacher has a train or package key"));
   }
 
-  bool AsksATeacher() const {
+  bool AsksForLogits() const {
     const auto& losses = spec_.student().losses();
-    return spec_.teachers_size() > 0 && std::any_of(losses.begin(), losses.end(), [](const v1::Loss& loss) {
-             return loss.kind() != v1::LOSS_KIND_TASK;
-           });
+    return spec_.teachers_size() > 0 &&
+           std::any_of(losses.begin(), losses.end(), [](const v1::Loss& loss) { return IsOfTeachersLogits(loss); });
   }
 
   const v1::RunSpec& spec_;

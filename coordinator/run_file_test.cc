@@ -280,7 +280,12 @@ TEST_F(RunFileTest, EachRuleHasItsLineAndMessage) {
       {"where: {pool: B}", "dtype: float64\n  autocast: bfloat16",
        "run.yaml:10: student.autocast: bfloat16 goes with dtype: float32 only"},
       {"kind: soft_label", "kind: logit_mse",
-       "run.yaml:11: student.losses.0.temperature: goes with soft_label and binary only, not with logit_mse"},
+       "run.yaml:11: student.losses.0.temperature: goes with kind: soft_label or binary only"},
+      {"{kind: soft_label, temperature: 2}", "{kind: soft_label, distance: cosine, layers: [{student: 0, teacher: 0}]}",
+       "run.yaml:11: student.losses.0.distance: goes with kind: embedding or hidden only\n"
+       "run.yaml:11: student.losses.0.layers: goes with kind: hidden only\n"
+       "run.yaml:11: student.losses.0.layers.0.student: the student is a subword_bag, which has no layers; take a "
+       "transformer, or the loss embedding"},
       {"temperature: 2", "teacher: englsh",
        "run.yaml:11: student.losses.0.teacher: no teacher is called 'englsh'; did you mean english?"},
       {"temperature: 2", "weight: 0", "run.yaml:10: student.losses: all weights are 0: nothing would be learned"},
@@ -328,6 +333,35 @@ TEST_F(RunFileTest, BaselinesNeedTheTeachersThatTheyLearnFrom) {
   EXPECT_THAT(Mistakes(kGood, {"student.losses=[{kind: task}]", "baselines=[pseudo_label]"}),
               ElementsAre(HasSubstr("baselines.0: pseudo_label learns from a teacher's arg-max; no loss of "
                                     "student.losses asks a teacher")));
+}
+
+TEST_F(RunFileTest, LayersAreThoseThatTheModelsHave) {
+  const std::vector<std::string> sound = {
+      "student.model={kind: transformer, layers: 2}", "teachers.0.train.model={kind: transformer, layers: 3}",
+      "teachers.0.reads=text",
+      "student.losses=[{kind: hidden, layers: [{student: 2, teacher: 3}]}, {kind: soft_label}]"};
+  EXPECT_THAT(Mistakes(kGood, sound), ElementsAre());
+  struct Case {
+    std::string setting;
+    std::string mistake;
+  };
+  const Case cases[] = {
+      {"student.losses.0={kind: hidden}", "hidden needs layers; write which layer"},
+      {"student.losses.0.layers.0.student=3", "the student has no layer 3; it has 0, the embedding, to 2"},
+      {"student.losses.0.layers.0.teacher=4", "teacher 'english' has no layer 4; it has 0, the embedding, to 3"},
+      {"teachers.0.train.model={kind: subword_bag}", "teacher 'english' is a subword_bag, which has no layers"},
+      {"teachers.0.reads=source_text", "but teacher 'english' and the student read different sides of a record"},
+  };
+  for (const Case& c : cases) {
+    std::vector<std::string> settings = sound;
+    settings.push_back(c.setting);
+    EXPECT_THAT(Mistakes(kGood, settings), ElementsAre(HasSubstr(c.mistake))) << c.setting;
+  }
+}
+
+TEST_F(RunFileTest, PseudoLabelsNeedALossOnLogits) {
+  EXPECT_THAT(Mistakes(kGood, {"student.losses=[{kind: embedding}]", "baselines=[pseudo_label]"}),
+              ElementsAre(HasSubstr("no loss of student.losses asks a teacher for logits")));
 }
 
 TEST_F(RunFileTest, RulesNameTheSettingThatBreaksThem) {

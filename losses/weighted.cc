@@ -2,6 +2,8 @@
 
 #include <optional>
 
+#include "losses/feature_losses.h"
+#include "losses/feature_pairs.h"
 #include "losses/losses.h"
 #include "runtime/status.h"
 
@@ -92,6 +94,61 @@ absl::StatusOr<at::Tensor> TeacherLogits(const v1::Loss& loss, const Batch& batc
   return logits->to(batch.logits.options());
 }
 
+// The student's feature of a pair, its projection, and the teacher's feature in the student's type.
+struct Features {
+  at::Tensor student;
+  at::Tensor projection;
+  at::Tensor teacher;
+};
+
+absl::StatusOr<Features> FeaturesOf(const v1::Loss& loss, const FeaturePair& pair, const Batch& batch) {
+  const auto student = batch.features.find(pair.student);
+  const auto projection = batch.projections.find(pair.projection);
+  const at::Tensor* teacher = FindTeacher(loss, pair.teacher, batch);
+  if (student == batch.features.end() || projection == batch.projections.end()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("needs the student's '", pair.student, "' and '", pair.projection, "', and the batch lacks one"));
+  }
+  if (teacher == nullptr || !teacher->defined()) {
+    return absl::InvalidArgumentError(absl::StrCat("needs '", pair.teacher, "' of teacher '", loss.teacher(),
+                                                   "' by codec ", v1::Codec_Name(loss.codec()),
+                                                   ", and the batch carries none"));
+  }
+  const Features features{student->second, projection->second, teacher->to(student->second.options())};
+  const at::IntArrayRef sizes = features.student.sizes();
+  if (sizes.size() != 2 || features.teacher.dim() != 2 || features.teacher.size(0) != sizes[0] ||
+      features.projection.sizes() != at::IntArrayRef({features.teacher.size(1), sizes[1]})) {
+    return absl::InvalidArgumentError(absl::StrCat("'", pair.teacher, "' of teacher '", loss.teacher(), "' is ",
+                                                   c10::str(features.teacher.sizes()), ", '", pair.student,
+                                                   "' of the student ", c10::str(sizes), ", their projection ",
+                                                   c10::str(features.projection.sizes())));
+  }
+  if (const auto row = FirstBadRow(at::isfinite(features.teacher).logical_not())) {
+    return absl::InvalidArgumentError(absl::StrCat("row ", *row, " of '", pair.teacher, "' of teacher '",
+                                                   loss.teacher(), "' holds a number that is not finite"));
+  }
+  if (const auto row = FirstBadRow(at::isfinite(features.student).logical_not())) {
+    return absl::FailedPreconditionError(absl::StrCat("row ", *row, " of the student's '", pair.student,
+                                                      "' is not finite: training has diverged; lower optimizer.lr or "
+                                                      "set optimizer.clip_norm"));
+  }
+  return features;
+}
+
+// The sum over the pairs of a loss.
+absl::StatusOr<at::Tensor> EvaluateFeatures(const v1::Loss& loss, const std::vector<FeaturePair>& pairs,
+                                            const Batch& batch) {
+  at::Tensor sum;
+  for (const FeaturePair& pair : pairs) {
+    ASSIGN_OR_RETURN(const Features features, FeaturesOf(loss, pair, batch));
+    const auto distance = loss.distance() == v1::Loss::DISTANCE_COSINE ? FeatureCosine : FeatureMse;
+    const at::Tensor value = distance(features.student, features.projection, features.teacher);
+    sum = sum.defined() ? sum + value : value;
+  }
+  if (!sum.defined()) return absl::InvalidArgumentError("names no layers");
+  return sum;
+}
+
 absl::Status CheckTemperature(const v1::Loss& loss) {
   return loss.temperature() > 0 ? absl::OkStatus() : absl::InvalidArgumentError("temperature must be above 0");
 }
@@ -128,7 +185,10 @@ absl::StatusOr<at::Tensor> EvaluateSigmoid(const v1::Loss& loss, const Batch& ba
   }
 }
 
-absl::StatusOr<at::Tensor> Evaluate(const v1::Loss& loss, const Batch& batch) {
+absl::StatusOr<at::Tensor> Evaluate(const v1::Loss& loss, int place, const Batch& batch) {
+  if (loss.kind() == v1::LOSS_KIND_EMBEDDING || loss.kind() == v1::LOSS_KIND_HIDDEN) {
+    return EvaluateFeatures(loss, FeaturePairsOf(loss, place), batch);
+  }
   const bool sigmoids = HasSigmoids(batch.task);
   if (loss.kind() == v1::LOSS_KIND_TASK) {
     RETURN_IF_ERROR(CheckGold(batch));
@@ -148,7 +208,7 @@ absl::StatusOr<std::vector<at::Tensor>> EvaluateLosses(const google::protobuf::R
   std::vector<at::Tensor> sums;
   for (int i = 0; i < losses.size(); ++i) {
     const v1::Loss& loss = losses[i];
-    absl::StatusOr<at::Tensor> value = Evaluate(loss, batch);
+    absl::StatusOr<at::Tensor> value = Evaluate(loss, i, batch);
     if (!value.ok()) {
       return Annotate(value.status(), absl::StrCat("losses[", i, "] ", v1::LossKind_Name(loss.kind())));
     }

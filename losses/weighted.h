@@ -24,22 +24,27 @@ struct Batch {
   // Gold labels, int64: classes [rows], of tokens -1 where one is not judged; task multi_label: 0 and 1 [rows, labels].
   // Undefined when the job reads none.
   at::Tensor gold;
-  // What teachers said: logits [rows, classes], floating; another type than the student's is converted.
+  // The student's features [records or tokens, width] by name, of the same type.
+  std::map<std::string, at::Tensor> features;
+  // Projections by name (losses/feature_pairs.h), [teacher's width, student's width].
+  std::map<std::string, at::Tensor> projections;
+  // What teachers said: logits [rows, classes], features [records or tokens, width], floating; another type than the
+  // student's is converted.
   std::map<TeacherKey, at::Tensor> teachers;
   // Ids of the records, for messages; rows are numbered when it is empty.
   std::vector<std::string> record_ids;
-  // Rows of each record; one each when it is empty.
+  // Rows of logits that each record has; one each when it is empty.
   std::vector<int64_t> rows_of_records;
 };
 
 // For each of a list of losses weight * (sum over rows), scalar, with the gradient's graph, each in the form that the
 // task has (losses/losses.h): binary and multi_label with sigmoids, the others with a softmax. A loss takes its
 // teacher's labels under (loss.teacher, loss.codec, output); with an empty loss.teacher, those of the only teacher
-// whose output came by that codec.
+// whose output came by that codec. A hidden loss is the sum over its pairs of layers.
 //
 // INVALID_ARGUMENT, naming the loss and the record: an empty list or a kind that is unknown or not the task's, missing
-// labels, a wrong shape or type, a gold label outside the classes, a teacher's logit that is not finite.
-// FAILED_PRECONDITION: the student's own logits are not finite (it has diverged).
+// labels, a wrong shape or type, a gold label outside the classes, a teacher's number that is not finite.
+// FAILED_PRECONDITION: the student's own logits or features are not finite (it has diverged).
 absl::StatusOr<std::vector<at::Tensor>> EvaluateLosses(const google::protobuf::RepeatedPtrField<v1::Loss>& losses,
                                                        const Batch& batch);
 

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 
+#include "losses/feature_losses.h"
 #include "losses/losses.h"
 
 namespace polystill::losses {
@@ -172,6 +173,67 @@ TEST_F(WeightedTest, RefusesBadTeachers) {
   }
   TeacherB() = at::Tensor();
   EXPECT_THAT(Refusal(soft_b_), HasSubstr("carries none"));
+}
+
+// Of records by one pair, of tokens by two.
+class WeightedFeaturesTest : public WeightedTest {
+ protected:
+  WeightedFeaturesTest() {
+    const auto numbers = [](int64_t rows, int64_t width, double pitch) {
+      return at::sin(at::arange(rows * width, at::kDouble) * pitch).reshape({rows, width});
+    };
+    embedding_ = LossOf(v1::LOSS_KIND_EMBEDDING, 2, "a");
+    embedding_.set_distance(v1::Loss::DISTANCE_COSINE);
+    hidden_ = LossOf(v1::LOSS_KIND_HIDDEN, 0.5, "a");
+    for (const int layer : {1, 0}) {
+      hidden_.add_layers()->set_student(layer);
+      hidden_.mutable_layers()->rbegin()->set_teacher(3);
+    }
+    batch_.features = {
+        {"embedding", numbers(3, 2, 0.3)}, {"hidden.0", numbers(7, 2, 0.4)}, {"hidden.1", numbers(7, 2, 0.5)}};
+    batch_.projections = {{"projection.0.0.weight", numbers(5, 2, 0.6)},
+                          {"projection.1.0.weight", numbers(4, 2, 0.7)},
+                          {"projection.1.1.weight", numbers(4, 2, 0.8)}};
+    batch_.teachers[{"a", v1::CODEC_DENSE_FP16, "embedding"}] = numbers(3, 5, 0.9).to(at::kFloat);
+    batch_.teachers[{"a", v1::CODEC_DENSE_FP16, "hidden.3"}] = numbers(7, 4, 1.1).to(at::kFloat);
+  }
+
+  at::Tensor Said(const char* output) { return batch_.teachers[{"a", v1::CODEC_DENSE_FP16, output}].to(at::kDouble); }
+
+  v1::Loss embedding_, hidden_;
+};
+
+TEST_F(WeightedFeaturesTest, EachPairHasItsProjection) {
+  const auto values = EvaluateLosses(ListOf({embedding_, hidden_, task_}), batch_);
+  ASSERT_TRUE(values.ok()) << values.status();
+  const at::Tensor embedding =
+      FeatureCosine(batch_.features["embedding"], batch_.projections["projection.0.0.weight"], Said("embedding"));
+  const at::Tensor hidden =
+      FeatureMse(batch_.features["hidden.1"], batch_.projections["projection.1.0.weight"], Said("hidden.3")) +
+      FeatureMse(batch_.features["hidden.0"], batch_.projections["projection.1.1.weight"], Said("hidden.3"));
+  EXPECT_NEAR(values->at(0).item<double>(), 2 * embedding.item<double>(), 1e-12);
+  EXPECT_NEAR(values->at(1).item<double>(), 0.5 * hidden.item<double>(), 1e-12);
+}
+
+TEST_F(WeightedFeaturesTest, RefusesWhatDoesNotFit) {
+  const auto refusal = [&](absl::StatusCode code = absl::StatusCode::kInvalidArgument) {
+    const absl::Status status = EvaluateLosses(ListOf({embedding_, hidden_}), batch_).status();
+    EXPECT_EQ(status.code(), code);
+    return status.ToString();
+  };
+  batch_.features["hidden.0"][4][1] = std::nan("");
+  EXPECT_THAT(refusal(absl::StatusCode::kFailedPrecondition), HasSubstr("row 4 of the student's 'hidden.0'"));
+  batch_.features.erase("hidden.0");
+  EXPECT_THAT(refusal(), HasSubstr("losses[1] LOSS_KIND_HIDDEN: needs the student's 'hidden.0'"));
+  at::Tensor& said = batch_.teachers[{"a", v1::CODEC_DENSE_FP16, "embedding"}];
+  said[1][0] = std::numeric_limits<float>::infinity();
+  EXPECT_THAT(refusal(), HasSubstr("row 1 of 'embedding' of teacher 'a'"));
+  said = said.narrow(0, 0, 2);
+  EXPECT_THAT(refusal(), HasSubstr("losses[0] LOSS_KIND_EMBEDDING: 'embedding' of teacher 'a' is [2, 5]"));
+  said = at::Tensor();
+  EXPECT_THAT(refusal(), HasSubstr("needs 'embedding' of teacher 'a' by codec CODEC_DENSE_FP16"));
+  hidden_.clear_layers();
+  EXPECT_THAT(EvaluateLosses(ListOf({hidden_}), batch_).status().ToString(), HasSubstr("names no layers"));
 }
 
 TEST_F(WeightedTest, ADivergedStudentIsToldApart) {

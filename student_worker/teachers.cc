@@ -17,11 +17,12 @@ namespace {
 // Whether the ids that the student makes of a record are those that the teacher would make of it.
 absl::Status CheckTokens(const v1::Job& job, v1::Side teacher_reads, const v1::DescribeReply& description) {
   if (teacher_reads != job.reads()) {
-    return absl::FailedPreconditionError("reads another side of the records than the student; let both read the same");
+    return absl::FailedPreconditionError(
+        "it reads another side of the records than the student; let both read the same");
   }
   const v1::Signature& signature = description.signature();
   if (signature.max_length() < job.tokenizer().max_length()) {
-    return absl::FailedPreconditionError(absl::StrCat("takes ", signature.max_length(),
+    return absl::FailedPreconditionError(absl::StrCat("it takes ", signature.max_length(),
                                                       " tokens of a record, the student reads ",
                                                       job.tokenizer().max_length(), "; lower tokenizer.max_length"));
   }
@@ -30,7 +31,7 @@ absl::Status CheckTokens(const v1::Job& job, v1::Side teacher_reads, const v1::D
                    Sha256File(absl::StrCat(job.tokenizer_folder(), "/", corpus::kTokenizerFile)));
   if (sha256 == description.tokenizer_sha256()) return absl::OkStatus();
   return absl::FailedPreconditionError(
-      absl::StrCat("has another tokeniser (sha256 ", description.tokenizer_sha256(), ") than the student (", sha256,
+      absl::StrCat("its tokeniser (sha256 ", description.tokenizer_sha256(), ") is not the student's (", sha256,
                    "); give tokenizer.path the tokenizer.model of the teacher's package"));
 }
 
@@ -64,8 +65,8 @@ absl::Status Teachers::CheckOutputs(const v1::Job& job, const std::vector<LabelK
     const auto outputs = soft_labels::OutputsOf(spec, description);
     if (!outputs.ok()) return absl::FailedPreconditionError(outputs.status().message());
     if (outputs->at(0).of_tokens) {
-      RETURN_IF_ERROR(Annotate(CheckTokens(job, teacher->reads, description),
-                               absl::StrCat("'", kind.output, "' has rows of tokens, but it")));
+      RETURN_IF_ERROR(
+          Annotate(CheckTokens(job, teacher->reads, description), absl::StrCat("'", kind.output, "' is of tokens")));
     }
     teacher->outputs[kind.output] = outputs->at(0);
   }

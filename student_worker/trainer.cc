@@ -26,6 +26,7 @@
 #include "student_worker/early_stopping.h"
 #include "student_worker/held_out.h"
 #include "student_worker/optimizer.h"
+#include "student_worker/projections.h"
 #include "student_worker/roll_call.h"
 #include "student_worker/schedule.h"
 #include "student_worker/teachers.h"
@@ -63,6 +64,10 @@ class Trainer {
  private:
   absl::Status LoadData();
   absl::Status MakeModel();
+  // After the teachers have said how wide their features are.
+  absl::Status MakeOptimizer();
+  // What is trained: the model's parameters, then the projections.
+  checkpoint::NamedTensors Trained() const;
   absl::Status Resume();
   absl::Status JoinGroup();
   absl::Status Step();
@@ -87,6 +92,7 @@ class Trainer {
   std::shared_ptr<const corpus::Tokenizer> tokenizer_;  // null with token ids
   models::ModelShape shape_;
   std::unique_ptr<models::Model> model_;
+  checkpoint::NamedTensors projections_;
   std::unique_ptr<Optimizer> optimizer_;
   std::unique_ptr<collectives::Group> group_;
   std::unique_ptr<collectives::Reducer> reducer_;
@@ -121,6 +127,8 @@ absl::Status Trainer::Prepare() {
     ASSIGN_OR_RETURN(tokenizer_, corpus::Tokenizer::Load(file, job_.tokenizer().max_length()));
   }
   RETURN_IF_ERROR(MakeModel());
+  ASSIGN_OR_RETURN(teachers_, Teachers::Connect(assignment_, LabelKindsOf(assignment_)));
+  RETURN_IF_ERROR(MakeOptimizer());
   RETURN_IF_ERROR(Annotate(Resume(), assignment_.checkpoint()));
   RETURN_IF_ERROR(LoadData());
   return JoinGroup();
@@ -132,8 +140,20 @@ absl::Status Trainer::MakeModel() {
   if (!job_.model().initial().empty() && assignment_.checkpoint().empty()) {
     RETURN_IF_ERROR(Annotate(models::TakeInitialWeights(shape_, TokenizerFile(), model_.get()), "model.initial"));
   }
+  return absl::OkStatus();
+}
+
+checkpoint::NamedTensors Trainer::Trained() const {
+  checkpoint::NamedTensors trained = model_->NamedParameters();
+  trained.insert(trained.end(), projections_.begin(), projections_.end());
+  return trained;
+}
+
+absl::Status Trainer::MakeOptimizer() {
+  ASSIGN_OR_RETURN(projections_, MakeProjections(assignment_, model_->feature_widths(),
+                                                 [this](const LabelKind& kind) { return teachers_->WidthOf(kind); }));
   try {
-    optimizer_ = std::make_unique<Optimizer>(job_.optimizer(), steps_, model_->NamedParameters());
+    optimizer_ = std::make_unique<Optimizer>(job_.optimizer(), steps_, Trained());
   } catch (const c10::Error& error) {
     return absl::InternalError(absl::StrCat("the optimiser's state: ", error.what_without_backtrace()));
   }
@@ -146,7 +166,7 @@ absl::Status Trainer::MakeModel() {
 absl::Status Trainer::Resume() {
   if (assignment_.checkpoint().empty()) return absl::OkStatus();
   ASSIGN_OR_RETURN(checkpoint::CheckpointState state, checkpoint::LoadCheckpoint(assignment_.checkpoint()));
-  RETURN_IF_ERROR(RestoreState(state, job_, model_.get(), optimizer_.get()));
+  RETURN_IF_ERROR(RestoreState(state, job_, model_.get(), projections_, optimizer_.get()));
   if (early_stopper_ != nullptr && state.early_stopping.has_value()) {
     early_stopper_ = std::make_unique<EarlyStopper>(job_.early_stopping(), *state.early_stopping);
     best_ = std::move(state.best);
@@ -168,8 +188,6 @@ absl::Status Trainer::LoadData() {
   const auto index = std::make_shared<const v1::CorpusIndex>(std::move(fetched));
   ASSIGN_OR_RETURN(corpus::Plan plan, corpus::Plan::Create(job_.plan(), index));
   ASSIGN_OR_RETURN(auto reader, corpus::Reader::Open(index));
-  const std::vector<LabelKind> kinds = LabelKindsOf(assignment_);
-  ASSIGN_OR_RETURN(teachers_, Teachers::Connect(assignment_, kinds));
   if (early_stopper_ != nullptr) {
     ASSIGN_OR_RETURN(held_out_, HeldOut::Load(assignment_, context_.link, tokenizer_.get()));
   }
@@ -184,7 +202,7 @@ absl::Status Trainer::LoadData() {
   options.task = shape_.task;
   ASSIGN_OR_RETURN(options.masker, Masker::Of(job_, tokenizer_.get()));
   for (const v1::Loss& loss : job_.losses()) options.needs_gold |= loss.kind() == v1::LOSS_KIND_TASK;
-  options.labels = teachers_->Sources(kinds);
+  options.labels = teachers_->Sources(LabelKindsOf(assignment_));
   loader_ = std::make_unique<DataLoader>(std::move(options), std::make_shared<const corpus::Plan>(std::move(plan)),
                                          std::move(reader), tokenizer_);
   return absl::OkStatus();
@@ -201,9 +219,10 @@ absl::Status Trainer::JoinGroup() {
   options.timeout = kPeerTimeout;
   ASSIGN_OR_RETURN(group_, collectives::Group::Create(options));
   std::vector<at::Tensor> parameters;
-  for (const auto& [name, parameter] : model_->NamedParameters()) parameters.push_back(parameter);
+  for (const auto& [name, parameter] : Trained()) parameters.push_back(parameter);
   ASSIGN_OR_RETURN(reducer_, collectives::Reducer::Create(parameters, group_.get()));
-  training_step_ = std::make_unique<TrainingStep>(job_, *model_, group_.get(), reducer_.get(), optimizer_.get());
+  training_step_ =
+      std::make_unique<TrainingStep>(job_, *model_, projections_, group_.get(), reducer_.get(), optimizer_.get());
   first_step_ = called_step_ = optimizer_->step();
   roll_call_ = std::make_unique<RollCall>(group_.get(), first_step_);
   writer_ = std::make_unique<checkpoint::AsyncWriter>(job_.checkpoints());
@@ -306,7 +325,7 @@ void Trainer::NoteProgress(const Batch& batch, double loss) {
 
 absl::Status Trainer::BeginCheckpoint(const v1::Counted& counted) {
   if (!writes_files()) return absl::OkStatus();
-  checkpoint::CheckpointState state = StateOf(job_, assignment_.generation(), *model_, *optimizer_);
+  checkpoint::CheckpointState state = StateOf(job_, assignment_.generation(), *model_, projections_, *optimizer_);
   state.counted = counted;
   if (early_stopper_ != nullptr) state.early_stopping = early_stopper_->state();
   state.best = best_;

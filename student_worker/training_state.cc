@@ -5,6 +5,7 @@
 #include "runtime/deterministic_bytes.h"
 #include "runtime/sha256.h"
 #include "runtime/status.h"
+#include "student_worker/projections.h"
 
 namespace polystill::student_worker {
 namespace {
@@ -23,7 +24,7 @@ std::string ResumableDigest(v1::Job job) {
 }  // namespace
 
 checkpoint::CheckpointState StateOf(const v1::Job& job, int64_t generation, const models::Model& model,
-                                    const Optimizer& optimizer) {
+                                    const checkpoint::NamedTensors& projections, const Optimizer& optimizer) {
   checkpoint::CheckpointState state;
   state.job = job.name();
   state.step = optimizer.step();
@@ -31,16 +32,18 @@ checkpoint::CheckpointState StateOf(const v1::Job& job, int64_t generation, cons
   state.spec_digest = ResumableDigest(job);
   state.plan_digest = MessageDigest(job.plan());
   state.model = model.NamedParameters();
+  state.projections = projections;
   state.optimizer = optimizer.State();
   return state;
 }
 
 absl::Status RestoreState(const checkpoint::CheckpointState& state, const v1::Job& job, models::Model* model,
-                          Optimizer* optimizer) {
+                          const checkpoint::NamedTensors& projections, Optimizer* optimizer) {
   if (state.plan_digest != MessageDigest(job.plan()) || state.spec_digest != ResumableDigest(job)) {
     return absl::FailedPreconditionError("was written by a job with another specification or plan");
   }
   RETURN_IF_ERROR(models::SetParameters(state.model, model));
+  RETURN_IF_ERROR(RestoreProjections(state.projections, projections));
   return optimizer->Restore(state.step, state.optimizer);
 }
 

@@ -13,12 +13,12 @@ namespace polystill::student_worker {
 // The state of a training after its last step, as a checkpoint holds it: views of the tensors, not copies. What was
 // counted, and early stopping, is for the caller to add.
 checkpoint::CheckpointState StateOf(const v1::Job& job, int64_t generation, const models::Model& model,
-                                    const Optimizer& optimizer);
+                                    const checkpoint::NamedTensors& projections, const Optimizer& optimizer);
 
-// Puts model and optimiser where they were then. FAILED_PRECONDITION when the state is of another job: its
+// Puts model, projections and optimiser where they were then. FAILED_PRECONDITION when the state is of another job: its
 // specification (but for threads, prefetch and how checkpoints are written) or its plan differs; INVALID_ARGUMENT:
 // tensors that do not fit.
 absl::Status RestoreState(const checkpoint::CheckpointState& state, const v1::Job& job, models::Model* model,
-                          Optimizer* optimizer);
+                          const checkpoint::NamedTensors& projections, Optimizer* optimizer);
 
 }  // namespace polystill::student_worker

@@ -4,8 +4,11 @@
 #include <ATen/autocast_mode.h>
 
 #include <algorithm>
+#include <set>
+#include <utility>
 #include <vector>
 
+#include "losses/feature_pairs.h"
 #include "losses/weighted.h"
 #include "runtime/counter_rng.h"
 #include "runtime/status.h"
@@ -48,6 +51,15 @@ losses::Batch LabelsOf(const v1::Job& job, const Batch& batch, int64_t first, in
   return labels;
 }
 
+// Names of the student's features that a job's losses compare, each once.
+std::vector<std::string> FeaturesOf(const v1::Job& job) {
+  std::set<std::string> names;
+  for (int i = 0; i < job.losses_size(); ++i) {
+    for (const losses::FeaturePair& pair : losses::FeaturePairsOf(job.losses(i), i)) names.insert(pair.student);
+  }
+  return {names.begin(), names.end()};
+}
+
 // Matrix products in bfloat16, on this thread, as long as it lives.
 class Autocast {
  public:
@@ -72,9 +84,17 @@ class Autocast {
 
 }  // namespace
 
-TrainingStep::TrainingStep(const v1::Job& job, const models::Model& model, collectives::Group* group,
-                           collectives::Reducer* reducer, Optimizer* optimizer)
-    : job_(job), model_(model), group_(group), reducer_(reducer), optimizer_(optimizer) {}
+TrainingStep::TrainingStep(const v1::Job& job, const models::Model& model, const checkpoint::NamedTensors& projections,
+                           collectives::Group* group, collectives::Reducer* reducer, Optimizer* optimizer)
+    : job_(job),
+      model_(model),
+      features_(FeaturesOf(job)),
+      projections_(projections.begin(), projections.end()),
+      judges_logits_(std::any_of(job.losses().begin(), job.losses().end(),
+                                 [](const v1::Loss& loss) { return RowsOfLoss(loss) == RowsOf::kJudged; })),
+      group_(group),
+      reducer_(reducer),
+      optimizer_(optimizer) {}
 
 absl::StatusOr<double> TrainingStep::Run(const Batch& batch) {
   try {
@@ -86,26 +106,34 @@ absl::StatusOr<double> TrainingStep::Run(const Batch& batch) {
   }
 }
 
-at::Tensor TrainingStep::Forward(const Batch& batch, int64_t first, int64_t last) const {
+models::Outputs TrainingStep::Forward(const Batch& batch, int64_t first, int64_t last) const {
   std::vector<uint64_t> keys;
   for (int64_t row = first; row < last; ++row) {
     keys.push_back(CombineKey(job_.seed(), kRowWord, batch.step, batch.first_position + row));
   }
   const Autocast autocast(job_.autocast() == v1::Student::AUTOCAST_BFLOAT16);
-  models::Wanted wanted;
+  models::Wanted wanted{{}, features_};
   if (!batch.positions.empty()) {
     wanted.positions.assign(batch.positions.begin() + first, batch.positions.begin() + last);
   }
-  return models::TrainingForward(model_, {batch.tokens.begin() + first, batch.tokens.begin() + last}, keys, wanted)
-      .logits.to(models::ScalarTypeOf(job_.dtype()));
+  models::Outputs outputs =
+      models::TrainingForward(model_, {batch.tokens.begin() + first, batch.tokens.begin() + last}, keys, wanted);
+  const at::ScalarType type = models::ScalarTypeOf(job_.dtype());
+  outputs.logits = outputs.logits.to(type);
+  for (auto& [name, feature] : outputs.features) feature = feature.to(type);
+  return outputs;
 }
 
 absl::StatusOr<double> TrainingStep::RunPiece(const Batch& batch, int64_t first, int64_t last,
                                               const Divisors& divisors) {
-  losses::Batch judged = LabelsOf(job_, batch, first, last);                         // labels
-  judged.logits = Forward(batch, first, last);                                       // forward
+  losses::Batch judged = LabelsOf(job_, batch, first, last);  // labels
+  models::Outputs outputs = Forward(batch, first, last);      // forward
+  judged.logits = outputs.logits;
+  judged.features = std::move(outputs.features);
+  judged.projections = projections_;
   ASSIGN_OR_RETURN(const auto sums, losses::EvaluateLosses(job_.losses(), judged));  // losses
-  at::Tensor share = at::zeros({}, judged.logits.options());
+  // Where no loss judges the logits, what only they depend on gets a gradient of zeros.
+  at::Tensor share = judges_logits_ ? at::zeros({}, judged.logits.options()) : judged.logits.sum() * 0;
   double mean = 0;
   for (size_t i = 0; i < sums.size(); ++i) {
     share = share + sums[i] / divisors.step[i];

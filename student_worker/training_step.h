@@ -1,7 +1,9 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "collectives/group.h"
@@ -20,8 +22,9 @@ namespace polystill::student_worker {
 // of their slices. What is referred to outlives this object. Not thread-safe.
 class TrainingStep {
  public:
-  TrainingStep(const v1::Job& job, const models::Model& model, collectives::Group* group, collectives::Reducer* reducer,
-               Optimizer* optimizer);
+  // `projections`: those of the job (student_worker/projections.h); reducer and optimiser know them too.
+  TrainingStep(const v1::Job& job, const models::Model& model, const checkpoint::NamedTensors& projections,
+               collectives::Group* group, collectives::Reducer* reducer, Optimizer* optimizer);
 
   // The sum of the job's losses, each its mean over this rank's slice (0 when that is empty). On an error nothing has
   // been applied. FAILED_PRECONDITION: logits or gradients that are not finite; INVALID_ARGUMENT: labels that do not
@@ -39,11 +42,15 @@ class TrainingStep {
   };
   // Records [first, last) of the batch, the step's last ones or not: their part of what Run gives.
   absl::StatusOr<double> RunPiece(const Batch& batch, int64_t first, int64_t last, const Divisors& divisors);
-  // Their logits, in the model's own type.
-  at::Tensor Forward(const Batch& batch, int64_t first, int64_t last) const;
+  // Their logits and the features that the losses compare, in the model's own type.
+  models::Outputs Forward(const Batch& batch, int64_t first, int64_t last) const;
 
   const v1::Job& job_;
   const models::Model& model_;
+  // Names of the student's features that the losses compare.
+  const std::vector<std::string> features_;
+  const std::map<std::string, at::Tensor> projections_;
+  const bool judges_logits_;
   collectives::Group* const group_;
   collectives::Reducer* const reducer_;
   Optimizer* const optimizer_;

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.references import feature_losses, feature_step
 from tests.references.losses import references
 from tests.references.transformer import reference
 
@@ -36,3 +37,13 @@ def test_committed_losses_are_reproduced() -> None:
 
 def test_committed_transformer_is_reproduced() -> None:
     assert_close(json.loads((ROOT / "models/testdata/transformer.json").read_text()), reference(), "transformer")
+
+
+def test_committed_feature_losses_are_reproduced() -> None:
+    committed = json.loads((ROOT / "losses/testdata/feature_references.json").read_text())
+    assert_close(committed, feature_losses.references(), "feature references")
+
+
+def test_committed_feature_step_is_reproduced() -> None:
+    committed = json.loads((ROOT / "student_worker/testdata/feature_step.json").read_text())
+    assert_close(committed, json.loads(json.dumps(feature_step.reference())), "feature step")
