@@ -83,6 +83,10 @@ class Caller:
         request = self.messages.LabelRequest(**({"protocol_version": 1, "request_id": 1} | fields))
         return self.messages.LabelReply.FromString(self.raw("Label", request.SerializeToString()))
 
+    def describe(self) -> object:
+        request = self.messages.DescribeRequest(protocol_version=1)
+        return self.messages.DescribeReply.FromString(self.raw("Describe", request.SerializeToString()))
+
     def refused(self, **fields: object) -> tuple[grpc.StatusCode, str]:
         with pytest.raises(grpc.RpcError) as caught:
             self.label(**fields)
@@ -99,17 +103,24 @@ def text(value: str, record: str = "r1") -> dict[str, str]:
 
 
 def test_describes_itself_and_answers(caller: Caller) -> None:
-    description = caller.messages.DescribeReply.FromString(
-        caller.raw("Describe", caller.messages.DescribeRequest(protocol_version=1).SerializeToString())
-    )
+    description = caller.describe()
     classes = len(description.signature.labels)
     assert description.repeatable and classes >= 2 and len(description.digest) == 64
     inputs = [text("an editor for text"), text("a game with cards", "r2")]
     reply = caller.label(inputs=inputs, spec={"codec": 1})
     assert list(reply.labels[0].dense.shape) == [2, classes]
     both = np.frombuffer(reply.labels[0].dense.data, "<f4").reshape(2, classes)
-    alone = np.frombuffer(caller.label(inputs=inputs[1:], spec={"codec": 1}).labels.dense.data, "<f4")
+    alone = np.frombuffer(caller.label(inputs=inputs[1:], spec={"codec": 1}).labels[0].dense.data, "<f4")
     assert np.array_equal(both[1], alone)  # bit for bit: repeatable mode
+
+
+def test_gives_features_of_texts_and_of_ids(caller: Caller) -> None:
+    description = caller.describe()
+    assert {feature.name: feature.width for feature in description.features} == {"embedding": 32}
+    assert len(description.tokenizer_sha256) == 64
+    inputs = [text("server for the web"), {"id": "ids", "ids": {"ids": [3, 4, 5]}}]
+    reply = caller.label(inputs=inputs, spec={"outputs": ["embedding", "logits"]})
+    assert [list(labels.dense.shape) for labels in reply.labels] == [[2, 32], [2, len(description.signature.labels)]]
 
 
 @pytest.mark.parametrize(
@@ -118,9 +129,10 @@ def test_describes_itself_and_answers(caller: Caller) -> None:
         ({"protocol_version": 99, "inputs": [text("a")]}, "FAILED_PRECONDITION", ["99"]),
         ({"inputs": []}, "INVALID_ARGUMENT", []),
         ({"inputs": [{"id": "r7"}]}, "INVALID_ARGUMENT", ["r7"]),
-        ({"inputs": [{"id": "r7", "ids": {"ids": [1, 2]}}]}, "INVALID_ARGUMENT", ["r7", "text"]),
+        ({"inputs": [{"id": "r7", "ids": {"ids": [1, 1 << 20]}}]}, "INVALID_ARGUMENT", ["r7", "1048576"]),
+        ({"inputs": [{"id": "r7", "ids": {"ids": [1]}, "positions": [0]}]}, "INVALID_ARGUMENT", ["r7", "positions"]),
         ({"inputs": [text("x" * ((1 << 20) + 1), "r8")]}, "INVALID_ARGUMENT", ["r8"]),
-        ({"inputs": [text("a")], "spec": {"output": "nope"}}, "INVALID_ARGUMENT", ["nope", "logits"]),
+        ({"inputs": [text("a")], "spec": {"outputs": ["nope"]}}, "INVALID_ARGUMENT", ["nope", "logits"]),
         ({"inputs": [text("a")], "spec": {"codec": 77}}, "INVALID_ARGUMENT", ["77"]),
         (
             {"inputs": [text("a")], "spec": {"teacher_digest": "0" * 64}},
@@ -142,7 +154,7 @@ def test_bytes_that_are_no_message(caller: Caller, data: bytes) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         caller.raw("Label", data)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT, caught.value
-    assert caller.label(inputs=[text("still there")]).labels.dense.data
+    assert caller.label(inputs=[text("still there")]).labels[0].dense.data
 
 
 def test_oversized_message(caller: Caller) -> None:
