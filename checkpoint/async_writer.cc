@@ -22,7 +22,7 @@ AsyncWriter::~AsyncWriter() {
 
 absl::Status AsyncWriter::Write(CheckpointState state, OnWritten on_written) {
   RETURN_IF_ERROR(Flush());
-  for (NamedTensors* tensors : {&state.model, &state.optimizer, &state.best}) CopyTensors(tensors);
+  for (NamedTensors* tensors : {&state.model, &state.optimizer, &state.best, &state.projections}) CopyTensors(tensors);
   pending_ = std::async(std::launch::async,
                         [this, state = std::move(state), on_written = std::move(on_written)]() -> absl::Status {
                           RETURN_IF_ERROR(SaveCheckpoint(folder_, state).status());

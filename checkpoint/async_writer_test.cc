@@ -31,7 +31,7 @@ class AsyncWriterTest : public testing::Test {
     CheckpointState state;
     state.job = "distilled";
     state.step = step;
-    state.model = {{"w", weights}};
+    state.model = state.optimizer = state.best = state.projections = {{"w", weights}};
     return state;
   }
 
@@ -56,7 +56,10 @@ TEST_F(AsyncWriterTest, HoldsWhatTheTensorsWereWhenItWasCalled) {
   EXPECT_THAT(written, ElementsAre(CheckpointPath(folder_, 5)));
   const auto state = LoadCheckpoint(CheckpointPath(folder_, 5));
   ASSERT_TRUE(state.ok()) << state.status();
-  EXPECT_TRUE(at::equal(state->model[0].second, at::ones({3})));
+  for (const NamedTensors* tensors : {&state->model, &state->optimizer, &state->best, &state->projections}) {
+    ASSERT_EQ(tensors->size(), 1u);
+    EXPECT_TRUE(at::equal(tensors->at(0).second, at::ones({3})));
+  }
 }
 
 TEST_F(AsyncWriterTest, OneWriteAfterTheOther) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <tuple>
 
 #include "checkpoint/manifest.h"
 #include "checkpoint/publish.h"
@@ -83,6 +84,40 @@ absl::Status CheckSameTokenizer(const Package& package, const std::string& token
                    package.tokenizer_file, "}"));
 }
 
+// Of a native model; without dtype and number of parameters.
+v1::PackageManifest::Architecture ArchitectureOf(const ModelShape& shape) {
+  v1::PackageManifest::Architecture architecture;
+  architecture.set_kind(shape.spec.kind());
+  architecture.set_width(shape.spec.width());
+  if (shape.spec.kind() == v1::Model::KIND_TRANSFORMER) {
+    architecture.set_layers(shape.spec.layers());
+    architecture.set_heads(shape.spec.heads());
+    architecture.set_feed_forward(static_cast<int32_t>(FeedForwardWidth(shape.spec)));
+  } else {
+    architecture.set_hidden_layers(shape.spec.hidden_layers());
+  }
+  return architecture;
+}
+
+absl::Status CheckSameArchitecture(const v1::PackageManifest::Architecture& theirs,
+                                   const v1::PackageManifest::Architecture& ours) {
+  if (theirs.kind() != ours.kind()) {
+    return absl::InvalidArgumentError("model.kind: is another than that of the model that is to start from it");
+  }
+  const std::tuple<const char*, int64_t, int64_t> keys[] = {
+      {"width", theirs.width(), ours.width()},
+      {"layers", theirs.layers(), ours.layers()},
+      {"heads", theirs.heads(), ours.heads()},
+      {"feed_forward", theirs.feed_forward(), ours.feed_forward()},
+      {"hidden_layers", theirs.hidden_layers(), ours.hidden_layers()},
+  };
+  for (const auto& [key, is, wanted] : keys) {
+    if (is == wanted) continue;
+    return absl::InvalidArgumentError(absl::StrCat("model.", key, ": is ", is, ", not ", wanted));
+  }
+  return absl::OkStatus();
+}
+
 v1::PackageManifest ManifestOf(const std::string& name, const Model& model, const ModelShape& shape,
                                const v1::Signature& signature) {
   v1::PackageManifest manifest;
@@ -93,15 +128,7 @@ v1::PackageManifest ManifestOf(const std::string& name, const Model& model, cons
   manifest.set_backend(script ? v1::PackageManifest::BACKEND_TORCHSCRIPT : v1::PackageManifest::BACKEND_NATIVE);
   if (script) return manifest;  // its parameters that were not trained count when it is loaded
   v1::PackageManifest::Architecture& architecture = *manifest.mutable_model();
-  architecture.set_kind(shape.spec.kind());
-  architecture.set_width(shape.spec.width());
-  if (shape.spec.kind() == v1::Model::KIND_TRANSFORMER) {
-    architecture.set_layers(shape.spec.layers());
-    architecture.set_heads(shape.spec.heads());
-    architecture.set_feed_forward(static_cast<int32_t>(FeedForwardWidth(shape.spec)));
-  } else {
-    architecture.set_hidden_layers(shape.spec.hidden_layers());
-  }
+  architecture = ArchitectureOf(shape);
   architecture.set_dtype(shape.dtype);
   architecture.set_parameters(ParameterCount(model.NamedParameters()));
   return manifest;
@@ -164,12 +191,8 @@ absl::StatusOr<Package> LoadPackage(const std::string& folder) {
 absl::Status TakeInitialWeights(const ModelShape& shape, const std::string& tokenizer_file, Model* model) {
   const std::string& folder = shape.spec.initial();
   ASSIGN_OR_RETURN(const Package package, LoadPackage(folder));
-  const v1::PackageManifest& manifest = package.manifest;
   RETURN_IF_ERROR(CheckSameTokenizer(package, tokenizer_file));
-  if (manifest.model().heads() != shape.spec.heads() && shape.spec.kind() == v1::Model::KIND_TRANSFORMER) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(folder, ": has model.heads: ", manifest.model().heads(), ", not ", shape.spec.heads()));
-  }
+  RETURN_IF_ERROR(Annotate(CheckSameArchitecture(package.manifest.model(), ArchitectureOf(shape)), folder));
   const checkpoint::NamedTensors given = package.model->NamedParameters();
   checkpoint::NamedTensors values = model->NamedParameters();
   for (auto& [name, value] : values) {

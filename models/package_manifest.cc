@@ -29,6 +29,9 @@ std::string SignatureMistake(const v1::Signature& signature) {
     return "";
   }
   if (signature.labels().empty()) return "signature.labels: missing; list the classes in the order of the logits";
+  if (signature.task() == v1::TASK_BINARY && signature.labels_size() != 2) {
+    return absl::StrCat("signature.labels: has ", signature.labels_size(), ", task: binary needs exactly 2");
+  }
   std::set<std::string> seen;
   for (const std::string& label : signature.labels()) {
     if (label.empty()) return "signature.labels: a label is empty";

@@ -306,10 +306,11 @@ TEST(TransformerTest, StartsFromTheBodyOfAPackage) {
     EXPECT_EQ(WeightsDigest(*unchanged), before);
     return message;
   };
-  EXPECT_THAT(refused([](ModelShape* s) { s->spec.set_heads(2); }), HasSubstr("model.heads: 3, not 2"));
-  EXPECT_THAT(refused([](ModelShape* s) { s->spec.set_layers(3); }),
-              HasSubstr("no tensor 'layer.2.attention_norm.weight'"));
-  EXPECT_THAT(refused([](ModelShape* s) { s->spec.set_width(48); }), HasSubstr("'embedding.weight' is [300, 24]"));
+  EXPECT_THAT(refused([](ModelShape* s) { s->spec.set_heads(2); }), HasSubstr("model.heads: is 3, not 2"));
+  EXPECT_THAT(refused([](ModelShape* s) { s->spec.set_layers(3); }), HasSubstr("model.layers: is 2, not 3"));
+  EXPECT_THAT(refused([](ModelShape* s) { s->spec.set_layers(1); }), HasSubstr("model.layers: is 2, not 1"));
+  EXPECT_THAT(refused([](ModelShape* s) { s->spec.set_kind(v1::Model::KIND_SUBWORD_BAG); }), HasSubstr("model.kind"));
+  EXPECT_THAT(refused([](ModelShape* s) { s->spec.set_width(48); }), HasSubstr("model.width: is 24, not 48"));
   EXPECT_THAT(refused([](ModelShape* s) { s->max_length = 101; }), HasSubstr("'position.weight' is [100, 24]"));
   EXPECT_THAT(refused([](ModelShape* s) { s->spec.set_initial("/none"); }), HasSubstr("/none"));
 }

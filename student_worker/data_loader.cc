@@ -204,7 +204,7 @@ void DataLoader::Ask(const LabelSource& source, const std::vector<corpus::Record
   std::vector<v1::LabelInput> inputs = InputsFor(source, records, pending->batch);
   if (inputs.empty()) return shared_->NoteLabels(pending.get());
   auto fill = [shared = shared_, pending, source = source,
-               count = records.size()](absl::StatusOr<soft_labels::LabelClient::Labels> answer) {
+               count = inputs.size()](absl::StatusOr<soft_labels::LabelClient::Labels> answer) {
     absl::Status status = answer.ok() ? CheckShapes(*answer, source.outputs, pending->batch) : answer.status();
     if (!status.ok()) {
       const std::string where = absl::StrCat("step ", pending->batch.step, ": labels of teacher ", source.teacher);

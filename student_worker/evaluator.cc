@@ -109,6 +109,9 @@ absl::Status AddAnswers(const Judged& judged, v1::Task task, const models::Rows&
   try {
     const at::NoGradGuard no_grad;
     const at::Tensor logits = models::FixedShapeForward(*judged.package.model, tokens, wanted).logits.to(at::kFloat);
+    if (!at::isfinite(logits).all().item<bool>()) {
+      return absl::InternalError(absl::StrCat("model ", judged.name, " gives logits that are not finite"));
+    }
     if (task == v1::TASK_MASKED_LM) {
       at::Tensor gold = at::empty({logits.size(0)}, at::kLong);
       for (int64_t i = 0; i < logits.size(0); ++i) gold.mutable_data_ptr<int64_t>()[i] = (*rows)[i].gold;
@@ -150,6 +153,8 @@ class Evaluator {
   const WorkerContext& context_;
   std::vector<Judged> judged_;
   std::optional<Masker> masker_;  // task masked_lm alone
+  // Tokens of a record that every model has room for.
+  size_t max_tokens_ = SIZE_MAX;
   std::unique_ptr<corpus::Reader> reader_;
   std::shared_ptr<const v1::CorpusIndex> index_;
   std::unique_ptr<evaluation::PredictionsWriter> writer_;
@@ -168,6 +173,7 @@ absl::Status Evaluator::Prepare() {
     judged_.push_back(std::move(judged));
     names.push_back(model.name());
     RETURN_IF_ERROR(CheckSameTokens(judged_.front(), judged_.back()));
+    max_tokens_ = std::min<size_t>(max_tokens_, judged_.back().package.info.signature.max_length());
   }
   if (!judged_.empty()) {
     ASSIGN_OR_RETURN(masker_, Masker::Of(job_, judged_[0].tokenizer.get()));
@@ -215,6 +221,7 @@ absl::StatusOr<std::vector<evaluation::Prediction>> Evaluator::AskHidden(const s
   models::Wanted wanted;
   for (const corpus::Record& record : records) {
     Tokens tokens = TokensOf(record, judged_[0].reads, judged_[0].tokenizer.get());
+    if (tokens.ids.size() > max_tokens_) tokens.ids.resize(max_tokens_);
     const JudgedTokens judged = masker_->HideInRecord(record.id, &tokens.ids);
     AppendWords(record, judged, &rows);
     wanted.positions.push_back(judged.positions);

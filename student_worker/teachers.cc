@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "corpus/tokenizer.h"
+#include "models/outputs.h"
 #include "models/signature.h"
 #include "runtime/sha256.h"
 #include "runtime/status.h"
@@ -64,7 +65,7 @@ absl::Status Teachers::CheckOutputs(const v1::Job& job, const std::vector<LabelK
     spec.add_outputs(kind.output);
     const auto outputs = soft_labels::OutputsOf(spec, description);
     if (!outputs.ok()) return absl::FailedPreconditionError(outputs.status().message());
-    if (outputs->at(0).of_tokens) {
+    if (outputs->at(0).of_tokens || models::JudgesTokens(job.task())) {
       RETURN_IF_ERROR(
           Annotate(CheckTokens(job, teacher->reads, description), absl::StrCat("'", kind.output, "' is of tokens")));
     }
@@ -77,6 +78,7 @@ absl::StatusOr<std::unique_ptr<Teachers>> Teachers::Connect(const v1::WorkerOrde
                                                             const std::vector<LabelKind>& kinds) {
   auto connected = std::make_unique<Teachers>();
   const v1::Job& job = assignment.job();
+  connected->judges_tokens_ = models::JudgesTokens(job.task());
   for (const LabelKind& kind : kinds) {
     if (connected->teachers_.contains(kind.teacher)) continue;
     Teacher& teacher = connected->teachers_[kind.teacher];
@@ -118,7 +120,9 @@ std::vector<DataLoader::LabelSource> Teachers::Sources(const std::vector<LabelKi
     DataLoader::LabelSource& source = sources[{kind.teacher, kind.codec}];
     source.spec.add_outputs(kind.output);
     source.outputs.push_back(output);
-    source.sends_tokens |= output.of_tokens;
+    // Of words, or of tokens some of which are hidden, the teacher sees what the student sees, whatever it is asked
+    // for.
+    source.sends_tokens |= output.of_tokens || judges_tokens_;
     source.teacher = kind.teacher;
     source.spec.set_codec(kind.codec);
     source.spec.set_teacher_digest(teacher.digest);

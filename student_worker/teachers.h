@@ -47,6 +47,8 @@ class Teachers {
                                    Teacher* teacher);
 
   std::map<std::string, Teacher> teachers_;
+  // Whether the job's task does.
+  bool judges_tokens_ = false;
 };
 
 }  // namespace polystill::student_worker
