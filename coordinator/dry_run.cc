@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "coordinator/stages.h"
+#include "corpus/masking.h"
 #include "corpus/plan.h"
 #include "models/outputs.h"
 #include "models/package_manifest.h"
@@ -74,7 +75,9 @@ LabelSize SizeOfLabels(const v1::RunSpec& spec, const v1::Job& job) {
       if (width == 0) size.unknown.insert(loss.teacher());
       const bool of_tokens = logits ? models::JudgesTokens(job.task()) : models::IsOfTokens(output);
       size.at_most |= of_tokens;
-      size.bytes += width * soft_labels::BytesPerNumber(loss.codec()) * (of_tokens ? job.tokenizer().max_length() : 1);
+      int64_t rows = of_tokens ? job.tokenizer().max_length() : 1;
+      if (logits && job.task() == v1::TASK_MASKED_LM) rows = corpus::MostMasked(job.masking(), rows);
+      size.bytes += width * soft_labels::BytesPerNumber(loss.codec()) * rows;
     }
   }
   return size;

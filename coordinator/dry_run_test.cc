@@ -87,6 +87,13 @@ output: )",
   size_of(hidden, "soft labels: at most 22.1 KB\n");
   hidden.mutable_student()->mutable_losses(2)->set_teacher("far");
   size_of(hidden, "features of teacher 'far': their size is known once it is asked\n");
+  // Of 5 tokens at most 2 are hidden; 80 records, 7 token ids in 2 bytes each.
+  v1::RunSpec masked = file->spec;
+  masked.set_task(v1::TASK_MASKED_LM);
+  masked.mutable_masking()->set_share(0.25);
+  masked.mutable_tokenizer()->set_max_length(5);
+  masked.mutable_tokenizer()->set_vocab_size(7);
+  size_of(masked, "soft labels: at most 2.2 KB\n");
   EXPECT_FALSE(fs::exists(folder + "/out"));
   fs::remove_all(folder);
 }

@@ -88,8 +88,10 @@ absl::Status CheckPackages(const v1::RunSpec& spec) {
 Verifiers MakeVerifiers() {
   Verifiers verifiers;
   verifiers.checkpoint = [](const std::string& path) -> absl::StatusOr<StateStore::Checkpoint> {
-    ASSIGN_OR_RETURN(const checkpoint::CheckpointState state, checkpoint::LoadCheckpoint(path));
-    return StateStore::Checkpoint{state.step, state.generation, path, models::WeightsDigest(state.model)};
+    ASSIGN_OR_RETURN(checkpoint::CheckpointState state, checkpoint::LoadCheckpoint(path));
+    checkpoint::NamedTensors trained = std::move(state.model);
+    trained.insert(trained.end(), state.projections.begin(), state.projections.end());
+    return StateStore::Checkpoint{state.step, state.generation, path, models::WeightsDigest(trained)};
   };
   verifiers.package = [](const std::string& folder, const std::string& weights_digest) -> absl::Status {
     ASSIGN_OR_RETURN(const models::Package package, models::LoadPackage(folder));

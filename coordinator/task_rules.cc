@@ -14,8 +14,6 @@ namespace {
 
 using google::protobuf::util::MessageDifferencer;
 
-bool HasSigmoids(v1::Task task) { return task == v1::TASK_BINARY || task == v1::TASK_MULTI_LABEL; }
-
 template <typename Enum>
 std::string NameOf(const google::protobuf::EnumDescriptor* type, Enum value) {
   return EnumName(type->FindValueByNumber(value));
@@ -85,11 +83,11 @@ class TaskRules {
     for (int i = 0; i < spec_.student().losses_size(); ++i) {
       const v1::LossKind kind = spec_.student().losses(i).kind();
       const std::string path = absl::StrCat("student.losses.", i, ".kind");
-      if (kind == v1::LOSS_KIND_SOFT_LABEL && HasSigmoids(spec_.task())) {
+      if (kind == v1::LOSS_KIND_SOFT_LABEL && models::HasSigmoids(spec_.task())) {
         Add(path, absl::StrCat("soft_label is of one label among several, but with task: ", name_,
                                " each has its sigmoid; write binary"));
       }
-      if (kind == v1::LOSS_KIND_BINARY && !HasSigmoids(spec_.task())) {
+      if (kind == v1::LOSS_KIND_BINARY && !models::HasSigmoids(spec_.task())) {
         Add(path, absl::StrCat("binary goes with task: binary or multi_label; with ", name_, " write soft_label"));
       }
     }
@@ -113,7 +111,7 @@ class TaskRules {
     }
     switch (metric) {
       case v1::Evaluate::METRIC_TOP_K:
-        return HasSigmoids(spec_.task())
+        return models::HasSigmoids(spec_.task())
                    ? absl::StrCat(" ranks one label among several; with task: ", name_, " write accuracy or macro_f1")
                    : "";
       case v1::Evaluate::METRIC_MICRO_PRECISION:

@@ -1,6 +1,7 @@
 #include "corpus/masking.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include "runtime/counter_rng.h"
@@ -31,6 +32,10 @@ std::vector<int32_t> Choose(size_t tokens, double share, uint64_t key) {
 }
 
 }  // namespace
+
+int64_t MostMasked(const v1::Masking& masking, int64_t tokens) {
+  return std::clamp<int64_t>(std::ceil(masking.share() * static_cast<double>(tokens)), 1, tokens);
+}
 
 MaskedRow MaskTokens(const std::vector<int32_t>& ids, const v1::Masking& masking, int32_t mask_id, int32_t vocab_size,
                      uint64_t key) {

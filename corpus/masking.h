@@ -23,4 +23,7 @@ struct MaskedRow {
 MaskedRow MaskTokens(const std::vector<int32_t>& ids, const v1::Masking& masking, int32_t mask_id, int32_t vocab_size,
                      uint64_t key);
 
+// Judged tokens of a row of `tokens`, at most.
+int64_t MostMasked(const v1::Masking& masking, int64_t tokens);
+
 }  // namespace polystill::corpus

@@ -27,6 +27,17 @@ std::vector<int32_t> Row(int length) {
   return ids;
 }
 
+TEST(MaskingTest, AtMostTheShareRoundedUp) {
+  for (const int length : {1, 6, 7, 20, 201}) {
+    const auto most = static_cast<size_t>(MostMasked(Usual(), length));
+    size_t seen = 0;
+    for (uint64_t key = 0; key < 200; ++key) {
+      seen = std::max(seen, MaskTokens(Row(length), Usual(), kMask, kVocabulary, key).positions.size());
+    }
+    EXPECT_EQ(seen, most) << length;
+  }
+}
+
 TEST(MaskingTest, TargetsAreWhatStoodThereAndTheRestIsUntouched) {
   for (const int length : {1, 2, 7, 200}) {
     const std::vector<int32_t> ids = Row(length);

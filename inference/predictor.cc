@@ -134,7 +134,9 @@ absl::StatusOr<std::vector<Judgement>> Predictor::Judge(const models::Rows& rows
                            : rows.empty();
   if (nothing) return std::vector<Judgement>();
   const at::NoGradGuard no_grad;
-  const at::Tensor logits = models::FixedShapeForward(*package_.model, rows, wanted).logits.to(at::kFloat);
+  at::Tensor logits = models::FixedShapeForward(*package_.model, rows, wanted).logits.to(at::kFloat);
+  // A vocabulary that is larger than the tokeniser's has ids that stand for nothing.
+  if (fills_masks()) logits = logits.narrow(1, 0, static_cast<int64_t>(labels_.size()));
   if (!at::isfinite(logits).all().item<bool>()) return absl::InternalError("the model gave logits not finite");
   const at::Tensor probabilities = models::Probabilities(task_, logits).contiguous();
   const int64_t classes = probabilities.size(1);

@@ -5,12 +5,11 @@
 #include "losses/feature_losses.h"
 #include "losses/feature_pairs.h"
 #include "losses/losses.h"
+#include "models/outputs.h"
 #include "runtime/status.h"
 
 namespace polystill::losses {
 namespace {
-
-constexpr char kLogits[] = "logits";
 
 std::string RecordOf(const Batch& batch, int64_t row) {
   int64_t end = 0;
@@ -40,8 +39,6 @@ absl::Status CheckStudent(const Batch& batch) {
   return absl::OkStatus();
 }
 
-bool HasSigmoids(v1::Task task) { return task == v1::TASK_BINARY || task == v1::TASK_MULTI_LABEL; }
-
 absl::Status CheckGold(const Batch& batch) {
   if (!batch.gold.defined()) return absl::InvalidArgumentError("needs gold labels, and the batch carries none");
   const int64_t rows = batch.logits.size(0), logits = batch.logits.size(1);
@@ -52,7 +49,7 @@ absl::Status CheckGold(const Batch& batch) {
                                                    ", are ", c10::str(batch.gold.sizes())));
   }
   // A label that holds or not is 1 or 0, and so is the second of two classes.
-  const int64_t classes = HasSigmoids(batch.task) ? 2 : logits;
+  const int64_t classes = models::HasSigmoids(batch.task) ? 2 : logits;
   const int64_t least = batch.task == v1::TASK_TOKEN_CLASSIFICATION ? -1 : 0;
   const at::Tensor outside = batch.gold.lt(least).logical_or(batch.gold.ge(classes));
   if (const auto row = FirstBadRow(outside)) {
@@ -78,7 +75,7 @@ const at::Tensor* FindTeacher(const v1::Loss& loss, const std::string& output, c
 
 // The teacher's logits in the student's type.
 absl::StatusOr<at::Tensor> TeacherLogits(const v1::Loss& loss, const Batch& batch) {
-  const at::Tensor* logits = FindTeacher(loss, kLogits, batch);
+  const at::Tensor* logits = FindTeacher(loss, models::kLogits, batch);
   if (logits == nullptr || !logits->defined()) {
     return absl::InvalidArgumentError(absl::StrCat("needs the labels of teacher '", loss.teacher(), "' by codec ",
                                                    v1::Codec_Name(loss.codec()), ", and the batch carries none"));
@@ -189,7 +186,7 @@ absl::StatusOr<at::Tensor> Evaluate(const v1::Loss& loss, int place, const Batch
   if (loss.kind() == v1::LOSS_KIND_EMBEDDING || loss.kind() == v1::LOSS_KIND_HIDDEN) {
     return EvaluateFeatures(loss, FeaturePairsOf(loss, place), batch);
   }
-  const bool sigmoids = HasSigmoids(batch.task);
+  const bool sigmoids = models::HasSigmoids(batch.task);
   if (loss.kind() == v1::LOSS_KIND_TASK) {
     RETURN_IF_ERROR(CheckGold(batch));
     if (!sigmoids) return CrossEntropy(batch.logits, batch.gold);

@@ -10,7 +10,8 @@
 
 namespace polystill::models {
 
-// Features by name (Feature in proto/polystill/v1/teacher.proto).
+// Outputs by name: the logits, and features (Feature in proto/polystill/v1/teacher.proto).
+inline constexpr char kLogits[] = "logits";
 inline constexpr char kEmbedding[] = "embedding";
 inline constexpr char kHiddenPrefix[] = "hidden.";
 
@@ -21,6 +22,9 @@ inline bool IsOfTokens(std::string_view feature) { return feature.starts_with(kH
 
 // Whether the logits of a task are those of tokens.
 inline bool JudgesTokens(v1::Task task) { return task == v1::TASK_TOKEN_CLASSIFICATION || task == v1::TASK_MASKED_LM; }
+
+// Whether each logit of a task has a sigmoid of its own, and not all of them a softmax together.
+inline bool HasSigmoids(v1::Task task) { return task == v1::TASK_BINARY || task == v1::TASK_MULTI_LABEL; }
 
 // How many logits a row or token has: one a label, one in all with task binary, one a token id with masked_lm.
 inline int64_t LogitCount(v1::Task task, int64_t labels, int64_t vocab_size) {

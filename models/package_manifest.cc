@@ -32,6 +32,9 @@ std::string SignatureMistake(const v1::Signature& signature) {
   if (signature.task() == v1::TASK_BINARY && signature.labels_size() != 2) {
     return absl::StrCat("signature.labels: has ", signature.labels_size(), ", task: binary needs exactly 2");
   }
+  if (signature.task() != v1::TASK_MULTI_LABEL && signature.labels_size() < 2) {
+    return "signature.labels: has 1, from which nothing can be chosen; with task: multi_label it would hold or not";
+  }
   std::set<std::string> seen;
   for (const std::string& label : signature.labels()) {
     if (label.empty()) return "signature.labels: a label is empty";

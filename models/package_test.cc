@@ -127,6 +127,7 @@ TEST_F(PackageTest, MistakesInTeacherYamlAreNamed) {
       {"vocab_size: 50", "vocab_size: 0", "signature.vocab_size"},
       {"max_length: 64", "max_length: -1", "signature.max_length"},
       {"labels: [net, \"no\"]", "labels: []", "signature.labels"},
+      {"labels: [net, \"no\"]", "labels: [net]", "signature.labels: has 1"},
       {"labels: [net, \"no\"]", "labels: [net, net]", "'net' stands twice"},
       {"kind: subword_bag", "kind: transformor", "model.kind"},
       {"  width: 16\n", "", "model.width"},

@@ -6,11 +6,12 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
+#include "models/outputs.h"
 #include "polystill/v1/teacher.pb.h"
 
 namespace polystill::soft_labels {
 
-inline constexpr char kLogits[] = "logits";
+using models::kLogits;
 
 // One of a teacher's outputs: which rows its answer has.
 struct Output {

@@ -14,13 +14,13 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+bool IsLogits(const soft_labels::Output& output) { return output.name == soft_labels::kLogits; }
+
 // What the rows of an output belong to.
 RowsOf RowsOfOutput(const soft_labels::Output& output) {
-  if (output.name == soft_labels::kLogits) return RowsOf::kJudged;
+  if (IsLogits(output)) return RowsOf::kJudged;
   return output.of_tokens ? RowsOf::kTokens : RowsOf::kRecords;
 }
-
-bool IsLogits(const soft_labels::Output& output) { return output.name == soft_labels::kLogits; }
 
 bool HasLogitsAlone(const DataLoader::LabelSource& source) {
   return std::all_of(source.outputs.begin(), source.outputs.end(), IsLogits);

@@ -279,7 +279,7 @@ absl::Status Evaluator::MeasureLatencies() {
     const auto judged = LoadJudged(model, job_);
     absl::Status status = judged.status();
     if (judged.ok()) {
-      const auto latencies = MeasureLatency(*judged->package.model, judged->tokenizer.get(), judged->reads,
+      const auto latencies = MeasureLatency(*judged->package.model, job_.task(), judged->tokenizer.get(), judged->reads,
                                             timed_records_, clock, context_.stop);
       if (latencies.ok()) models[model.name()] = *latencies;
       status = latencies.status();

@@ -29,6 +29,21 @@ std::vector<Item> Take(const std::vector<Item>& items, size_t size, size_t* next
   return some;
 }
 
+// As whoever uses the model calls it.
+models::TokenBatch BatchOf(const Rows& rows, v1::Task task) {
+  models::TokenBatch batch = models::MakeBatch(rows, 0, rows.size());
+  if (task != v1::TASK_MASKED_LM) return batch;
+  std::vector<int64_t> places;
+  int64_t begin = 0;
+  for (const std::vector<int32_t>& row : rows) {
+    const auto length = static_cast<int64_t>(row.size());
+    if (length > 0) places.push_back(begin + length / 2);
+    begin += length;
+  }
+  batch.positions = at::tensor(places, at::kLong);
+  return batch;
+}
+
 }  // namespace
 
 absl::StatusOr<double> MedianMilliseconds(const std::function<void()>& call, const SecondsClock& clock,
@@ -48,15 +63,16 @@ absl::StatusOr<double> MedianMilliseconds(const std::function<void()>& call, con
   return 1e3 * median;
 }
 
-absl::StatusOr<evaluation::Latencies> MeasureLatency(const models::Model& model, const corpus::Tokenizer* tokenizer,
-                                                     v1::Side side, const std::vector<corpus::Record>& records,
+absl::StatusOr<evaluation::Latencies> MeasureLatency(const models::Model& model, v1::Task task,
+                                                     const corpus::Tokenizer* tokenizer, v1::Side side,
+                                                     const std::vector<corpus::Record>& records,
                                                      const SecondsClock& clock, const std::stop_token& stop) {
   if (records.empty()) return absl::InvalidArgumentError("no record to measure latency on");
   Rows rows;
   for (const corpus::Record& record : records) rows.push_back(TokenIdsOf(record, side, tokenizer));
   const at::NoGradGuard no_grad;
   at::set_num_threads(1);
-  const auto forward = [&model](const Rows& batch) { model.Forward(models::MakeBatch(batch, 0, batch.size())); };
+  const auto forward = [&](const Rows& some) { model.Forward(BatchOf(some, task)); };
   evaluation::Latencies latencies;
   try {
     for (const size_t size : kBatchSizes) {

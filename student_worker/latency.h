@@ -22,10 +22,12 @@ absl::StatusOr<double> MedianMilliseconds(const std::function<void()>& call, con
                                           const std::stop_token& stop);
 
 // What a model takes for 1 and for 32 texts, call after call on other records: the forward pass alone, and, unless
-// `tokenizer` is null, with tokenising. On one thread: sets the number of ATen's threads to 1. Batches have their own
-// shape, without the filling of repeatable mode. INVALID_ARGUMENT without records; INTERNAL when the forward fails.
-absl::StatusOr<evaluation::Latencies> MeasureLatency(const models::Model& model, const corpus::Tokenizer* tokenizer,
-                                                     v1::Side side, const std::vector<corpus::Record>& records,
+// `tokenizer` is null, with tokenising. With task masked_lm one token a text is guessed. On one thread: sets the number
+// of ATen's threads to 1. Batches have their own shape, without the filling of repeatable mode. INVALID_ARGUMENT
+// without records; INTERNAL when the forward fails.
+absl::StatusOr<evaluation::Latencies> MeasureLatency(const models::Model& model, v1::Task task,
+                                                     const corpus::Tokenizer* tokenizer, v1::Side side,
+                                                     const std::vector<corpus::Record>& records,
                                                      const SecondsClock& clock, const std::stop_token& stop);
 
 }  // namespace polystill::student_worker

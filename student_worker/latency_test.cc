@@ -55,6 +55,11 @@ class CountingModel : public models::Model {
   models::Outputs Forward(const models::TokenBatch& batch) const override {
     rows.push_back(batch.offsets.size(0) - 1);
     tokens.push_back(batch.ids.size(0));
+    places.emplace_back();
+    if (batch.positions.defined()) {
+      const int64_t* begin = batch.positions.const_data_ptr<int64_t>();
+      places.back().assign(begin, begin + batch.positions.numel());
+    }
     TORCH_CHECK(!fails, "no such id");
     return {at::zeros({rows.back(), 2}), {}};
   }
@@ -65,6 +70,7 @@ class CountingModel : public models::Model {
 
   bool fails = false;
   mutable std::vector<int64_t> rows, tokens;
+  mutable std::vector<std::vector<int64_t>> places;
 
  private:
   const std::map<std::string, int64_t> feature_widths_;
@@ -76,7 +82,8 @@ TEST(MeasureLatency, BatchesHaveTheirOwnShape) {
   one.ids = {1, 2, 3};
   two.ids = {4};
   Fake fake;
-  const auto latencies = MeasureLatency(model, nullptr, v1::SIDE_TEXT, {one, two}, fake.Clock(), {});
+  const auto latencies =
+      MeasureLatency(model, v1::TASK_CLASSIFICATION, nullptr, v1::SIDE_TEXT, {one, two}, fake.Clock(), {});
   ASSERT_TRUE(latencies.ok()) << latencies.status();
   ASSERT_EQ(latencies->size(), 2u);
   EXPECT_EQ(latencies->at("batch_1").text_ms, std::nullopt);
@@ -85,17 +92,37 @@ TEST(MeasureLatency, BatchesHaveTheirOwnShape) {
   EXPECT_EQ(model.tokens[0], 3);
   EXPECT_EQ(model.tokens[1], 1);
   EXPECT_EQ(model.tokens.back(), 16 * 3 + 16);
+  for (const auto& places : model.places) EXPECT_EQ(places, std::vector<int64_t>());  // all of them
+}
+
+TEST(MeasureLatency, OfMaskedTokensOneATextIsGuessed) {
+  CountingModel model;
+  corpus::Record one, none, three;
+  one.ids = {4};
+  three.ids = {1, 2, 3};
+  Fake fake;
+  const auto latencies =
+      MeasureLatency(model, v1::TASK_MASKED_LM, nullptr, v1::SIDE_TEXT, {one, none, three}, fake.Clock(), {});
+  ASSERT_TRUE(latencies.ok()) << latencies.status();
+  EXPECT_EQ(model.places[0], std::vector<int64_t>({0}));
+  EXPECT_EQ(model.places[1], std::vector<int64_t>());
+  EXPECT_EQ(model.places[2], std::vector<int64_t>({1}));
+  EXPECT_EQ(model.places.back().size(), 21u);  // of 32 texts a third is empty
+  EXPECT_EQ(model.places.back()[1], 2);
 }
 
 TEST(MeasureLatency, FailuresAreStatuses) {
   CountingModel model;
   Fake fake;
-  EXPECT_EQ(MeasureLatency(model, nullptr, v1::SIDE_TEXT, {}, fake.Clock(), {}).status().code(),
-            absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(
+      MeasureLatency(model, v1::TASK_CLASSIFICATION, nullptr, v1::SIDE_TEXT, {}, fake.Clock(), {}).status().code(),
+      absl::StatusCode::kInvalidArgument);
   model.fails = true;
   corpus::Record record;
   record.ids = {1};
-  EXPECT_EQ(MeasureLatency(model, nullptr, v1::SIDE_TEXT, {record}, fake.Clock(), {}).status().code(),
+  EXPECT_EQ(MeasureLatency(model, v1::TASK_CLASSIFICATION, nullptr, v1::SIDE_TEXT, {record}, fake.Clock(), {})
+                .status()
+                .code(),
             absl::StatusCode::kInternal);
 }
 

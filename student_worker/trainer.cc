@@ -111,7 +111,7 @@ class Trainer {
   Clock::time_point called_at_ = Clock::now();
   double wait_before_ = 0;
   v1::WorkerMessage::Progress progress_;
-  std::string weights_digest_;
+  std::string trained_digest_;
   std::unique_ptr<checkpoint::AsyncWriter> writer_;  // last: it writes what is above
 };
 
@@ -276,8 +276,8 @@ absl::StatusOr<RollCall::Answer> Trainer::CallRoll(bool compare) {
   note.set_stop(context_.stop.stop_requested());
   *note.mutable_counted() = Counted();
   if (compare) {
-    weights_digest_ = models::WeightsDigest(*model_);
-    note.set_weights_digest(weights_digest_);
+    trained_digest_ = models::WeightsDigest(Trained());
+    note.set_weights_digest(trained_digest_);
   }
   const int64_t step = optimizer_->step();
   const double seconds = std::chrono::duration<double>(Clock::now() - called_at_).count();
@@ -332,7 +332,7 @@ absl::Status Trainer::BeginCheckpoint(const v1::Counted& counted) {
   v1::WorkerMessage::Checkpointed written;
   written.set_generation(state.generation);
   written.set_step(state.step);
-  written.set_weights_digest(weights_digest_);
+  written.set_weights_digest(trained_digest_);
   return writer_->Write(std::move(state), [link = context_.link, written](const std::string& path) mutable {
     written.set_path(path);
     link->TellCheckpoint(written);
@@ -359,7 +359,6 @@ void Trainer::TellCosts() const {
 absl::StatusOr<v1::WorkerMessage::Done> Trainer::Finish() {
   if (!best_.empty()) {
     RETURN_IF_ERROR(models::SetParameters(best_, model_.get()));
-    weights_digest_ = models::WeightsDigest(*model_);
     spdlog::info("{}: ended at step {} of {}, keeps the weights of step {}", job_.name(), optimizer_->step(), steps_,
                  early_stopper_->state().best_step());
   }
@@ -378,7 +377,7 @@ absl::StatusOr<v1::WorkerMessage::Done> Trainer::Finish() {
   TellCosts();
   v1::WorkerMessage::Done done;
   *done.mutable_progress() = progress_;
-  done.set_weights_digest(weights_digest_);
+  done.set_weights_digest(models::WeightsDigest(*model_));
   return done;
 }
 

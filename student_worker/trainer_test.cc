@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <torch/script.h>
 
+#include <chrono>
 #include <cstdio>
 #include <fstream>
 #include <functional>
@@ -347,6 +348,36 @@ TEST(Ranks, ReplicasThatAreApartAreFoundBeforeTheEnd) {
   }
 }
 
+// Rank 1 cannot write what it has trained on: its disk is full.
+int TrainUntilOneFails(const collectives::Group::Options& options, const std::string& root) {
+  auto assignment = TinyTraining(root, kSteps);
+  assignment.set_rank(options.rank);
+  assignment.set_world_size(options.world_size);
+  assignment.set_store_host(options.store_host);
+  assignment.set_store_port(options.store_port);
+  assignment.set_store_prefix(options.store_prefix);
+  auto trace = RecordTrace::Open(options.rank == 1 ? "/dev/full" : root + "/trace");
+  TinyLink link(root);
+  const auto done = Train(assignment, {options.host, &link, trace->get(), {}});
+  std::printf("%s\n", done.status().ToString().c_str());
+  return done.ok() ? 1 : 0;
+}
+
+TEST(Ranks, AFailureOfOneEndsTheOthersLongBeforeTheirPatience) {
+  const std::string root = NewFolder();
+  WriteTinyCorpus(root, kRecords);
+  const auto start = std::chrono::steady_clock::now();
+  collectives::RankProcesses ranks("one fails", 2, root);
+  const char* const said[] = {"rank 0 of 2", "No space left"};
+  for (int rank = 0; rank < 2; ++rank) {
+    std::string line = ranks.ReadLine(rank);
+    while (line.starts_with("[")) line = ranks.ReadLine(rank);  // logs, and what Gloo says of its connections
+    EXPECT_EQ(ranks.Wait(rank), 0);
+    EXPECT_THAT(line, HasSubstr(said[rank]));
+  }
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(80));  // a hung peer is waited for 90 s
+}
+
 TEST(Ranks, OneTwoAndThreeStopAtTheSameStepWithTheSameWeights) {
   const std::string root = NewFolder();
   WriteTinyCorpus(root, kRecords);
@@ -370,6 +401,7 @@ TEST(Ranks, OneTwoAndThreeStopAtTheSameStepWithTheSameWeights) {
 int main(int argc, char** argv) {
   return polystill::collectives::RankTestMain(argc, argv,
                                               {{"apart", polystill::student_worker::TrainApart},
+                                               {"one fails", polystill::student_worker::TrainUntilOneFails},
                                                {"early", polystill::student_worker::TrainEarly},
                                                {"transformer", polystill::student_worker::TrainTransformer},
                                                {"two records", polystill::student_worker::TrainOnTwoRecords}});
