@@ -368,7 +368,7 @@ TEST(Ranks, AFailureOfOneEndsTheOthersLongBeforeTheirPatience) {
   WriteTinyCorpus(root, kRecords);
   const auto start = std::chrono::steady_clock::now();
   collectives::RankProcesses ranks("one fails", 2, root);
-  const char* const said[] = {"rank 0 of 2", "No space left"};
+  const char* const said[] = {"rank 0 of 2", "cannot write to /dev/full"};
   for (int rank = 0; rank < 2; ++rank) {
     std::string line = ranks.ReadLine(rank);
     while (line.starts_with("[")) line = ranks.ReadLine(rank);  // logs, and what Gloo says of its connections
