@@ -63,6 +63,11 @@ std::vector<int64_t> StepsIn(const std::string& folder) {
 
 }  // namespace
 
+NamedTensors TrainedOf(NamedTensors model, const NamedTensors& projections) {
+  model.insert(model.end(), projections.begin(), projections.end());
+  return model;
+}
+
 std::string CheckpointPath(const std::string& folder, int64_t step) {
   return absl::StrFormat("%s/%s%09d", folder, kPrefix, step);
 }

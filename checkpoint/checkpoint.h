@@ -33,6 +33,10 @@ struct CheckpointState {
   NamedTensors best;
 };
 
+// All that a training trains: the model's parameters, then the projections. In this order the optimiser takes them, and
+// the digest that ranks compare and the coordinator admits is taken.
+NamedTensors TrainedOf(NamedTensors model, const NamedTensors& projections);
+
 // A checkpoint is a folder JOB/step-000000120 of
 //
 //   model.safetensors, optimizer.safetensors, projections.safetensors (with losses on features), best.safetensors (with

@@ -1,7 +1,7 @@
 # One target a folder. polystill_library(NAME SOURCES ... LINK ...) makes the static library polystill_NAME;
 # polystill_binary(NAME SOURCES ... LINK ...) makes an installed program; polystill_test(NAME SOURCES ... LINK ...) makes
-# the GoogleTest program NAME_test, whose cases ctest knows one by one. Each build folder has a folder of its own for their
-# files, so that the tests of two trees do not meet; outside the tree, whose files they must not find.
+# the GoogleTest program NAME_test, whose cases ctest knows one by one. Under ctest each build folder has a folder of its own for
+# their files, so that the tests of two trees do not meet; outside the tree, whose files they must not find.
 
 add_library(polystill_options INTERFACE)
 target_include_directories(polystill_options INTERFACE ${CMAKE_SOURCE_DIR})
@@ -25,7 +25,11 @@ function(polystill_binary name)
 endfunction()
 
 string(MD5 POLYSTILL_TREE ${CMAKE_BINARY_DIR})
-set(POLYSTILL_TEST_FILES /tmp/polystill-test-${POLYSTILL_TREE})
+set(POLYSTILL_TEST_FILES /tmp)
+if(DEFINED ENV{TMPDIR})
+  set(POLYSTILL_TEST_FILES $ENV{TMPDIR})
+endif()
+string(APPEND POLYSTILL_TEST_FILES /polystill-test-${POLYSTILL_TREE})
 file(WRITE ${CMAKE_BINARY_DIR}/test_files.cmake "file(MAKE_DIRECTORY ${POLYSTILL_TEST_FILES})")
 set_property(DIRECTORY ${CMAKE_SOURCE_DIR} APPEND PROPERTY TEST_INCLUDE_FILES ${CMAKE_BINARY_DIR}/test_files.cmake)
 function(polystill_test name)

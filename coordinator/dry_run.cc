@@ -23,6 +23,8 @@ namespace {
 
 // Of a record's row in the predictions beside the probabilities: id, language, group, label; a guess.
 constexpr int64_t kPredictionBytes = 48;
+// What stands in place of probabilities with task masked_lm: token, rank, log-probability.
+constexpr int64_t kGuessNumbers = 3;
 
 std::string Bytes(double bytes) {
   constexpr const char* kUnits[] = {"B", "KB", "MB", "GB", "TB"};
@@ -62,6 +64,13 @@ int64_t FeatureWidth(const v1::RunSpec& spec, const std::string& name) {
   return 0;
 }
 
+// Rows of logits of a record, at most.
+int64_t MostRows(const v1::Job& job) {
+  const int64_t tokens = job.tokenizer().max_length();
+  if (job.task() == v1::TASK_MASKED_LM) return corpus::MostMasked(job.masking(), tokens);
+  return models::JudgesTokens(job.task()) ? tokens : 1;
+}
+
 // Dense codecs hold every number of an output, which travels once for all losses.
 LabelSize SizeOfLabels(const v1::RunSpec& spec, const v1::Job& job) {
   LabelSize size;
@@ -75,8 +84,7 @@ LabelSize SizeOfLabels(const v1::RunSpec& spec, const v1::Job& job) {
       if (width == 0) size.unknown.insert(loss.teacher());
       const bool of_tokens = logits ? models::JudgesTokens(job.task()) : models::IsOfTokens(output);
       size.at_most |= of_tokens;
-      int64_t rows = of_tokens ? job.tokenizer().max_length() : 1;
-      if (logits && job.task() == v1::TASK_MASKED_LM) rows = corpus::MostMasked(job.masking(), rows);
+      const int64_t rows = logits ? MostRows(job) : of_tokens ? job.tokenizer().max_length() : 1;
       size.bytes += width * soft_labels::BytesPerNumber(loss.codec()) * rows;
     }
   }
@@ -98,7 +106,9 @@ class DryRun {
     }
     AddProcesses();
     absl::StrAppend(&text_, "disk in ", spec_.output(), ": packages ", Bytes(package_bytes_), ", checkpoints at most ",
-                    Bytes(checkpoint_bytes_), ", predictions about ", Bytes(prediction_bytes_), "\n");
+                    Bytes(checkpoint_bytes_),
+                    models::JudgesTokens(spec_.task()) ? ", predictions at most " : ", predictions about ",
+                    Bytes(prediction_bytes_), "\n");
     return text_;
   }
 
@@ -142,8 +152,9 @@ class DryRun {
     const int64_t records = RecordsOf(planned.job.plan().index_digest());
     absl::StrAppend(&text_, planned.job.name(), ": ", planned.job.models_size(), " models on ", records, " records\n");
     checkpoint_bytes_ += checkpoint_bytes_peak_;
-    prediction_bytes_ += static_cast<double>(
-        records * (kPredictionBytes + int64_t{4} * planned.job.models_size() * planned.job.labels_size()));
+    const int64_t numbers = planned.job.task() == v1::TASK_MASKED_LM ? kGuessNumbers : planned.job.labels_size();
+    prediction_bytes_ += static_cast<double>(records * MostRows(planned.job) *
+                                             (kPredictionBytes + 4 * planned.job.models_size() * numbers));
   }
 
   void AddProcesses() {

@@ -94,6 +94,8 @@ output: )",
   masked.mutable_tokenizer()->set_max_length(5);
   masked.mutable_tokenizer()->set_vocab_size(7);
   size_of(masked, "soft labels: at most 2.2 KB\n");
+  // 10 records of 2 hidden tokens, by one model.
+  size_of(masked, "predictions at most 1.2 KB\n");
   EXPECT_FALSE(fs::exists(folder + "/out"));
   fs::remove_all(folder);
 }

@@ -33,7 +33,7 @@ struct Resumption {
 
 // How what lies in the run's folder is looked at; each gives the reason when it is not whole.
 struct Verifiers {
-  // What a checkpoint's folder holds, by its own account: step, generation and the digest of its weights.
+  // What a checkpoint's folder holds, by its own account: step, generation and the digest of what was trained.
   std::function<absl::StatusOr<StateStore::Checkpoint>(const std::string& path)> checkpoint;
   // Whether a package is whole, and its weights have this digest.
   std::function<absl::Status(const std::string& folder, const std::string& weights_digest)> package;

@@ -35,6 +35,7 @@
 #include "coordinator/stages.h"
 #include "coordinator/state_store.h"
 #include "coordinator/status_file.h"
+#include "corpus/tokenizer.h"
 #include "models/package.h"
 #include "models/package_manifest.h"
 #include "models/signature.h"
@@ -89,9 +90,8 @@ Verifiers MakeVerifiers() {
   Verifiers verifiers;
   verifiers.checkpoint = [](const std::string& path) -> absl::StatusOr<StateStore::Checkpoint> {
     ASSIGN_OR_RETURN(checkpoint::CheckpointState state, checkpoint::LoadCheckpoint(path));
-    checkpoint::NamedTensors trained = std::move(state.model);
-    trained.insert(trained.end(), state.projections.begin(), state.projections.end());
-    return StateStore::Checkpoint{state.step, state.generation, path, models::WeightsDigest(trained)};
+    const std::string digest = models::WeightsDigest(checkpoint::TrainedOf(std::move(state.model), state.projections));
+    return StateStore::Checkpoint{state.step, state.generation, path, digest};
   };
   verifiers.package = [](const std::string& folder, const std::string& weights_digest) -> absl::Status {
     ASSIGN_OR_RETURN(const models::Package package, models::LoadPackage(folder));
@@ -306,10 +306,15 @@ Coordinator::~Coordinator() {
 }
 
 int DryRun(const CoordinatorOptions& options) {
-  const absl::StatusOr<RunFile> file = ReadRunFile(options.spec, options.settings);
+  absl::StatusOr<RunFile> file = ReadRunFile(options.spec, options.settings);
   const auto plan = [&]() -> absl::StatusOr<std::string> {
     RETURN_IF_ERROR(file.status());
     RETURN_IF_ERROR(CheckPackages(file->spec));
+    v1::Tokenizer& tokenizer = *file->spec.mutable_tokenizer();
+    if (!tokenizer.path().empty()) {
+      ASSIGN_OR_RETURN(const auto given, corpus::Tokenizer::Load(tokenizer.path(), tokenizer.max_length()));
+      tokenizer.set_vocab_size(given->vocab_size());
+    }
     const auto parameters = [](const v1::Job& job) -> absl::StatusOr<int64_t> {
       const models::ModelShape shape = models::ShapeOf(job, job.tokenizer().vocab_size());
       ASSIGN_OR_RETURN(const auto model, models::MakeModel(shape, job.seed()));

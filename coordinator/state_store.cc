@@ -167,7 +167,7 @@ absl::Status StateStore::FinishJob(const std::string& job, const std::string& we
   RETURN_IF_ERROR(database_->Execute("BEGIN"));
   absl::Status status = database_->Execute("INSERT OR REPLACE INTO finished_jobs VALUES (?, ?)", {job, weights_digest});
   if (status.ok() && !checkpoint.path.empty()) {
-    // With early stopping the admitted one has other weights than the job's result.
+    // With early stopping or projections the admitted one has another digest than the job's result.
     status = database_->Execute("INSERT OR IGNORE INTO checkpoints VALUES (?, ?, ?, ?, ?)",
                                 {job, checkpoint.step, checkpoint.generation, checkpoint.path, checkpoint.digest});
   }

@@ -55,7 +55,7 @@ class StateStore {
     int64_t generation = 0;
     // Folder.
     std::string path;
-    // Of its weights, lower-case hex SHA-256.
+    // Of what was trained (weights, then projections), lower-case hex SHA-256.
     std::string digest;
     bool operator==(const Checkpoint&) const = default;
   };

@@ -100,7 +100,7 @@ class ScriptModel : public Model {
     Answer answer;
     for (const auto& entry : value.toGenericDict()) {
       const std::string& name = entry.key().toStringRef();
-      (name == "logits" ? answer.logits : answer.features[name]) = entry.value().toTensor();
+      (name == kLogits ? answer.logits : answer.features[name]) = entry.value().toTensor();
     }
     TORCH_CHECK(answer.logits.defined(), "forward gives a Dict without 'logits'");
     return answer;
@@ -139,7 +139,7 @@ absl::Status TryForward(const Rows& rows, int64_t classes, ScriptModel* model) {
   const TokenBatch batch = MakeBatch(rows, 0, rows.size());
   const PaddedBatch padded = PadToBucket(batch, model->max_length());
   const ScriptModel::Answer answer = model->Run(batch, padded);
-  RETURN_IF_ERROR(CheckAnswer("logits", answer.logits, model->judges_tokens(), padded, classes));
+  RETURN_IF_ERROR(CheckAnswer(kLogits, answer.logits, model->judges_tokens(), padded, classes));
   std::map<std::string, int64_t> widths;
   for (const auto& [name, feature] : answer.features) {
     if (name != kEmbedding && !IsOfTokens(name)) {

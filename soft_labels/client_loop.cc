@@ -11,6 +11,7 @@
 #include "runtime/status.h"
 #include "runtime/utf8.h"
 #include "soft_labels/dense.h"
+#include "soft_labels/outputs.h"
 
 namespace polystill::soft_labels {
 namespace {
@@ -158,7 +159,7 @@ void ClientLoop::Handle(Question& question) {
   }
   auto call = std::make_shared<Call>();
   call->spec = std::move(question.spec);
-  if (call->spec.outputs().empty()) call->spec.add_outputs("logits");
+  if (call->spec.outputs().empty()) call->spec.add_outputs(kLogits);
   if (call->spec.codec() == v1::CODEC_UNSPECIFIED) call->spec.set_codec(v1::CODEC_DENSE_FP32);
   if (call->spec.teacher_digest().empty()) call->spec.set_teacher_digest(description_.digest());
   call->callback = std::move(question.callback);

@@ -144,9 +144,7 @@ absl::Status Trainer::MakeModel() {
 }
 
 checkpoint::NamedTensors Trainer::Trained() const {
-  checkpoint::NamedTensors trained = model_->NamedParameters();
-  trained.insert(trained.end(), projections_.begin(), projections_.end());
-  return trained;
+  return checkpoint::TrainedOf(model_->NamedParameters(), projections_);
 }
 
 absl::Status Trainer::MakeOptimizer() {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 from task_corpora import stems
 from test_tasks import pieces_of, polystill, run
 
@@ -182,6 +183,27 @@ def test_predict_fills_masks(finished: Finished) -> None:
     refused = polystill("predict", "--student", finished.output, *files)
     assert refused.returncode == 1
     assert "fills <mask> in a --text" in refused.stderr
+
+
+def test_predict_fills_masks_with_ids_of_the_tokeniser_alone(finished: Finished, tmp_path: Path) -> None:
+    package = tmp_path / "package"
+    shutil.copytree(finished.output / "models" / "distilled", package)
+    weights = load_file(package / "model.safetensors")
+    spare = 8  # ids that stand for nothing, and that the model deems the likeliest
+    weights["embedding.weight"] = np.pad(weights["embedding.weight"], ((0, spare), (0, 0)))
+    weights["head.bias"] = np.pad(weights["head.bias"], (0, spare), constant_values=100)
+    save_file(weights, package / "model.safetensors")
+    manifest = yaml.safe_load((package / "teacher.yaml").read_text())
+    manifest["signature"]["vocab_size"] += spare
+    del manifest["files"], manifest["model"]["parameters"]
+    (package / "teacher.yaml").write_text(yaml.safe_dump(manifest))
+    text = f"<mask> {PAIRS['b'][0][0]}"
+    said = [
+        polystill("predict", "--student", folder, "--top", "3", "--text", text)
+        for folder in (finished.output / "models" / "distilled", package)
+    ]
+    assert said[1].returncode == 0, said[1].stderr
+    assert said[1].stdout == said[0].stdout
 
 
 def test_a_classifier_starts_from_it(finished: Finished, tmp_path: Path) -> None:
