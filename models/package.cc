@@ -1,7 +1,6 @@
 #include "models/package.h"
 
 #include <algorithm>
-#include <filesystem>
 #include <tuple>
 
 #include "checkpoint/manifest.h"
@@ -13,6 +12,7 @@
 #include "runtime/files.h"
 #include "runtime/sha256.h"
 #include "runtime/status.h"
+#include "runtime/tokenizer_file.h"
 #include "runtime/yaml_proto.h"
 
 namespace polystill::models {
@@ -151,7 +151,7 @@ absl::Status WritePackage(const std::string& folder, const Model& model, const s
   }
   if (!tokenizer_file.empty()) {
     ASSIGN_OR_RETURN(const std::string tokenizer, ReadFile(tokenizer_file));
-    RETURN_IF_ERROR(WriteListed(folder, kPackageTokenizerFile, tokenizer, &manifest));
+    RETURN_IF_ERROR(WriteListed(folder, TokenizerFileName(tokenizer).c_str(), tokenizer, &manifest));
   }
   return WriteFileAtomically(absl::StrCat(folder, "/", kManifestFile), WriteYaml(manifest));
 }
@@ -179,11 +179,9 @@ absl::StatusOr<Package> LoadPackage(const std::string& folder) {
                                                    ", the weights hold ", package.info.parameters));
   }
   if (manifest.signature().input() == v1::Signature::INPUT_TEXT) {
-    package.tokenizer_file = absl::StrCat(folder, "/", kPackageTokenizerFile);
-    if (!std::filesystem::is_regular_file(package.tokenizer_file)) {
-      return absl::NotFoundError(absl::StrCat(package.tokenizer_file, ": there is no such file; ", yaml,
-                                              " says signature.input: text, which needs a SentencePiece model"));
-    }
+    absl::StatusOr<std::string> file = FindTokenizerFile(folder);
+    if (!file.ok()) return Annotate(file.status(), absl::StrCat(yaml, ": signature.input: text needs a tokeniser"));
+    package.tokenizer_file = *std::move(file);
   }
   return package;
 }

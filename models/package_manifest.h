@@ -11,7 +11,6 @@ namespace polystill::models {
 inline constexpr char kManifestFile[] = "teacher.yaml";
 inline constexpr char kWeightsFile[] = "model.safetensors";
 inline constexpr char kScriptFile[] = "model.pt";
-inline constexpr char kPackageTokenizerFile[] = "tokenizer.model";
 
 inline constexpr char kPackageFormat[] = "polystill.package/1";
 
