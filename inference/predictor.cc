@@ -64,6 +64,12 @@ Predictor::Predictor(models::Package package, std::shared_ptr<const corpus::Toke
 absl::StatusOr<Predictor> Predictor::Open(const std::string& folder) {
   ASSIGN_OR_RETURN(models::Package package, models::LoadPackage(folder));
   const v1::Signature& signature = package.info.signature;
+  if (!models::GivesLogits(signature)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(folder,
+                     ": the model gives features alone (its signature.labels is empty), so there is nothing to "
+                     "predict; ask it for them through a teacher server"));
+  }
   if (signature.input() != v1::Signature::INPUT_TEXT) {
     return absl::InvalidArgumentError(
         absl::StrCat(folder, ": the model reads token ids, not text; ask it through a teacher server instead"));

@@ -6,6 +6,7 @@
 #include "checkpoint/manifest.h"
 #include "checkpoint/publish.h"
 #include "checkpoint/safetensors.h"
+#include "models/aot_model.h"
 #include "models/package_manifest.h"
 #include "models/script_model.h"
 #include "models/transformer.h"
@@ -65,7 +66,11 @@ absl::StatusOr<std::unique_ptr<Model>> LoadNative(const std::string& folder, con
 
 absl::StatusOr<std::unique_ptr<Model>> LoadModel(const std::string& folder, const v1::PackageManifest& manifest) {
   if (manifest.backend() == v1::PackageManifest::BACKEND_NATIVE) return LoadNative(folder, manifest);
-  return LoadScriptModel(absl::StrCat(folder, "/", kScriptFile), ShapeOf(manifest));
+  if (manifest.backend() == v1::PackageManifest::BACKEND_TORCHSCRIPT) {
+    return LoadScriptModel(absl::StrCat(folder, "/", kScriptFile), ShapeOf(manifest));
+  }
+  const std::vector<std::string> outputs(manifest.outputs().begin(), manifest.outputs().end());
+  return LoadAotModel(absl::StrCat(folder, "/", kAotFile), outputs, ShapeOf(manifest));
 }
 
 // Ids of another tokeniser are other words.
@@ -160,7 +165,9 @@ absl::StatusOr<PackageInfo> InfoOf(const std::string& folder, const v1::PackageM
   PackageInfo info;
   info.name = manifest.name();
   info.signature = manifest.signature();
-  info.parameters = ParameterCount(model.NamedParameters());
+  // Compiled code shows none of its own.
+  const bool compiled = manifest.backend() == v1::PackageManifest::BACKEND_AOT_INDUCTOR;
+  info.parameters = compiled ? manifest.model().parameters() : ParameterCount(model.NamedParameters());
   ASSIGN_OR_RETURN(info.digest, PackageDigest(folder));
   return info;
 }

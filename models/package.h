@@ -15,8 +15,8 @@ namespace polystill::models {
 //
 //   teacher.yaml        name, signature, model (see docs/formats.md)
 //   model.safetensors   weights of a native model, or
-//   model.pt            a TorchScript module: forward(ids, mask) -> [rows, classes], of ids int64 and mask bool, both
-//                       [rows, length]
+//   model.pt            a TorchScript module, or
+//   model.pt2           a model that AOTInductor compiled: native code, so load only packages that you trust
 //   tokenizer.model     SentencePiece model, or
 //   tokenizer.json      a WordPiece tokeniser as HuggingFace writes it, when the signature's input is text
 struct PackageInfo {
@@ -25,7 +25,7 @@ struct PackageInfo {
   // `find . -type f -printf '%P\0' | LC_ALL=C sort -z | xargs -0 sha256sum` prints in the folder.
   std::string digest;
   v1::Signature signature;
-  // Number of trained numbers.
+  // Number of trained numbers; of a model.pt2 what teacher.yaml says, 0 when it says nothing.
   int64_t parameters = 0;
 };
 
