@@ -109,8 +109,9 @@ absl::StatusOr<std::unique_ptr<Model>> LoadAotModel(const std::string& path, con
   try {
     RETURN_IF_ERROR(Annotate(model->Try({{0}, {0, 0}}), path));
   } catch (const c10::Error& error) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(path, ": forward(ids, mask) failed: ", error.what_without_backtrace()));
+    return absl::InvalidArgumentError(absl::StrCat(
+        path, ": forward(ids, mask) failed; it must take ids int64 and mask bool, both [rows, length] with ",
+        "rows and length dynamic: ", error.what_without_backtrace()));
   }
   return model;
 }
