@@ -119,7 +119,8 @@ def decode(message: Any, codec: str, rows: int, width: int, of_whom: str) -> NDA
     size = rows * width * np.dtype(layout).itemsize
     if message.codec != CODECS[codec] or dense.dtype != dtype or list(dense.shape) != expected:
         raise TeacherError(
-            "DATA_LOSS", f"{of_whom}: the answer is no {codec} {expected}, but codec {message.codec} {list(dense.shape)}"
+            "DATA_LOSS",
+            f"{of_whom}: the answer is no {codec} {expected}, but codec {message.codec} {list(dense.shape)}",
         )
     if len(dense.data) != size:
         raise TeacherError("DATA_LOSS", f"{of_whom}: the answer has {len(dense.data)} bytes, not {size}")

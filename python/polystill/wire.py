@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import os
 import shutil
 import subprocess
 import sys
@@ -40,7 +39,7 @@ def _generated(protos: Path) -> Path:
     temporary = Path(tempfile.mkdtemp(dir=folder.parent))
     try:
         generate(protos, temporary)
-        os.rename(temporary, folder)
+        temporary.rename(folder)
     except OSError:
         if not folder.exists():  # or else another process was first
             raise
