@@ -107,7 +107,7 @@ class Encoder(nn.Module):
 
 
 def load(source: str, options: Options) -> Loaded:
-    """A folder, or a name at HuggingFace's hub (which `transformers` fetches and keeps). ExportError says what is wrong."""
+    """Of a folder, or of a name at HuggingFace's hub, which `transformers` fetches. ExportError says what is wrong."""
     import transformers
 
     transformers.utils.logging.set_verbosity_error()

@@ -1,7 +1,7 @@
 """The native models of models/subword_bag.h and models/transformer.h in PyTorch: the same numbers up to rounding.
 
-Parameters have the names of model.safetensors. forward(ids [rows, length], mask [rows, length]) of both gives a dict of
-`logits` ([rows, labels]; of tokens [rows, length, labels]), `embedding` [rows, width], `hidden.N` [rows, length, width].
+Parameters have the names of model.safetensors. forward(ids [rows, length], mask [rows, length]) of both gives a dict:
+`logits` [rows, labels], of tokens [rows, length, labels]; `embedding` [rows, width]; `hidden.N` [rows, length, width].
 """
 
 from __future__ import annotations

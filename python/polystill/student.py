@@ -60,7 +60,7 @@ class Student(nn.Module):
         return self.signature.task
 
     def outputs(self, ids: Tensor, mask: Tensor) -> dict[str, Tensor]:
-        """Logits, and the features that the model gives: `embedding` [rows, width], `hidden.N` [rows, length, width]."""
+        """Logits and the features that the model gives: `embedding` [rows, width], `hidden.N` [rows, length, width]."""
         if ids.shape != mask.shape or ids.dim() != 2:
             raise ValueError(f"ids {tuple(ids.shape)} and mask {tuple(mask.shape)} must both be [rows, length]")
         if ids.shape[1] > self.signature.max_length:
