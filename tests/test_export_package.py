@@ -162,6 +162,17 @@ def test_a_module_is_served(module: nn.Module, tmp_path: Path) -> None:
     check_served(package, module, tmp_path / "serve")
 
 
+def test_a_compiled_module_is_served(tmp_path: Path) -> None:
+    """What it gives has no names in the file."""
+    module = WithFeatures()
+    package = polystill.export(module, tmp_path / "judge", SIGNATURE, format="aot_inductor")
+    manifest = yaml.safe_load((package / "teacher.yaml").read_text())
+    assert manifest["outputs"] == ["logits", "embedding", "hidden.0"]
+    assert manifest["model"] == {"parameters": VOCABULARY * WIDTH + 3 * WIDTH + 3}
+    assert [file["name"] for file in manifest["files"]] == ["model.pt2"]
+    check_served(package, module, tmp_path / "serve")
+
+
 def test_a_binary_module(tmp_path: Path) -> None:
     module = Judge(1)
     package = polystill.export(module, tmp_path / "judge", Signature(VOCABULARY, 40, ["no", "yes"], "binary"))

@@ -54,6 +54,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--max-length", type=int, help="tokens kept of an input; by default as many as the model takes")
     made.add_argument("--input", choices=("text", "ids"), help="by default text where a package can hold the tokeniser")
     made.add_argument("--attention", choices=("sdpa", "eager"), help="how attention is computed")
+    made.add_argument("--threads", type=int, default=1, help="of aot_inductor: those of the server that will serve it")
     made.add_argument("--tolerance", type=float, default=1e-4, help="largest difference from the model (default 1e-4)")
     return made
 
@@ -73,6 +74,8 @@ def export(arguments: argparse.Namespace) -> int:
     )
     if arguments.max_length is not None and arguments.max_length < 1:
         raise ExportError("--max-length: must be at least 1")
+    if arguments.threads < 1:
+        raise ExportError("--threads: must be at least 1")
     loaded = huggingface.load(arguments.model, options)
     for note in loaded.notes:
         print(note)
@@ -93,6 +96,7 @@ def export(arguments: argparse.Namespace) -> int:
             tokenizer=tokenizer,
             overwrite=arguments.overwrite,
             tolerance=arguments.tolerance,
+            threads=arguments.threads,
             log=lambda line: print(line, flush=True),
         )
     print(f"{arguments.out}: written")

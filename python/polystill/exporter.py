@@ -39,6 +39,7 @@ def export(
     tokenizer: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
     tolerance: float = TOLERANCE,
+    threads: int = 1,
     log: Callable[[str], None] = lambda line: None,
 ) -> Path:
     """Writes the package of a model; the folder `path` appears whole, and only when the package answers as the model.
@@ -50,6 +51,7 @@ def export(
     compiling takes minutes). `method`, of torchscript: script follows the module's control flow, trace that of one
     example; auto: script where it compiles. `tokenizer`: file of a package with signature.input text, a SentencePiece
     model or a tokenizer.json. `tolerance`: largest difference, relative to the largest answer where that is above 1.
+    `threads`: those of aot_inductor's loops, which are compiled for so many; give its server the same with --threads.
 
     ExportError says what does not fit, and leaves nothing behind.
     """
@@ -77,11 +79,15 @@ def export(
                 back = as_model(torch.jit.load(str(file)))
             else:
                 file = temporary / INDUCTOR
-                _write_inductor(module, file, signature, outputs)
+                _write_inductor(module, file, signature, outputs, threads)
                 back = _load_inductor(file, outputs)
             log(check_package(model, back, signature, tolerance))
-        listed = outputs if format == "aot_inductor" else ()
-        write_manifest(temporary, name or folder.name, format, signature, listed)
+        said = name or folder.name
+        if format == "torchscript":
+            write_manifest(temporary, said, format, signature)
+        else:  # what the file itself does not say
+            parameters = sum(parameter.numel() for parameter in module.parameters())
+            write_manifest(temporary, said, format, signature, outputs, parameters)
 
     publish(folder, overwrite, fill)
     return folder
@@ -238,11 +244,13 @@ class _Listed(nn.Module):
         return tuple(answer[name] for name in self.outputs)
 
 
-def _write_inductor(module: nn.Module, path: Path, signature: Signature, outputs: Sequence[str]) -> None:
+def _write_inductor(module: nn.Module, path: Path, signature: Signature, outputs: Sequence[str], threads: int) -> None:
     inputs = example(3, min(24, signature.max_length), signature.vocab_size)
     sizes = {0: torch.export.Dim("rows", min=1, max=MAX_ROWS)}
     if signature.max_length > 1:
         sizes[1] = torch.export.Dim("length", min=1, max=signature.max_length)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
     try:
         program = torch.export.export(_Listed(module, outputs), inputs, dynamic_shapes=(sizes, sizes), strict=False)
         torch._inductor.aoti_compile_and_package(program, package_path=str(path))
@@ -250,6 +258,8 @@ def _write_inductor(module: nn.Module, path: Path, signature: Signature, outputs
         raise ExportError(
             f"AOTInductor does not take the module (it needs g++, and shapes that are dynamic): {error}"
         ) from error
+    finally:
+        torch.set_num_threads(before)
 
 
 def _load_inductor(path: Path, outputs: Sequence[str]) -> Model:

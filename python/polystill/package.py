@@ -168,9 +168,18 @@ def _check_file(path: Path, listed: dict[str, Any]) -> None:
         raise PackageError(f"{path}: its SHA-256 is not that of {MANIFEST}: it is torn")
 
 
-def write_manifest(folder: Path, name: str, backend: str, signature: Signature, outputs: Sequence[str] = ()) -> None:
+def write_manifest(
+    folder: Path,
+    name: str,
+    backend: str,
+    signature: Signature,
+    outputs: Sequence[str] = (),
+    parameters: int | None = None,
+) -> None:
     """teacher.yaml of a folder that holds all other files of the package."""
     manifest: dict[str, Any] = {"format": FORMAT, "name": name, "backend": backend, "signature": signature.as_yaml()}
+    if parameters is not None:
+        manifest["model"] = {"parameters": parameters}
     manifest["files"] = [
         {"name": path.name, "bytes": path.stat().st_size, "sha256": sha256_of(path)}
         for path in sorted(folder.iterdir())
