@@ -332,6 +332,27 @@ def test_a_model_with_a_head_is_served(
     check_served(tmp_path / "package", Expected(model, names), tmp_path / "serve", asked)
 
 
+def test_one_logit_of_two_labels(tmp_path: Path) -> None:
+    model = BertForSequenceClassification(bert_config(id2label={0: "LABEL_0"}, label2id={"LABEL_0": 0}))
+    source = save(model, tmp_path / "source")
+    assert "signature.labels: has 1" in command(source, "--out", tmp_path / "package").stderr
+    done = command(source, "--out", tmp_path / "package", "--task", "binary", "--labels", "bad,good")
+    assert done.returncode == 0, said(done)
+    student = polystill.load_student(tmp_path / "package")
+    tokens = student.tokenize(["the king"])
+    with torch.no_grad():
+        given = student(tokens.ids, tokens.mask)
+        torch.testing.assert_close(given, model.eval()(tokens.ids, tokens.mask.long()).logits)
+    assert (student.task, student.labels) == ("binary", ["bad", "good"])
+
+
+@pytest.mark.parametrize(("task", "head"), [("classification", "classifier"), ("masked_lm", "cls.predictions")])
+def test_a_head_that_is_not_there_is_not_made_up(encoder: Path, task: str, head: str, tmp_path: Path) -> None:
+    done = command(encoder, "--out", tmp_path / "package", "--task", task)
+    assert done.returncode == 1
+    assert f"has no weights for --task {task}: {head}" in done.stderr
+
+
 def test_positions_that_follow_padding(tmp_path: Path) -> None:
     """RoBERTa counts positions from after the padding's id, which is not 0."""
     config = RobertaConfig(
@@ -367,6 +388,10 @@ def test_a_word_piece_tokeniser_goes_into_the_package(tmp_path: Path) -> None:
     theirs = bert_tokenizer()(texts, truncation=True, max_length=48)["input_ids"]
     tokens = package.tokenize(texts)
     assert [row[mask].tolist() for row, mask in zip(tokens.ids, tokens.mask, strict=True)] == theirs
+    with torch.no_grad():
+        logits = package(tokens.ids, tokens.mask)
+    with serving(tmp_path / "package", tmp_path / "serve") as address, polystill.TeacherClient(address) as teacher:
+        np.testing.assert_allclose(teacher.label(texts)["logits"], logits.numpy(), atol=1e-5)
 
 
 @pytest.fixture(scope="module")

@@ -55,7 +55,7 @@ def export(
 
     ExportError says what does not fit, and leaves nothing behind.
     """
-    folder = Path(path)
+    folder = Path(path).absolute()
     if mistake := signature.mistake():
         raise ExportError(f"signature.{mistake}")
     for key, value, known in (("format", format, FORMATS), ("method", method, METHODS)):

@@ -122,14 +122,15 @@ def load(source: str, options: Options) -> Loaded:
             "features": transformers.AutoModel,
         }.get(task, transformers.AutoModelForSequenceClassification)
         chosen = {"attn_implementation": options.attention} if options.attention else {}
-        model = kind.from_pretrained(source, dtype=torch.float32, **chosen).eval()
+        model, loading = kind.from_pretrained(source, dtype=torch.float32, output_loading_info=True, **chosen)
     except (OSError, ValueError, ImportError, KeyError) as error:
         raise ExportError(f"{source}: is no model that transformers loads: {error}") from error
+    _check_complete(source, task, loading)
     recipe = _sentence_recipe(source)
     notes: list[str] = []
     pooling = options.pooling or recipe.get("pooling", "mean")
     normalize = recipe.get("normalize", False) if options.normalize is None else options.normalize
-    outputs = _outputs(task, options.features, int(config.num_hidden_layers))
+    outputs = _outputs(task, options.features, int(getattr(config, "num_hidden_layers", 0)))
     if "embedding" in outputs:
         notes.append(f"embedding: {pooling} of the last hidden states{', normalised' if normalize else ''}")
     max_length = options.max_length or _max_length(config, tokenizer, recipe)
@@ -146,6 +147,15 @@ def load(source: str, options: Options) -> Loaded:
     )
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
     return Loaded(Encoder(model, pad_id, outputs, pooling, normalize).eval(), signature, file, notes)
+
+
+def _check_complete(source: str, task: str, loading: dict[str, Any]) -> None:
+    """Weights that are not in the files were drawn at random. Nothing reads the pooler that BERT's kin have."""
+    missing = sorted(name for name in loading["missing_keys"] if not name.startswith("pooler."))
+    missing += sorted(str(name) for name in loading.get("mismatched_keys") or [])
+    if missing:
+        shown = ", ".join(missing[:3]) + (" ..." if len(missing) > 3 else "")
+        raise ExportError(f"{source}: has no weights for --task {task}: {shown}; take the task that it was trained for")
 
 
 def _task_of(config: Any) -> str:

@@ -104,7 +104,9 @@ class Tokenizer:
         for number, part in enumerate(text.split(MASK_PIECE)):
             pieces += [mask_id] * bool(number) + self._subwords.pieces(part)
         ids = self._framed(pieces)
-        return ids, [place for place, token in enumerate(ids) if token == mask_id]
+        first = len(self._subwords.before)
+        inner = range(first, min(first + len(pieces), first + self._room))
+        return ids, [place for place in inner if ids[place] == mask_id]
 
 
 def load_tokenizer(folder: Path, max_length: int) -> Tokenizer:
