@@ -13,12 +13,23 @@ find_package_handle_standard_args(LibTorch
   REQUIRED_VARS LIBTORCH_CPU LIBTORCH_C10
   REASON_FAILURE_MESSAGE "run ./polystill setup, or give -DLIBTORCH_ROOT=/path/to/libtorch")
 if(LibTorch_FOUND AND NOT TARGET LibTorch::cpu)
+  # A compiled model (.pt2) asks for libtorch.so by name; the wheel's brings CUDA with it. This one of the same name is
+  # empty and needs what is linked anyway. Programs find it before the wheel's, beside bin/ in the build and installed.
+  file(WRITE ${CMAKE_BINARY_DIR}/torch_soname.cc "// Empty: cmake/FindLibTorch.cmake says why.\n")
+  add_library(torch_soname SHARED ${CMAKE_BINARY_DIR}/torch_soname.cc)
+  set_target_properties(torch_soname PROPERTIES OUTPUT_NAME torch LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/lib/polystill)
+  target_link_options(torch_soname PRIVATE -Wl,--no-as-needed -Wl,--allow-shlib-undefined)
+  target_link_libraries(torch_soname PRIVATE ${LIBTORCH_CPU} ${LIBTORCH_C10})
+  install(TARGETS torch_soname LIBRARY DESTINATION lib/polystill)
   add_library(LibTorch::cpu INTERFACE IMPORTED)
+  # In a file, since CMake has no way of writing $ORIGIN into a link option; first, so that it is searched before the wheel.
+  file(WRITE ${CMAKE_BINARY_DIR}/torch_soname.rpath "-rpath $ORIGIN/../lib/polystill --no-as-needed")
+  target_link_options(LibTorch::cpu INTERFACE -Wl,@${CMAKE_BINARY_DIR}/torch_soname.rpath)
   # -idirafter: the wheel carries an old google/protobuf that must not hide the system's.
   target_compile_options(LibTorch::cpu INTERFACE
     "SHELL:-idirafter ${LIBTORCH_ROOT}/include" "SHELL:-idirafter ${LIBTORCH_ROOT}/include/torch/csrc/api/include")
   target_compile_definitions(LibTorch::cpu INTERFACE USE_DISTRIBUTED USE_C10D_GLOO _GLIBCXX_USE_CXX11_ABI=1)
-  target_link_libraries(LibTorch::cpu INTERFACE ${LIBTORCH_CPU} ${LIBTORCH_C10})
+  target_link_libraries(LibTorch::cpu INTERFACE torch_soname ${LIBTORCH_CPU} ${LIBTORCH_C10})
   target_link_options(LibTorch::cpu INTERFACE -Wl,-rpath,${LIBTORCH_ROOT}/lib -Wl,--allow-shlib-undefined)
   foreach(_dir ${_cuda_dirs})
     target_link_options(LibTorch::cpu INTERFACE -Wl,-rpath,${_dir})

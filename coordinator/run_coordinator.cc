@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdlib>
@@ -67,6 +68,23 @@ std::vector<RunFolder::Input> ReadByRun(const v1::RunSpec& spec) {
   return inputs;
 }
 
+// That nothing asks a teacher that gives features alone for logits.
+absl::Status CheckFeaturesAlone(const v1::RunSpec& spec, const v1::Teacher& teacher) {
+  constexpr char kWhy[] = "gives features alone (its signature.labels is empty)";
+  for (int i = 0; i < spec.student().losses_size(); ++i) {
+    const v1::Loss& loss = spec.student().losses(i);
+    const bool asks = IsOfTeachersLogits(loss) && (loss.teacher().empty() || loss.teacher() == teacher.name());
+    if (!asks) continue;
+    return absl::InvalidArgumentError(absl::StrCat(
+        kWhy, ", but student.losses.", i, " learns from logits; write kind: embedding or hidden, or another teacher"));
+  }
+  const bool zero_shot =
+      std::find(spec.baselines().begin(), spec.baselines().end(), v1::BASELINE_ZERO_SHOT) != spec.baselines().end();
+  if (!zero_shot || ReportedTeacher(spec) != &teacher) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(
+      kWhy, ", so it cannot be evaluated; take zero_shot out of baselines, or let the first loss ask another teacher"));
+}
+
 // That the packages of teachers do the run's task and answer for its classes, while nothing has been started.
 absl::Status CheckPackages(const v1::RunSpec& spec) {
   const std::string wanted = absl::StrJoin(spec.corpus().labels(), ", ");
@@ -75,6 +93,10 @@ absl::Status CheckPackages(const v1::RunSpec& spec) {
     if (package.empty()) continue;
     ASSIGN_OR_RETURN(const v1::PackageManifest manifest, models::ReadPackageManifest(package));
     const std::string path = absl::StrCat("teachers.", i, ".package: ", package);
+    if (!models::GivesLogits(manifest.signature())) {
+      RETURN_IF_ERROR(Annotate(CheckFeaturesAlone(spec, spec.teachers(i)), path));
+      continue;
+    }
     RETURN_IF_ERROR(Annotate(models::CheckSignatureTask(manifest.signature(), spec.task()), path));
     const std::string labels = absl::StrJoin(manifest.signature().labels(), ", ");
     if (labels == wanted) continue;

@@ -78,6 +78,7 @@ TEST_F(RunFolderTest, OverwriteDeletesTheRunsOwnFilesOnly) {
                                         "latency.json",
                                         "predictions.parquet",
                                         "tokenizer/tokenizer.model",
+                                        "tokenizer/tokenizer.json",
                                         "models/gold/teacher.yaml",
                                         "models/gold_all/teacher.yaml",
                                         "checkpoints/pseudo_label/step-000000010/w",

@@ -4,6 +4,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "coordinator/run_machine.h"
+#include "models/outputs.h"
 
 namespace polystill::coordinator {
 namespace {
@@ -156,8 +157,10 @@ void RunMachine::On(const TeacherDescribed& event) {
   if (!event.reply.ok()) {
     return End(v1::RunStatus::STATE_FAILED, absl::StrCat(who, ": ", event.reply.status().message()));
   }
+  // One that gives features alone has no classes.
   const auto& labels = event.reply->signature().labels();
-  if (!std::equal(labels.begin(), labels.end(), config_.labels.begin(), config_.labels.end())) {
+  if (models::GivesLogits(event.reply->signature()) &&
+      !std::equal(labels.begin(), labels.end(), config_.labels.begin(), config_.labels.end())) {
     return End(v1::RunStatus::STATE_FAILED, absl::StrCat(who, " answers for the classes ", absl::StrJoin(labels, ", "),
                                                          "; corpus.labels are ", absl::StrJoin(config_.labels, ", ")));
   }

@@ -4,8 +4,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <map>
 #include <set>
+#include <system_error>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -17,6 +19,7 @@
 #include "runtime/files.h"
 #include "runtime/sha256.h"
 #include "runtime/status.h"
+#include "runtime/tokenizer_file.h"
 
 namespace polystill::coordinator {
 namespace {
@@ -126,8 +129,10 @@ absl::Status MakeTokenizer(const v1::RunSpec& spec, const std::function<void(Sta
   if (!TrainsTokenizer(spec)) {
     if (spec.tokenizer().kind() != v1::Tokenizer::KIND_SENTENCEPIECE) return absl::OkStatus();
     // A copy in the run's folder, so that the run stays whole if the original goes.
+    RETURN_IF_ERROR(Annotate(corpus::Tokenizer::Load(spec.tokenizer().path(), spec.tokenizer().max_length()).status(),
+                             "tokenizer"));
     ASSIGN_OR_RETURN(const std::string model, ReadFile(spec.tokenizer().path(), kMaxTokenizerBytes));
-    return WriteFileAtomically(TokenizerFolder(spec) + "/" + corpus::kTokenizerFile, model);
+    return WriteFileAtomically(absl::StrCat(TokenizerFolder(spec), "/", TokenizerFileName(model)), model);
   }
   progress({kTokenizerStage, 0, 0, 0, {}});
   return corpus::TrainTokenizer(spec.tokenizer(), TokenizerSelections(spec), spec.seed(),
@@ -135,6 +140,17 @@ absl::Status MakeTokenizer(const v1::RunSpec& spec, const std::function<void(Sta
                                 [&progress](int64_t done, int64_t total) {
                                   progress({kTokenizerStage, done, total, 0, {}});
                                 });
+}
+
+// So that the folder holds no second one of another kind.
+absl::Status RemoveTokenizers(const v1::RunSpec& spec) {
+  for (const char* name : {kSentencePieceFile, kTokenizerJsonFile}) {
+    const std::string path = absl::StrCat(TokenizerFolder(spec), "/", name);
+    std::error_code error;
+    std::filesystem::remove(path, error);
+    if (error) return FileError(error.value(), path, "remove");
+  }
+  return absl::OkStatus();
 }
 
 absl::Status CheckStop(const std::atomic<bool>& stop) {
@@ -169,10 +185,12 @@ absl::StatusOr<Stages> RunStages(const v1::RunSpec& spec, const std::function<vo
   ASSIGN_OR_RETURN(stages.prepared.inputs, WithDigests(InputsOf(spec)));
   RETURN_IF_ERROR(CheckStop(stop));
   if (TokenizerFolder(spec).empty()) return stages;
-  const std::string file = absl::StrCat(TokenizerFolder(spec), "/", corpus::kTokenizerFile);
-  if (tokenizer_digest.empty() || Sha256File(file).value_or("") != tokenizer_digest) {
+  const std::string there = FindTokenizerFile(TokenizerFolder(spec)).value_or("");
+  if (tokenizer_digest.empty() || Sha256File(there).value_or("") != tokenizer_digest) {
+    RETURN_IF_ERROR(RemoveTokenizers(spec));
     RETURN_IF_ERROR(MakeTokenizer(spec, progress));
   }
+  ASSIGN_OR_RETURN(const std::string file, FindTokenizerFile(TokenizerFolder(spec)));
   ASSIGN_OR_RETURN(stages.prepared.tokenizer_digest, Sha256File(file));
   // Trained again after it was lost, it might be another one.
   stages.prepared.inputs.push_back({"tokenizer", file, TrainingJobs(spec), stages.prepared.tokenizer_digest});

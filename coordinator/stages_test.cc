@@ -242,7 +242,10 @@ TEST_F(StagesTest, IndexBytesReadBackToTheSameDigest) {
 
 TEST_F(StagesTest, AGivenTokenizerIsCopiedIntoTheRun) {
   const std::string model = (folder_ / "my.model").string();
-  ASSERT_TRUE(WriteFileAtomically(model, "a SentencePiece model").ok());
+  const std::string content =
+      R"({"model": {"type": "WordPiece", "unk_token": "?", "continuing_subword_prefix": "##",)"
+      R"( "max_input_chars_per_word": 100, "vocab": {"?": 0}}, "pre_tokenizer": {"type": "BertPreTokenizer"}})";
+  ASSERT_TRUE(WriteFileAtomically(model, content).ok());
   const v1::RunSpec spec = Spec();
   v1::RunSpec with_model = spec;
   with_model.mutable_tokenizer()->set_kind(v1::Tokenizer::KIND_SENTENCEPIECE);
@@ -251,10 +254,10 @@ TEST_F(StagesTest, AGivenTokenizerIsCopiedIntoTheRun) {
   with_model.mutable_corpus()->mutable_columns()->set_source_text("id");
   const auto stages = Run(with_model);
   ASSERT_TRUE(stages.ok()) << stages.status();
-  EXPECT_EQ(*ReadFile(TokenizerFolder(with_model) + "/tokenizer.model"), "a SentencePiece model");
+  EXPECT_EQ(*ReadFile(TokenizerFolder(with_model) + "/tokenizer.json"), content);
   std::vector<std::string> inputs;
   for (const RunInput& input : stages->prepared.inputs) inputs.push_back(input.key + " " + input.digest);
-  const std::string digest = Sha256Hex("a SentencePiece model");
+  const std::string digest = Sha256Hex(content);
   EXPECT_THAT(inputs, testing::ElementsAre("tokenizer.path " + digest, "tokenizer " + digest));
 }
 

@@ -6,6 +6,8 @@
 #include <string_view>
 #include <vector>
 
+#include "corpus/subword_model.h"
+
 namespace polystill::corpus {
 
 // All that is used of SentencePiece. Its own header declares an absl::string_view that clashes with Abseil's: hence
@@ -20,18 +22,16 @@ inline constexpr int64_t kTrainingTextBytes = 4096;
 std::string TrainSentencePiece(const std::vector<std::string>& texts, int vocab_size,
                                const std::vector<std::string>& control_pieces, std::string* model);
 
-class SentencePieceModel {
+class SentencePieceModel final : public SubwordModel {
  public:
   SentencePieceModel();
-  ~SentencePieceModel();
+  ~SentencePieceModel() override;
   std::string Load(std::string_view model);
-  // Const calls may run at once.
-  std::vector<int> Encode(std::string_view text) const;
-  int vocab_size() const;
-  int unknown_id() const;
-  // unknown_id() when no id stands for the piece.
-  int IdOf(std::string_view piece) const;
-  std::string PieceOf(int id) const;
+  std::vector<int> Encode(std::string_view text) const override;
+  int vocab_size() const override;
+  int unknown_id() const override;
+  int IdOf(std::string_view piece) const override;
+  std::string PieceOf(int id) const override;
 
  private:
   struct State;

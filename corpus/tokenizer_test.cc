@@ -177,7 +177,10 @@ TEST_F(TokenizerTest, LoadRefusesOtherFiles) {
   EXPECT_EQ(Tokenizer::Load(corpus_.PathOf("none"), 10).status().code(), absl::StatusCode::kNotFound);
   const absl::Status status = Tokenizer::Load(corpus_.PathOf("a.jsonl"), 10).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
-  EXPECT_THAT(std::string(status.message()), HasSubstr("a.jsonl: not a SentencePiece model"));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("a.jsonl: is not a whole JSON object"));
+  corpus_.WriteFile("b", "some text");
+  EXPECT_THAT(std::string(Tokenizer::Load(corpus_.PathOf("b"), 10).status().message()),
+              HasSubstr("b: not a SentencePiece model"));
 }
 
 }  // namespace

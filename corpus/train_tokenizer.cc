@@ -11,6 +11,7 @@
 #include "corpus/tokenizer.h"
 #include "runtime/files.h"
 #include "runtime/status.h"
+#include "runtime/tokenizer_file.h"
 
 namespace polystill::corpus {
 namespace {
@@ -75,7 +76,7 @@ absl::Status TrainTokenizer(const v1::Tokenizer& tokenizer, const std::vector<v1
   const std::string error = TrainSentencePiece(sample.Take(), tokenizer.vocab_size(), control, &model);
   if (!error.empty()) return absl::InvalidArgumentError(absl::StrCat("training the tokeniser: ", error));
   RETURN_IF_ERROR(MakeFolder(folder));
-  RETURN_IF_ERROR(WriteFileAtomically(absl::StrCat(folder, "/", kTokenizerFile), model));
+  RETURN_IF_ERROR(WriteFileAtomically(absl::StrCat(folder, "/", kSentencePieceFile), model));
   progress(total, total);
   return absl::OkStatus();
 }

@@ -64,6 +64,12 @@ Predictor::Predictor(models::Package package, std::shared_ptr<const corpus::Toke
 absl::StatusOr<Predictor> Predictor::Open(const std::string& folder) {
   ASSIGN_OR_RETURN(models::Package package, models::LoadPackage(folder));
   const v1::Signature& signature = package.info.signature;
+  if (!models::GivesLogits(signature)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(folder,
+                     ": the model gives features alone (its signature.labels is empty), so there is nothing to "
+                     "predict; ask it for them through a teacher server"));
+  }
   if (signature.input() != v1::Signature::INPUT_TEXT) {
     return absl::InvalidArgumentError(
         absl::StrCat(folder, ": the model reads token ids, not text; ask it through a teacher server instead"));
@@ -109,21 +115,21 @@ absl::StatusOr<std::vector<Prediction>> Predictor::Predict(const std::vector<Que
 }
 
 std::pair<std::vector<int32_t>, std::vector<int32_t>> Predictor::EncodeMasked(const std::string& text) const {
-  std::vector<int32_t> ids, places;
+  std::vector<int32_t> pieces;
   bool first = true;
   const std::vector<std::string> parts = absl::StrSplit(text, corpus::kMaskPiece);
   for (const std::string& part : parts) {
-    if (!first) {
-      places.push_back(static_cast<int32_t>(ids.size()));
-      ids.push_back(mask_id_);
-    }
+    if (!first) pieces.push_back(mask_id_);
     first = false;
-    if (absl::StripAsciiWhitespace(part).empty()) continue;
-    const std::vector<int32_t> of_part = tokenizer_->Encode(part);
-    ids.insert(ids.end(), of_part.begin(), of_part.end());
+    const std::vector<int32_t> of_part = tokenizer_->Pieces(part);
+    pieces.insert(pieces.end(), of_part.begin(), of_part.end());
   }
-  ids.resize(std::min<size_t>(ids.size(), tokenizer_->max_length()));
-  std::erase_if(places, [&](int32_t place) { return place >= static_cast<int32_t>(ids.size()); });
+  // A text may also name the mask as its tokeniser does, [MASK].
+  std::vector<int32_t> ids = pieces.empty() ? tokenizer_->Encode("") : tokenizer_->Framed(std::move(pieces));
+  std::vector<int32_t> places;
+  for (size_t i = 0; i < ids.size(); ++i) {
+    if (ids[i] == mask_id_) places.push_back(static_cast<int32_t>(i));
+  }
   return {std::move(ids), std::move(places)};
 }
 

@@ -77,6 +77,12 @@ std::string TransformerScript(const v1::PackageManifest::Architecture& model, v1
 absl::Status ExportTorchScript(const std::string& folder, const std::string& path) {
   ASSIGN_OR_RETURN(const models::Package package, models::LoadPackage(folder));
   const v1::PackageManifest& manifest = package.manifest;
+  if (manifest.backend() == v1::PackageManifest::BACKEND_AOT_INDUCTOR) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(folder, ": ", models::kAotFile,
+                     " is compiled code, which cannot become a TorchScript module; export "
+                     "the module that it was compiled from"));
+  }
   if (manifest.backend() == v1::PackageManifest::BACKEND_TORCHSCRIPT) {
     ASSIGN_OR_RETURN(const std::string bytes, ReadFile(absl::StrCat(folder, "/", models::kScriptFile)));
     return WriteFileAtomically(path, bytes);

@@ -45,7 +45,7 @@ int64_t CountTokens(const Rows& rows, size_t first, size_t last) {
 // Without the filler rows, which are the last; logits of tokens have none.
 Outputs WithoutFiller(const Model& model, const Rows& rows, size_t first, size_t last, Outputs outputs) {
   const auto count = static_cast<int64_t>(last - first);
-  if (!model.judges_tokens()) outputs.logits = outputs.logits.narrow(0, 0, count);
+  if (!model.judges_tokens() && outputs.logits.defined()) outputs.logits = outputs.logits.narrow(0, 0, count);
   for (auto& [name, feature] : outputs.features) {
     feature = feature.narrow(0, 0, IsOfTokens(name) ? CountTokens(rows, first, last) : count);
   }
@@ -60,7 +60,7 @@ Outputs Concatenate(std::vector<Outputs> parts) {
     for (const Outputs& part : parts) tensors.push_back(member(part));
     return at::cat(tensors);
   };
-  all.logits = join([](const Outputs& part) { return part.logits; });
+  if (parts[0].logits.defined()) all.logits = join([](const Outputs& part) { return part.logits; });
   for (const auto& [name, unused] : parts[0].features) {
     all.features[name] = join([&name = name](const Outputs& part) { return part.features.at(name); });
   }
@@ -127,7 +127,9 @@ Outputs ForwardByBucket(const Model& model, const Rows& rows, const Wanted& want
   const std::vector<int64_t> one_each(rows.size(), 1);
   const std::vector<int64_t> tokens = SizesOf(rows);
   const std::vector<int64_t> judged = wanted.positions.empty() ? tokens : SizesOf(wanted.positions);
-  outputs.logits = InRowOrder(outputs.logits, order, model.judges_tokens() ? judged : one_each);
+  if (outputs.logits.defined()) {
+    outputs.logits = InRowOrder(outputs.logits, order, model.judges_tokens() ? judged : one_each);
+  }
   for (auto& [name, feature] : outputs.features) {
     feature = InRowOrder(feature, order, IsOfTokens(name) ? tokens : one_each);
   }

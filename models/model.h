@@ -37,7 +37,8 @@ TokenBatch MakeBatch(const Rows& rows, size_t first, size_t last, size_t fill_to
 
 // What a forward gives, row after row.
 struct Outputs {
-  at::Tensor logits;                           // [rows, classes], or [positions, classes] of a model that judges tokens
+  // [rows, classes], or [positions, classes] of a model that judges tokens; undefined of one that gives features alone.
+  at::Tensor logits;
   std::map<std::string, at::Tensor> features;  // kEmbedding: [rows, width]; hidden.N: [tokens, width]
 };
 
@@ -63,7 +64,7 @@ class Model {
 struct ModelShape {
   v1::Model spec;
   int64_t vocab_size = 0;
-  // Logits of a row or token: LogitCount.
+  // Logits of a row or token: LogitCount. 0 of a model that gives features alone.
   int64_t classes = 0;
   v1::Student::Dtype dtype = v1::Student::DTYPE_FLOAT32;
   // Tokens of the longest row; subword_bag takes any.

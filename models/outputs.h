@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "polystill/v1/run.pb.h"
+#include "polystill/v1/teacher.pb.h"
 
 // What models give, by name. Without ATen, for those who only carry it.
 
@@ -30,6 +31,20 @@ inline bool HasSigmoids(v1::Task task) { return task == v1::TASK_BINARY || task 
 inline int64_t LogitCount(v1::Task task, int64_t labels, int64_t vocab_size) {
   if (task == v1::TASK_MASKED_LM) return vocab_size;
   return task == v1::TASK_BINARY ? 1 : labels;
+}
+
+// Whether a model of this signature gives logits, and not features alone: a classifier without classes does not.
+inline bool GivesLogits(const v1::Signature& signature) {
+  const bool classifies = signature.task() == v1::TASK_UNSPECIFIED || signature.task() == v1::TASK_CLASSIFICATION;
+  return !classifies || !signature.labels().empty();
+}
+
+// Whether an output may be called so.
+inline bool IsOutputName(std::string_view name) {
+  if (name == kLogits || name == kEmbedding) return true;
+  constexpr size_t kPrefix = sizeof(kHiddenPrefix) - 1;
+  return name.starts_with(kHiddenPrefix) && name.size() > kPrefix && name.size() < kPrefix + 10 &&
+         name.find_first_not_of("0123456789", kPrefix) == std::string_view::npos;
 }
 
 }  // namespace polystill::models

@@ -1,18 +1,19 @@
 #include "models/package.h"
 
 #include <algorithm>
-#include <filesystem>
 #include <tuple>
 
 #include "checkpoint/manifest.h"
 #include "checkpoint/publish.h"
 #include "checkpoint/safetensors.h"
+#include "models/aot_model.h"
 #include "models/package_manifest.h"
 #include "models/script_model.h"
 #include "models/transformer.h"
 #include "runtime/files.h"
 #include "runtime/sha256.h"
 #include "runtime/status.h"
+#include "runtime/tokenizer_file.h"
 #include "runtime/yaml_proto.h"
 
 namespace polystill::models {
@@ -65,7 +66,11 @@ absl::StatusOr<std::unique_ptr<Model>> LoadNative(const std::string& folder, con
 
 absl::StatusOr<std::unique_ptr<Model>> LoadModel(const std::string& folder, const v1::PackageManifest& manifest) {
   if (manifest.backend() == v1::PackageManifest::BACKEND_NATIVE) return LoadNative(folder, manifest);
-  return LoadScriptModel(absl::StrCat(folder, "/", kScriptFile), ShapeOf(manifest));
+  if (manifest.backend() == v1::PackageManifest::BACKEND_TORCHSCRIPT) {
+    return LoadScriptModel(absl::StrCat(folder, "/", kScriptFile), ShapeOf(manifest));
+  }
+  const std::vector<std::string> outputs(manifest.outputs().begin(), manifest.outputs().end());
+  return LoadAotModel(absl::StrCat(folder, "/", kAotFile), outputs, ShapeOf(manifest));
 }
 
 // Ids of another tokeniser are other words.
@@ -151,7 +156,7 @@ absl::Status WritePackage(const std::string& folder, const Model& model, const s
   }
   if (!tokenizer_file.empty()) {
     ASSIGN_OR_RETURN(const std::string tokenizer, ReadFile(tokenizer_file));
-    RETURN_IF_ERROR(WriteListed(folder, kPackageTokenizerFile, tokenizer, &manifest));
+    RETURN_IF_ERROR(WriteListed(folder, TokenizerFileName(tokenizer).c_str(), tokenizer, &manifest));
   }
   return WriteFileAtomically(absl::StrCat(folder, "/", kManifestFile), WriteYaml(manifest));
 }
@@ -160,7 +165,9 @@ absl::StatusOr<PackageInfo> InfoOf(const std::string& folder, const v1::PackageM
   PackageInfo info;
   info.name = manifest.name();
   info.signature = manifest.signature();
-  info.parameters = ParameterCount(model.NamedParameters());
+  // Compiled code shows none of its own.
+  const bool compiled = manifest.backend() == v1::PackageManifest::BACKEND_AOT_INDUCTOR;
+  info.parameters = compiled ? manifest.model().parameters() : ParameterCount(model.NamedParameters());
   ASSIGN_OR_RETURN(info.digest, PackageDigest(folder));
   return info;
 }
@@ -179,11 +186,9 @@ absl::StatusOr<Package> LoadPackage(const std::string& folder) {
                                                    ", the weights hold ", package.info.parameters));
   }
   if (manifest.signature().input() == v1::Signature::INPUT_TEXT) {
-    package.tokenizer_file = absl::StrCat(folder, "/", kPackageTokenizerFile);
-    if (!std::filesystem::is_regular_file(package.tokenizer_file)) {
-      return absl::NotFoundError(absl::StrCat(package.tokenizer_file, ": there is no such file; ", yaml,
-                                              " says signature.input: text, which needs a SentencePiece model"));
-    }
+    absl::StatusOr<std::string> file = FindTokenizerFile(folder);
+    if (!file.ok()) return Annotate(file.status(), absl::StrCat(yaml, ": signature.input: text needs a tokeniser"));
+    package.tokenizer_file = *std::move(file);
   }
   return package;
 }

@@ -15,16 +15,17 @@ namespace polystill::models {
 //
 //   teacher.yaml        name, signature, model (see docs/formats.md)
 //   model.safetensors   weights of a native model, or
-//   model.pt            a TorchScript module: forward(ids, mask) -> [rows, classes], of ids int64 and mask bool, both
-//                       [rows, length]
-//   tokenizer.model     SentencePiece model, when the signature's input is text
+//   model.pt            a TorchScript module, or
+//   model.pt2           a model that AOTInductor compiled: native code, so load only packages that you trust
+//   tokenizer.model     SentencePiece model, or
+//   tokenizer.json      a WordPiece tokeniser as HuggingFace writes it, when the signature's input is text
 struct PackageInfo {
   std::string name;
   // Lower-case hex SHA-256 over name and content of every file of the package: of what
   // `find . -type f -printf '%P\0' | LC_ALL=C sort -z | xargs -0 sha256sum` prints in the folder.
   std::string digest;
   v1::Signature signature;
-  // Number of trained numbers.
+  // Number of trained numbers; of a model.pt2 what teacher.yaml says, 0 when it says nothing.
   int64_t parameters = 0;
 };
 
@@ -33,7 +34,7 @@ struct Package {
   PackageInfo info;
   v1::PackageManifest manifest;
   std::unique_ptr<Model> model;
-  // Path of the SentencePiece model; empty when the input is ids. That its ids are below signature.vocab_size is for
+  // Path of the tokeniser's file; empty when the input is ids. That its ids are below signature.vocab_size is for
   // whoever opens it to check.
   std::string tokenizer_file;
 };

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "checkpoint/manifest.h"
+#include "models/outputs.h"
 #include "runtime/files.h"
 #include "runtime/sha256.h"
 #include "runtime/status.h"
@@ -17,7 +18,7 @@ namespace {
 namespace fs = std::filesystem;
 
 // What is wrong with the signature: "KEY: what to write"; empty when nothing is.
-std::string SignatureMistake(const v1::Signature& signature) {
+std::string SignatureMistake(const v1::Signature& signature, v1::PackageManifest::Backend backend) {
   if (signature.input() == v1::Signature::INPUT_UNSPECIFIED) return "signature.input: missing; write text or ids";
   if (signature.vocab_size() < 1) return "signature.vocab_size: must be at least 1, the number of token ids";
   if (signature.max_length() < 1) return "signature.max_length: must be at least 1 token";
@@ -28,7 +29,14 @@ std::string SignatureMistake(const v1::Signature& signature) {
     }
     return "";
   }
-  if (signature.labels().empty()) return "signature.labels: missing; list the classes in the order of the logits";
+  if (!GivesLogits(signature)) {
+    if (backend != v1::PackageManifest::BACKEND_NATIVE) return "";  // features alone
+    return "signature.labels: missing; list the classes in the order of the logits";
+  }
+  if (signature.labels().empty()) {
+    return "signature.labels: missing; list the classes in the order of the logits (none with task: classification, of "
+           "a model that gives features alone)";
+  }
   if (signature.task() == v1::TASK_BINARY && signature.labels_size() != 2) {
     return absl::StrCat("signature.labels: has ", signature.labels_size(), ", task: binary needs exactly 2");
   }
@@ -69,9 +77,32 @@ std::string StrayKey(const v1::PackageManifest& manifest) {
   return "";
 }
 
+// The names of the tensors that a .pt2 gives.
+std::string OutputsMistake(const v1::PackageManifest& manifest) {
+  const auto& outputs = manifest.outputs();
+  if (manifest.backend() != v1::PackageManifest::BACKEND_AOT_INDUCTOR) {
+    return outputs.empty() ? "" : "outputs: goes with backend: aot_inductor only";
+  }
+  if (outputs.empty()) {
+    return absl::StrCat("outputs: missing; name the tensors that ", kAotFile,
+                        " answers with, in their order, such as [logits, embedding]");
+  }
+  std::set<std::string> seen;
+  for (const std::string& name : outputs) {
+    if (!IsOutputName(name)) {
+      return absl::StrCat("outputs: '", name, "' is none; write logits, embedding, hidden.0, hidden.1 ...");
+    }
+    if (!seen.insert(name).second) return absl::StrCat("outputs: '", name, "' stands twice");
+  }
+  if (seen.contains(kLogits) == GivesLogits(manifest.signature())) return "";
+  return seen.contains(kLogits) ? "outputs: has logits; then signature.labels must list their classes"
+                                : "outputs: has no logits, which signature promises; leave signature.labels empty";
+}
+
 std::string ManifestMistake(const v1::PackageManifest& manifest) {
   if (manifest.name().empty()) return "name: is empty";
-  const std::string mistake = SignatureMistake(manifest.signature());
+  std::string mistake = SignatureMistake(manifest.signature(), manifest.backend());
+  if (mistake.empty()) mistake = OutputsMistake(manifest);
   if (!mistake.empty()) return mistake;
   const bool native = manifest.backend() == v1::PackageManifest::BACKEND_NATIVE;
   const v1::PackageManifest::Architecture& model = manifest.model();

@@ -11,7 +11,7 @@ namespace polystill::models {
 inline constexpr char kManifestFile[] = "teacher.yaml";
 inline constexpr char kWeightsFile[] = "model.safetensors";
 inline constexpr char kScriptFile[] = "model.pt";
-inline constexpr char kPackageTokenizerFile[] = "tokenizer.model";
+inline constexpr char kAotFile[] = "model.pt2";
 
 inline constexpr char kPackageFormat[] = "polystill.package/1";
 

@@ -139,6 +139,12 @@ TEST_F(PackageTest, MistakesInTeacherYamlAreNamed) {
       {"kind: subword_bag", "kind: transformer\n  layers: 2\n  heads: 4",
        "model.hidden_layers: goes with kind: subword_bag only"},
       {"backend: native", "backend: torchscript", "model.kind: goes with backend: native only"},
+      {"backend: native", "backend: native\noutputs: [logits]", "outputs: goes with backend: aot_inductor only"},
+      {"backend: native", "backend: aot_inductor", "outputs: missing"},
+      {"backend: native", "backend: aot_inductor\noutputs: [logits, logits]", "outputs: 'logits' stands twice"},
+      {"backend: native", "backend: aot_inductor\noutputs: [logits, hidden.x]", "outputs: 'hidden.x' is none"},
+      {"backend: native", "backend: aot_inductor\noutputs: [embedding]", "outputs: has no logits"},
+      {"backend: native", "backend: aot_inductor\noutputs: [logits]", "model.kind: goes with backend: native only"},
   };
   for (const auto& test : cases) {
     Rewrite(test.from, test.to);
@@ -149,6 +155,15 @@ TEST_F(PackageTest, MistakesInTeacherYamlAreNamed) {
   }
   ASSERT_TRUE(WriteFileAtomically(folder_ + "/teacher.yaml", "format: [\x01").ok());
   EXPECT_EQ(LoadStatus().code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST_F(PackageTest, HoldsTheTokeniserUnderTheNameOfItsKind) {
+  ASSERT_TRUE(WriteFileAtomically(tokenizer_, "{\"model\": {}}").ok());
+  ASSERT_TRUE(SavePackage(folder_, "english", *model_, shape_, signature_, tokenizer_).ok());
+  EXPECT_EQ(LoadPackage(folder_)->tokenizer_file, folder_ + "/tokenizer.json");
+  ASSERT_TRUE(WriteFileAtomically(folder_ + "/tokenizer.model", "another").ok());
+  EXPECT_EQ(LoadStatus().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(LoadStatus().ToString(), HasSubstr("holds two tokenisers"));
 }
 
 TEST_F(PackageTest, AWrongShapeIsDataLossAndAsksForNoMemory) {

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "absl/strings/str_replace.h"
+#include "models/padded_model.h"
 #include "runtime/status.h"
 
 namespace polystill::models {
@@ -35,53 +36,25 @@ checkpoint::NamedTensors TrainedParameters(const Module& module) {
   return trained;
 }
 
-class ScriptModel : public Model {
+class ScriptModel final : public PaddedModel {
  public:
   ScriptModel(Module module, const ModelShape& shape, bool trains)
-      : module_(std::move(module)),
-        max_length_(shape.max_length),
-        judges_tokens_(JudgesTokens(shape.task)),
+      : PaddedModel(shape),
+        module_(std::move(module)),
         trains_(trains),
         parameters_(trains ? TrainedParameters(module_) : AllParameters(module_)) {}
 
-  Outputs Forward(const TokenBatch& batch) const override {
-    const PaddedBatch padded = PadToBucket(batch, max_length_);
-    const Answer answer = Run(batch, padded);
-    Outputs outputs;
-    outputs.logits = answer.logits;
-    if (judges_tokens_) {
-      outputs.logits = TokensOf(outputs.logits, padded);
-      if (batch.positions.defined()) outputs.logits = outputs.logits.index_select(0, batch.positions);
-    }
-    for (const std::string& name : batch.features) {
-      TORCH_CHECK(answer.features.contains(name), "the module gives no feature '", name, "'");
-      const at::Tensor& feature = answer.features.at(name);
-      outputs.features[name] = IsOfTokens(name) ? TokensOf(feature, padded) : feature;
-    }
-    return outputs;
-  }
+  checkpoint::NamedTensors NamedParameters() const override { return parameters_; }
+  const Module& module() const { return module_; }
 
-  // What the module says, before it is brought into rows of tokens.
-  struct Answer {
-    at::Tensor logits;
-    std::map<std::string, at::Tensor> features;
-  };
-  Answer Run(const TokenBatch& batch, const PaddedBatch& padded) const {
+ private:
+  Answer Run(const TokenBatch& batch, const PaddedBatch& padded) const override {
     const torch::jit::GraphOptimizerEnabledGuard as_written(false);
     const at::AutoGradMode gradients(trains_ && at::GradMode::is_enabled());
     if (trains_) SetMode(batch);
     return Call(padded.ids, padded.mask);
   }
 
-  checkpoint::NamedTensors NamedParameters() const override { return parameters_; }
-  bool pads_to_length() const override { return true; }
-  bool judges_tokens() const override { return judges_tokens_; }
-  const std::map<std::string, int64_t>& feature_widths() const override { return feature_widths_; }
-  void set_feature_widths(std::map<std::string, int64_t> widths) { feature_widths_ = std::move(widths); }
-  int64_t max_length() const { return max_length_; }
-  const Module& module() const { return module_; }
-
- private:
   // One thread trains: nobody else runs the module then.
   void SetMode(const TokenBatch& batch) const {
     const bool training = !batch.row_keys.empty();
@@ -100,9 +73,8 @@ class ScriptModel : public Model {
     Answer answer;
     for (const auto& entry : value.toGenericDict()) {
       const std::string& name = entry.key().toStringRef();
-      (name == "logits" ? answer.logits : answer.features[name]) = entry.value().toTensor();
+      (name == kLogits ? answer.logits : answer.features[name]) = entry.value().toTensor();
     }
-    TORCH_CHECK(answer.logits.defined(), "forward gives a Dict without 'logits'");
     return answer;
   } catch (const c10::Error&) {
     throw;
@@ -111,47 +83,9 @@ class ScriptModel : public Model {
   }
 
   const Module module_;
-  // Longest row, in tokens.
-  const int64_t max_length_;
-  const bool judges_tokens_;
   const bool trains_;
   const checkpoint::NamedTensors parameters_;
-  std::map<std::string, int64_t> feature_widths_;
 };
-
-// OK when `given` is finite floating [rows, numbers], or [rows, length, numbers] of tokens; any number when it is 0.
-absl::Status CheckAnswer(const std::string& name, const at::Tensor& given, bool of_tokens, const PaddedBatch& padded,
-                         int64_t numbers) {
-  std::vector<int64_t> expected = padded.ids.sizes().slice(0, of_tokens ? 2 : 1).vec();
-  expected.push_back(numbers > 0 ? numbers : given.dim() > 0 ? given.size(-1) : 1);
-  if (given.sizes() != at::IntArrayRef(expected) || !given.is_floating_point()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("forward must give ", name, " of floating numbers [rows, ", of_tokens ? "length, " : "",
-                     numbers > 0 ? absl::StrCat(numbers, "], a number for each class") : "width]", "; it gave ",
-                     c10::str(given.sizes(), " ", given.scalar_type(), " for ids ", padded.ids.sizes())));
-  }
-  if (at::isfinite(given).all().item<bool>()) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat("forward gives ", name, " not finite"));
-}
-
-// OK when one batch of `rows` gives what the header says; the model knows its features then.
-absl::Status TryForward(const Rows& rows, int64_t classes, ScriptModel* model) {
-  const TokenBatch batch = MakeBatch(rows, 0, rows.size());
-  const PaddedBatch padded = PadToBucket(batch, model->max_length());
-  const ScriptModel::Answer answer = model->Run(batch, padded);
-  RETURN_IF_ERROR(CheckAnswer("logits", answer.logits, model->judges_tokens(), padded, classes));
-  std::map<std::string, int64_t> widths;
-  for (const auto& [name, feature] : answer.features) {
-    if (name != kEmbedding && !IsOfTokens(name)) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("forward gives '", name, "'; beside logits it may give embedding and hidden.0, hidden.1 ..."));
-    }
-    RETURN_IF_ERROR(CheckAnswer(name, feature, IsOfTokens(name), padded, 0));
-    widths[name] = feature.size(-1);
-  }
-  model->set_feature_widths(std::move(widths));
-  return absl::OkStatus();
-}
 
 absl::Status CheckTrained(const checkpoint::NamedTensors& trained) {
   if (trained.empty()) {
@@ -217,18 +151,24 @@ absl::Status Try(const std::string& path, const Trial& trial) try {
 absl::StatusOr<std::unique_ptr<Model>> LoadScriptModel(const std::string& path, const ModelShape& shape) {
   ASSIGN_OR_RETURN(Module module, LoadModule(path));
   auto model = std::make_unique<ScriptModel>(std::move(module), shape, /*trains=*/false);
-  RETURN_IF_ERROR(Try(path, [&] { return TryForward({{0}, {0, 0}}, shape.classes, model.get()); }));
+  RETURN_IF_ERROR(Try(path, [&] { return model->Try({{0}, {0, 0}}); }));
   return model;
 }
 
 absl::StatusOr<std::unique_ptr<Model>> LoadScriptStudent(const ModelShape& shape) {
   const std::string& path = shape.spec.path();
+  if (path.ends_with(".pt2")) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        path,
+        ": an AOTInductor model is compiled for inference, it can be a teacher but cannot be trained; give the "
+        "module that it was compiled from as TorchScript"));
+  }
   ASSIGN_OR_RETURN(Module module, LoadModule(path));
   module.to(ScalarTypeOf(shape.dtype));
   auto model = std::make_unique<ScriptModel>(std::move(module), shape, /*trains=*/true);
   const Rows rows = {{0}, {0, static_cast<int32_t>(shape.vocab_size - 1)}};
   RETURN_IF_ERROR(Try(path, [&]() -> absl::Status {
-    RETURN_IF_ERROR(TryForward(rows, shape.classes, model.get()));
+    RETURN_IF_ERROR(model->Try(rows));
     RETURN_IF_ERROR(CheckTrained(model->NamedParameters()));
     return TryTraining(*model, rows);
   }));

@@ -8,12 +8,9 @@
 
 namespace polystill::models {
 
-// Loads a TorchScript module for inference: gradients are not kept. forward(ids [rows, length] int64, mask [rows,
-// length] bool) gives logits of a floating type, [rows, classes], or [rows, length, classes] when shape.task judges
-// tokens; or a Dict[str, Tensor] of "logits" and features, "embedding" [rows, width] and "hidden.N" [rows, length,
-// width]. A batch is padded with id 0 to the bucket of its longest row (LengthBucket, at most max_length); the mask is
-// true where a token is. The graph runs as it was written, without the profiling executor, whose first calls would have
-// other bits than later ones.
+// Loads a TorchScript module for inference: gradients are not kept. Its forward(ids, mask) gives the logits alone, or a
+// Dict[str, Tensor] of outputs by name; padded_model.h says which, and of what shapes. The graph runs as it was
+// written, without the profiling executor, whose first calls would have other bits than later ones.
 //
 // Tries one batch: DATA_LOSS (not a TorchScript file), INVALID_ARGUMENT (forward does not take or give such tensors, or
 // gives numbers that are not finite); both name the file. `shape`: task, classes and max_length count.

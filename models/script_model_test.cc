@@ -85,10 +85,39 @@ TEST_F(ScriptModelTest, GivesFeaturesAndLogitsOfTokens) {
   EXPECT_TRUE(at::equal(outputs.features.at("hidden.0"), tokens));
   EXPECT_TRUE(at::allclose(outputs.logits, at::stack({tokens[16], tokens[2], tokens[18]}).matmul(head_)));
 
-  EXPECT_THAT(load("{'hidden.0': x}").status().ToString(), HasSubstr("without 'logits'"));
+  EXPECT_THAT(load("{'hidden.0': x}").status().ToString(), HasSubstr("forward gives no logits"));
   EXPECT_THAT(load("{'logits': logits, 'pooled': x.sum(1)}").status().ToString(), HasSubstr("gives 'pooled'"));
   EXPECT_THAT(load("{'logits': logits, 'embedding': x}").status().ToString(), HasSubstr("[rows, width]"));
   EXPECT_THAT(load("{'logits': logits.sum(1)}").status().ToString(), HasSubstr("[rows, length, 3]"));
+}
+
+TEST_F(ScriptModelTest, GivesFeaturesAloneWithoutClasses) {
+  const auto load = [&](const std::string& result) {
+    return Load(Save("def forward(self, ids: Tensor, mask: Tensor) -> Dict[str, Tensor]:\n"
+                     "    x = self.embedding[ids] * mask.unsqueeze(2).to(self.embedding.dtype)\n    return " +
+                     result + "\n"),
+                0);
+  };
+  const auto model = load("{'hidden.0': x, 'embedding': x.sum(1)}");
+  ASSERT_TRUE(model.ok()) << model.status();
+  Rows rows;
+  for (size_t i = 0; i < 40; ++i) rows.push_back(Row(1 + (i * 17) % 50));
+  const Outputs outputs = FixedShapeForward(**model, rows, {{}, {"embedding", "hidden.0"}});
+  EXPECT_FALSE(outputs.logits.defined());
+  const at::Tensor tokens = embedding_.index_select(0, at::tensor(Concatenated(rows), at::kLong));
+  EXPECT_TRUE(at::equal(outputs.features.at("hidden.0"), tokens));
+  for (size_t i = 0; i < rows.size(); ++i) {
+    const at::Tensor sum = embedding_.index({at::tensor(rows[i], at::kLong)}).sum(0);
+    EXPECT_TRUE(at::allclose(outputs.features.at("embedding")[i], sum, 1e-5, 1e-5)) << i;
+  }
+  EXPECT_THAT(load("{'logits': x.sum(1)}").status().ToString(), HasSubstr("signature.labels is empty"));
+  EXPECT_THAT(load("{'embedding': x}").status().ToString(), HasSubstr("[rows, width]"));
+}
+
+TEST_F(ScriptModelTest, ACompiledModelIsNoStudent) {
+  ModelShape shape;
+  shape.spec.set_path(folder_ + "/model.pt2");
+  EXPECT_THAT(LoadScriptStudent(shape).status().ToString(), HasSubstr("is compiled for inference"));
 }
 
 TEST_F(ScriptModelTest, PadsToBucketsAndKeepsTheOrderOfRows) {

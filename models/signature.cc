@@ -34,7 +34,11 @@ absl::Status CheckSignatureTask(const v1::Signature& signature, v1::Task task) {
                                                     "; give a model that was trained for it"));
 }
 
-absl::Status CheckSignature(const v1::Signature& signature, const v1::Job& job) {
+namespace {
+
+// Task and classes, of which one that gives features alone knows nothing.
+absl::Status CheckLogits(const v1::Signature& signature, const v1::Job& job) {
+  if (!GivesLogits(signature)) return absl::OkStatus();
   RETURN_IF_ERROR(CheckSignatureTask(signature, job.task()));
   if (TaskOr(job.task()) == v1::TASK_MASKED_LM && signature.input() == v1::Signature::INPUT_IDS &&
       signature.mask_id() != job.tokenizer().mask_id()) {
@@ -45,6 +49,13 @@ absl::Status CheckSignature(const v1::Signature& signature, const v1::Job& job) 
     return absl::FailedPreconditionError(absl::StrCat("its classes are ", absl::StrJoin(signature.labels(), ", "),
                                                       ", but corpus.labels are ", absl::StrJoin(job.labels(), ", ")));
   }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status CheckSignature(const v1::Signature& signature, const v1::Job& job) {
+  RETURN_IF_ERROR(CheckLogits(signature, job));
   const bool job_has_ids = job.tokenizer().kind() == v1::Tokenizer::KIND_IDS;
   const bool wants_ids = signature.input() == v1::Signature::INPUT_IDS;
   if (job_has_ids != wants_ids) {

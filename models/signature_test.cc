@@ -28,6 +28,15 @@ TEST(CheckSignature, NamesWhatDoesNotFit) {
   job.set_task(v1::TASK_CLASSIFICATION);
   EXPECT_TRUE(CheckSignature(signature, job).ok());
 
+  // One that gives features alone answers for any task and classes.
+  v1::Signature features = signature;
+  features.clear_labels();
+  job.set_task(v1::TASK_MULTI_LABEL);
+  EXPECT_TRUE(CheckSignature(features, job).ok());
+  job.set_task(v1::TASK_CLASSIFICATION);
+  features.set_max_length(15);
+  EXPECT_THAT(CheckSignature(features, job).ToString(), HasSubstr("max_length"));
+
   struct Case {
     std::function<void(v1::Job*)> change;
     std::string message;

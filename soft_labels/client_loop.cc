@@ -227,8 +227,8 @@ absl::Status ClientLoop::CheckDescription(const v1::DescribeReply& reply) const 
     return absl::FailedPreconditionError(absl::StrCat("serves the teacher '", reply.name(), "' with digest '",
                                                       reply.digest(), "', expected digest ", digest));
   }
-  ASSIGN_OR_RETURN(const Outputs logits, OutputsOf({}, reply));
-  if (logits[0].width < 1 || reply.stream_credits() < 1 || reply.max_records_per_request() < 1) {
+  const bool gives_none = !models::GivesLogits(reply.signature()) && reply.features().empty();
+  if (gives_none || reply.stream_credits() < 1 || reply.max_records_per_request() < 1) {
     return absl::FailedPreconditionError("describes a teacher without labels, credits or records per request");
   }
   RETURN_IF_ERROR(CheckWidths(reply));

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "absl/strings/str_join.h"
 #include "models/outputs.h"
 #include "runtime/status.h"
 #include "runtime/utf8.h"
@@ -11,17 +12,23 @@ namespace {
 
 absl::StatusOr<Output> OutputOf(const std::string& name, const v1::DescribeReply& teacher) {
   const v1::Signature& signature = teacher.signature();
-  if (name == kLogits) {
+  if (name == kLogits && models::GivesLogits(signature)) {
     return Output{name, models::LogitCount(signature.task(), signature.labels_size(), signature.vocab_size()),
                   models::JudgesTokens(signature.task())};
   }
-  std::string known = "'logits'";
+  std::vector<std::string> known;
+  if (models::GivesLogits(signature)) known.push_back(absl::StrCat("'", kLogits, "'"));
   for (const v1::Feature& feature : teacher.features()) {
     if (feature.name() == name) return Output{name, feature.width(), models::IsOfTokens(name)};
-    absl::StrAppend(&known, ", '", feature.name(), "'");
+    known.push_back(absl::StrCat("'", feature.name(), "'"));
+  }
+  if (name == kLogits) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("this teacher gives no logits, but features alone: ", absl::StrJoin(known, ", "),
+                     "; name them in spec.outputs, or learn from them by losses of kind embedding or hidden"));
   }
   return absl::InvalidArgumentError(
-      absl::StrCat("spec.outputs '", Excerpt(name), "' is not known; this teacher gives ", known));
+      absl::StrCat("spec.outputs '", Excerpt(name), "' is not known; this teacher gives ", absl::StrJoin(known, ", ")));
 }
 
 }  // namespace

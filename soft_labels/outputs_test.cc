@@ -68,6 +68,16 @@ TEST(OutputsTest, RowsAndWidths) {
   EXPECT_EQ(NameOfRow(both[0], std::vector{input, input}, 2), "embedding, a row beyond the last");
 }
 
+TEST(OutputsTest, WhoGivesFeaturesAloneIsNotAskedForLogits) {
+  v1::DescribeReply teacher = Teacher(v1::TASK_CLASSIFICATION);
+  teacher.mutable_signature()->clear_labels();
+  EXPECT_EQ(OutputsOf(SpecOf({"embedding"}), teacher)->at(0).width, 8);
+  for (const v1::LabelSpec& spec : {SpecOf({}), SpecOf({"logits"})}) {
+    EXPECT_THAT(OutputsOf(spec, teacher).status().ToString(),
+                HasSubstr("gives no logits, but features alone: 'embedding', 'hidden.0'"));
+  }
+}
+
 TEST(OutputsTest, RefusesTheUnknownAndTheTwiceNamed) {
   const v1::DescribeReply teacher = Teacher(v1::TASK_CLASSIFICATION);
   EXPECT_EQ(OutputsOf({}, teacher)->at(0).name, "logits");

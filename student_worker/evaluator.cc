@@ -170,6 +170,10 @@ absl::Status Evaluator::Prepare() {
   std::vector<std::string> names;
   for (const v1::EvaluatedModel& model : job_.models()) {
     ASSIGN_OR_RETURN(Judged judged, LoadJudged(model, job_));
+    if (!models::GivesLogits(judged.package.info.signature)) {
+      return absl::FailedPreconditionError(absl::StrCat(model.package(), ": gives features alone, no logits that ",
+                                                        model.name(), " could be judged by"));
+    }
     judged_.push_back(std::move(judged));
     names.push_back(model.name());
     RETURN_IF_ERROR(CheckSameTokens(judged_.front(), judged_.back()));

@@ -27,14 +27,17 @@ class Masker {
   int32_t mask_id() const { return mask_id_; }
 
  private:
-  Masker(const v1::Masking& masking, uint64_t seed, int32_t mask_id, int32_t vocab_size)
-      : masking_(masking), seed_(seed), mask_id_(mask_id), vocab_size_(vocab_size) {}
+  Masker(const v1::Masking& masking, uint64_t seed, int32_t mask_id, int32_t vocab_size, size_t before, size_t after)
+      : masking_(masking), seed_(seed), mask_id_(mask_id), vocab_size_(vocab_size), before_(before), after_(after) {}
   JudgedTokens Hide(uint64_t key, std::vector<int32_t>* ids) const;
 
   v1::Masking masking_;
   uint64_t seed_;
   int32_t mask_id_;
   int32_t vocab_size_;
+  // Tokens that stand around each text, as [CLS] and [SEP] do: they are never hidden.
+  size_t before_;
+  size_t after_;
 };
 
 }  // namespace polystill::student_worker

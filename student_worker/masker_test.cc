@@ -5,6 +5,8 @@
 
 #include <numeric>
 
+#include "runtime/files.h"
+
 namespace polystill::student_worker {
 namespace {
 
@@ -37,6 +39,35 @@ TEST(MaskerTest, GoldIsWhatStoodAtThePositions) {
     EXPECT_EQ(ids[judged.positions[i]], 3);
     EXPECT_EQ(judged.gold[i], Row()[judged.positions[i]]);
   }
+}
+
+// [CLS] and [SEP] stand where they stood, and what is hidden does not depend on them.
+TEST(MaskerTest, WhatStandsAroundTextsIsNeverHidden) {
+  const std::string file = testing::TempDir() + "masker_test.json";
+  ASSERT_TRUE(WriteFileAtomically(file, R"({"model": {"type": "WordPiece", "unk_token": "[CLS]",
+      "continuing_subword_prefix": "##", "max_input_chars_per_word": 9, "vocab": {"[CLS]": 0, "[SEP]": 1, "[MASK]": 2}},
+      "pre_tokenizer": {"type": "BertPreTokenizer"},
+      "post_processor": {"type": "BertProcessing", "cls": ["[CLS]", 0], "sep": ["[SEP]", 1]}})")
+                  .ok());
+  const auto tokenizer = corpus::Tokenizer::Load(file, 50);
+  ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
+  v1::Job job = SomeJob(v1::TASK_MASKED_LM);
+  const Masker masker = **Masker::Of(job, tokenizer->get());
+  job.mutable_tokenizer()->set_mask_id(2);
+  job.mutable_tokenizer()->set_vocab_size(3);
+  std::vector<int32_t> ids = Row(), bare = Row();
+  ids.insert(ids.begin(), 0);
+  ids.push_back(1);
+  const JudgedTokens judged = masker.HideInStep(7, 2, &ids);
+  std::vector<int32_t> expected = (*Masker::Of(job, nullptr))->HideInStep(7, 2, &bare).positions;
+  for (int32_t& position : expected) ++position;
+  EXPECT_EQ(judged.positions, expected);
+  bare.insert(bare.begin(), 0);
+  bare.push_back(1);
+  EXPECT_EQ(ids, bare);
+  std::vector<int32_t> empty = {0, 1};
+  EXPECT_TRUE(masker.HideInStep(7, 2, &empty).positions.empty());
+  EXPECT_EQ(empty, (std::vector<int32_t>{0, 1}));
 }
 
 TEST(MaskerTest, TrainingHidesAnewAndMeasuringDoesNot) {

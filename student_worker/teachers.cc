@@ -6,11 +6,11 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "corpus/tokenizer.h"
 #include "models/outputs.h"
 #include "models/signature.h"
 #include "runtime/sha256.h"
 #include "runtime/status.h"
+#include "runtime/tokenizer_file.h"
 
 namespace polystill::student_worker {
 namespace {
@@ -28,12 +28,12 @@ absl::Status CheckTokens(const v1::Job& job, v1::Side teacher_reads, const v1::D
                                                       job.tokenizer().max_length(), "; lower tokenizer.max_length"));
   }
   if (job.tokenizer().kind() == v1::Tokenizer::KIND_IDS) return absl::OkStatus();  // CheckSignature has seen to it
-  ASSIGN_OR_RETURN(const std::string sha256,
-                   Sha256File(absl::StrCat(job.tokenizer_folder(), "/", corpus::kTokenizerFile)));
+  ASSIGN_OR_RETURN(const std::string file, FindTokenizerFile(job.tokenizer_folder()));
+  ASSIGN_OR_RETURN(const std::string sha256, Sha256File(file));
   if (sha256 == description.tokenizer_sha256()) return absl::OkStatus();
   return absl::FailedPreconditionError(
       absl::StrCat("its tokeniser (sha256 ", description.tokenizer_sha256(), ") is not the student's (", sha256,
-                   "); give tokenizer.path the tokenizer.model of the teacher's package"));
+                   "); give tokenizer.path the tokeniser's file of the teacher's package"));
 }
 
 }  // namespace

@@ -5,11 +5,11 @@
 
 #include <future>
 
-#include "corpus/tokenizer.h"
 #include "polystill/v1/teacher.grpc.pb.h"
 #include "runtime/files.h"
 #include "runtime/rpc.h"
 #include "runtime/sha256.h"
+#include "runtime/tokenizer_file.h"
 
 namespace polystill::student_worker {
 namespace {
@@ -48,7 +48,7 @@ class TeachersTest : public testing::Test {
  protected:
   TeachersTest() {
     const std::string folder = testing::TempDir() + "teachers_test";
-    EXPECT_TRUE(WriteFileAtomically(folder + "/" + corpus::kTokenizerFile, "pieces").ok());
+    EXPECT_TRUE(WriteFileAtomically(folder + "/" + kSentencePieceFile, "pieces").ok());
     assignment_.set_world_size(1);
     v1::Job& job = *assignment_.mutable_job();
     job.set_tokenizer_folder(folder);

@@ -21,6 +21,7 @@
 #include "models/package.h"
 #include "models/signature.h"
 #include "runtime/status.h"
+#include "runtime/tokenizer_file.h"
 #include "runtime/yaml_proto.h"
 #include "student_worker/data_loader.h"
 #include "student_worker/early_stopping.h"
@@ -81,7 +82,6 @@ class Trainer {
   void TellCosts() const;
   void NoteProgress(const Batch& batch, double loss);
   bool ended() const { return optimizer_->step() == steps_ || (early_stopper_ != nullptr && early_stopper_->ended()); }
-  std::string TokenizerFile() const;
   bool writes_files() const { return assignment_.rank() == 0; }
 
   const v1::WorkerOrder::Assignment& assignment_;
@@ -89,7 +89,8 @@ class Trainer {
   const WorkerContext& context_;
   const int64_t steps_;
 
-  std::shared_ptr<const corpus::Tokenizer> tokenizer_;  // null with token ids
+  std::string tokenizer_file_;                          // empty with token ids,
+  std::shared_ptr<const corpus::Tokenizer> tokenizer_;  // where this is null
   models::ModelShape shape_;
   std::unique_ptr<models::Model> model_;
   checkpoint::NamedTensors projections_;
@@ -115,16 +116,12 @@ class Trainer {
   std::unique_ptr<checkpoint::AsyncWriter> writer_;  // last: it writes what is above
 };
 
-std::string Trainer::TokenizerFile() const {
-  return tokenizer_ == nullptr ? "" : absl::StrCat(job_.tokenizer_folder(), "/", corpus::kTokenizerFile);
-}
-
 absl::Status Trainer::Prepare() {
   at::set_num_threads(job_.threads());
   progress_.set_generation(assignment_.generation());
   if (job_.tokenizer().kind() != v1::Tokenizer::KIND_IDS) {
-    const std::string file = absl::StrCat(job_.tokenizer_folder(), "/", corpus::kTokenizerFile);
-    ASSIGN_OR_RETURN(tokenizer_, corpus::Tokenizer::Load(file, job_.tokenizer().max_length()));
+    ASSIGN_OR_RETURN(tokenizer_file_, FindTokenizerFile(job_.tokenizer_folder()));
+    ASSIGN_OR_RETURN(tokenizer_, corpus::Tokenizer::Load(tokenizer_file_, job_.tokenizer().max_length()));
   }
   RETURN_IF_ERROR(MakeModel());
   ASSIGN_OR_RETURN(teachers_, Teachers::Connect(assignment_, LabelKindsOf(assignment_)));
@@ -138,7 +135,7 @@ absl::Status Trainer::MakeModel() {
   shape_ = models::ShapeOf(job_, tokenizer_ == nullptr ? job_.tokenizer().vocab_size() : tokenizer_->vocab_size());
   ASSIGN_OR_RETURN(model_, models::MakeModel(shape_, job_.seed()));
   if (!job_.model().initial().empty() && assignment_.checkpoint().empty()) {
-    RETURN_IF_ERROR(Annotate(models::TakeInitialWeights(shape_, TokenizerFile(), model_.get()), "model.initial"));
+    RETURN_IF_ERROR(Annotate(models::TakeInitialWeights(shape_, tokenizer_file_, model_.get()), "model.initial"));
   }
   return absl::OkStatus();
 }
@@ -372,7 +369,7 @@ absl::StatusOr<v1::WorkerMessage::Done> Trainer::Finish() {
     ASSIGN_OR_RETURN(const std::optional<Masker> masker, Masker::Of(job_, tokenizer_.get()));
     if (masker.has_value()) signature.set_mask_id(masker->mask_id());
     RETURN_IF_ERROR(
-        models::SavePackage(job_.package(), job_.model_name(), *model_, shape_, signature, TokenizerFile()).status());
+        models::SavePackage(job_.package(), job_.model_name(), *model_, shape_, signature, tokenizer_file_).status());
   }
   TellCosts();
   v1::WorkerMessage::Done done;

@@ -31,7 +31,7 @@ class LibTorchBackend final : public Backend {
     const at::NoGradGuard no_grad;
     try {
       models::Outputs outputs = models::FixedShapeForward(*model_, question.ids, WantedOf(question));
-      outputs.features[soft_labels::kLogits] = outputs.logits;
+      if (outputs.logits.defined()) outputs.features[soft_labels::kLogits] = outputs.logits;
       std::vector<std::vector<float>> numbers;
       for (const std::string& name : question.outputs) {
         RETURN_IF_ERROR(CheckShape(question, name, outputs.features.at(name)));
@@ -81,7 +81,7 @@ class LibTorchBackend final : public Backend {
 // Rows of many lengths, of every output; where logits are those of tokens, the first one's.
 Question TrialQuestion(const Teacher& teacher) {
   Question question;
-  question.outputs = {soft_labels::kLogits};
+  if (models::GivesLogits(teacher.signature)) question.outputs = {soft_labels::kLogits};
   for (const v1::Feature& feature : teacher.features) question.outputs.push_back(feature.name());
   question.ids.resize(2 * models::kRowsPerForward + 3);
   question.positions.assign(question.ids.size(), {0});

@@ -7,9 +7,9 @@
 
 namespace polystill::teacher_server {
 
-// The teacher of a package folder (native checkpoint or TorchScript), in this process. Forwards run at fixed shapes
-// (models::FixedShapeForward), so that labels are bit-equal to in-process ones with the same number of `threads`.
-// Errors are those of models::LoadPackage and of loading the tokeniser.
+// The teacher of a package folder (native checkpoint, TorchScript or AOTInductor), in this process. Forwards run at
+// fixed shapes (models::FixedShapeForward), so that labels are bit-equal to in-process ones with the same number of
+// `threads`. Errors are those of models::LoadPackage and of loading the tokeniser.
 absl::StatusOr<Teacher> LoadTeacher(const std::string& folder, int threads);
 
 }  // namespace polystill::teacher_server

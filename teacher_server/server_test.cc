@@ -25,6 +25,7 @@
 #include "polystill/v1/coordinator.grpc.pb.h"
 #include "runtime/files.h"
 #include "runtime/rpc.h"
+#include "runtime/tokenizer_file.h"
 #include "soft_labels/client.h"
 #include "teacher_server/libtorch_backend.h"
 #include "teacher_server/service.h"
@@ -153,7 +154,7 @@ def forward(self, ids, mask):
     const absl::Status trained =
         corpus::TrainTokenizer(spec, {selection}, 1, false, PathOf("tokenizer"), [](int64_t, int64_t) {});
     EXPECT_TRUE(trained.ok()) << trained;
-    return PathOf("tokenizer/") + corpus::kTokenizerFile;
+    return PathOf("tokenizer/") + kSentencePieceFile;
   }
 
   void FillCorpus(v1::Corpus& corpus) {
