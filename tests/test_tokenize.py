@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+import sys
+import termios
 from pathlib import Path
 from typing import Any
 
@@ -221,3 +224,28 @@ def test_row_groups_are_bounded(bert: Path, tmp_path: Path, monkeypatch: pytest.
     assert done.returncode == 0, said(done)
     metadata = pq.ParquetFile(tmp_path / "out.parquet").metadata
     assert [metadata.row_group(i).num_rows for i in range(3)] == [2_000, 2_000, 1_000]
+
+
+def test_progress_on_a_terminal(bert: Path, tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", records(1_200))
+    words = [sys.executable, "-m", "polystill.tokenize_cli", source, "--tokenizer", bert, "--column", "body=ids"]
+    ours, terminal = os.openpty()
+    termios.tcsetwinsize(terminal, (24, 80))
+    environment = {"PYTHONPATH": str(REPO / "python"), "PATH": "/usr/bin:/bin", "TERM": "xterm"}
+    done = subprocess.run([*words, "--out", tmp_path / "out.jsonl"], stderr=terminal, env=environment, check=False)
+    os.close(terminal)
+    shown = os.read(ours, 65_536).decode()
+    os.close(ours)
+    assert done.returncode == 0, shown
+    assert "100%" in shown
+
+
+def test_an_interrupt_is_told_and_leaves_nothing(bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*unused: Any) -> dict[str, list[Any]]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tokenizing, "add_ids", interrupted)
+    source = write_jsonl(tmp_path / "corpus" / "in.jsonl", [{"text": "a"}])
+    done = tokenize(source.parent, "--tokenizer", bert, "--out", tmp_path / "out")
+    assert (done.returncode, done.stderr) == (130, "polystill-tokenize: interrupted\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["corpus"]
