@@ -230,15 +230,21 @@ def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
   EXPECT_EQ(again->weights_digest(), done->weights_digest());
 }
 
-// A rank of a float64 training; `root` holds the corpus.
-int TrainRank(const collectives::Group::Options& options, const std::string& root, int steps,
-              const std::function<void(v1::Job*)>& change) {
+v1::WorkerOrder::Assignment TrainingOfRank(const collectives::Group::Options& options, const std::string& root,
+                                           int64_t steps) {
   auto assignment = TinyTraining(root, steps);
   assignment.set_rank(options.rank);
   assignment.set_world_size(options.world_size);
   assignment.set_store_host(options.store_host);
   assignment.set_store_port(options.store_port);
   assignment.set_store_prefix(options.store_prefix);
+  return assignment;
+}
+
+// A rank of a float64 training; `root` holds the corpus.
+int TrainRank(const collectives::Group::Options& options, const std::string& root, int steps,
+              const std::function<void(v1::Job*)>& change) {
+  auto assignment = TrainingOfRank(options, root, steps);
   auto& job = *assignment.mutable_job();
   const std::string folder = root + "/ranks-" + std::to_string(options.world_size);
   job.set_dtype(v1::Student::DTYPE_FLOAT64);
@@ -323,12 +329,7 @@ TEST(Ranks, DropoutAndMicroBatchesDoNotDependOnTheWorld) {
 
 // A rank whose first weights are not the others'; `root` holds the corpus.
 int TrainApart(const collectives::Group::Options& options, const std::string& root) {
-  auto assignment = TinyTraining(root, kSteps);
-  assignment.set_rank(options.rank);
-  assignment.set_world_size(options.world_size);
-  assignment.set_store_host(options.store_host);
-  assignment.set_store_port(options.store_port);
-  assignment.set_store_prefix(options.store_prefix);
+  auto assignment = TrainingOfRank(options, root, kSteps);
   assignment.mutable_job()->set_seed(options.rank);
   TinyLink link(root);
   const auto done = Train(assignment, {options.host, &link, nullptr, {}});
@@ -350,12 +351,7 @@ TEST(Ranks, ReplicasThatAreApartAreFoundBeforeTheEnd) {
 
 // Rank 1 cannot write what it has trained on: its disk is full.
 int TrainUntilOneFails(const collectives::Group::Options& options, const std::string& root) {
-  auto assignment = TinyTraining(root, kSteps);
-  assignment.set_rank(options.rank);
-  assignment.set_world_size(options.world_size);
-  assignment.set_store_host(options.store_host);
-  assignment.set_store_port(options.store_port);
-  assignment.set_store_prefix(options.store_prefix);
+  auto assignment = TrainingOfRank(options, root, kSteps);
   auto trace = RecordTrace::Open(options.rank == 1 ? "/dev/full" : root + "/trace");
   TinyLink link(root);
   const auto done = Train(assignment, {options.host, &link, trace->get(), {}});
@@ -368,7 +364,7 @@ TEST(Ranks, AFailureOfOneEndsTheOthersLongBeforeTheirPatience) {
   WriteTinyCorpus(root, kRecords);
   const auto start = std::chrono::steady_clock::now();
   collectives::RankProcesses ranks("one fails", 2, root);
-  const char* const said[] = {"rank 0 of 2", "No space left"};
+  const char* const said[] = {"rank 0 of 2", "cannot write to /dev/full"};
   for (int rank = 0; rank < 2; ++rank) {
     std::string line = ranks.ReadLine(rank);
     while (line.starts_with("[")) line = ranks.ReadLine(rank);  // logs, and what Gloo says of its connections
