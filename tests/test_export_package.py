@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import io
 import json
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 import torch
 import yaml
 from polystill import Signature, export_cli, tokenize_cli
+from processes import BIN
 from teacher_packages import serving
 from torch import Tensor, nn
 from transformers import (
@@ -392,6 +394,39 @@ def test_a_word_piece_tokeniser_goes_into_the_package(tmp_path: Path) -> None:
         logits = package(tokens.ids, tokens.mask)
     with serving(tmp_path / "package", tmp_path / "serve") as address, polystill.TeacherClient(address) as teacher:
         np.testing.assert_allclose(teacher.label(texts)["logits"], logits.numpy(), atol=1e-5)
+
+
+def predict(package: Path, *arguments: str | Path) -> str:
+    words = [BIN / "polystill", "predict", "--student", package, *arguments]
+    return subprocess.run(words, check=True, timeout=60, capture_output=True, text=True).stdout
+
+
+def test_words_and_masks_of_a_word_piece_package(tmp_path: Path) -> None:
+    """Where `polystill predict` judges them, so does the student in Python."""
+    folders = {kind: tmp_path / kind.__name__ for kind in (BertForTokenClassification, BertForMaskedLM)}
+    for kind, folder in folders.items():
+        done = command(save(kind(bert_config()), tmp_path / f"of {kind.__name__}"), "--out", folder)
+        assert done.returncode == 0, said(done)
+    texts = [["the", "king", "", "sings."], ["zebra"] * 20, []]
+    source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text("".join(json.dumps({"text": words}) + "\n" for words in texts))
+    predict(folders[BertForTokenClassification], "--file", source, "--out", out)
+    student = polystill.load_student(folders[BertForTokenClassification])
+    tokens = student.tokenize(texts)
+    with torch.no_grad():
+        given = student.probabilities(student(tokens.ids, tokens.mask))
+    for row, line in enumerate(out.read_text().splitlines()):
+        theirs = [value for value in json.loads(line)["probabilities"] if value is not None]
+        assert len(theirs) == len(tokens.places[row])
+        np.testing.assert_allclose(given[row, tokens.places[row]].tolist(), theirs, atol=1e-5)
+    student = polystill.load_student(folders[BertForMaskedLM])
+    tokens = student.tokenize(["the <mask> and [MASK]."])
+    with torch.no_grad():
+        chances = student.probabilities(student(tokens.ids, tokens.mask))[0, tokens.places[0]].max(1).values
+    lines = predict(folders[BertForMaskedLM], "--text", "the <mask> and [MASK].", "--top", "1").splitlines()
+    assert len(lines) == len(chances) == 2
+    for line, chance in zip(lines, chances, strict=True):
+        assert f" {100 * float(chance):.1f}%" in line
 
 
 @pytest.fixture(scope="module")
