@@ -10,7 +10,7 @@ WordPieceModel::WordPieceModel(WordPieceParts parts)
       max_input_chars_per_word_(static_cast<size_t>(parts.max_input_chars_per_word)),
       normalizer_(parts.normalizer) {
   const auto note = [this](int32_t id, const std::string& piece) {
-    if (pieces_.size() <= static_cast<size_t>(id)) pieces_.resize(id + 1);
+    vocab_size_ = std::max(vocab_size_, id + 1);
     pieces_[id] = piece;
   };
   for (const auto& [piece, id] : parts.vocabulary) {
@@ -78,8 +78,14 @@ void WordPieceModel::EncodeWord(std::u32string_view word, std::vector<int>* ids)
 }
 
 int WordPieceModel::IdOf(std::string_view piece) const {
-  const auto found = std::find(pieces_.begin(), pieces_.end(), piece);
-  return found == pieces_.end() || piece.empty() ? unknown_id_ : static_cast<int>(found - pieces_.begin());
+  const auto found =
+      std::find_if(pieces_.begin(), pieces_.end(), [&](const auto& entry) { return entry.second == piece; });
+  return found == pieces_.end() ? unknown_id_ : found->first;
+}
+
+std::string WordPieceModel::PieceOf(int id) const {
+  const auto found = pieces_.find(id);
+  return found == pieces_.end() ? "" : found->second;
 }
 
 }  // namespace polystill::corpus

@@ -38,10 +38,10 @@ class WordPieceModel final : public SubwordModel {
 
   std::vector<int> Encode(std::string_view text) const override;
   // The largest id, and one.
-  int vocab_size() const override { return static_cast<int>(pieces_.size()); }
+  int vocab_size() const override { return vocab_size_; }
   int unknown_id() const override { return unknown_id_; }
   int IdOf(std::string_view piece) const override;
-  std::string PieceOf(int id) const override { return pieces_[id]; }
+  std::string PieceOf(int id) const override;
 
  private:
   // Lets a std::string_view be looked up.
@@ -55,8 +55,9 @@ class WordPieceModel final : public SubwordModel {
   // Pieces that a word begins with, and those that go on, without their prefix.
   Vocabulary begins_;
   Vocabulary continues_;
-  // By id.
-  std::vector<std::string> pieces_;
+  // By id; a file may leave out most ids below its largest.
+  std::unordered_map<int32_t, std::string> pieces_;
+  int32_t vocab_size_ = 0;
   int32_t unknown_id_ = 0;
   // In bytes.
   size_t longest_piece_ = 0;

@@ -21,6 +21,9 @@ std::string NameOf(const v1::LabelRequest& request, int i) {
 // Room in a message for what an answer holds beside its numbers, for each output.
 constexpr int64_t kOverheadBytes = 4'096;
 
+// Tokens of a text beside those of its bytes: [CLS] and [SEP], or SentencePiece's mark of its beginning.
+constexpr int64_t kTokensAround = 2;
+
 absl::Status CheckSpec(const v1::LabelSpec& spec, const v1::DescribeReply& teacher) {
   if (spec.codec() != v1::CODEC_UNSPECIFIED && spec.codec() != v1::CODEC_DENSE_FP32 &&
       spec.codec() != v1::CODEC_DENSE_FP16) {
@@ -120,7 +123,8 @@ absl::Status CheckRequest(const v1::LabelRequest& request, const v1::DescribeRep
 int64_t TokensAtMost(const v1::LabelRequest& request, const v1::DescribeReply& teacher) {
   int64_t tokens = 0;
   for (const v1::LabelInput& input : request.inputs()) {
-    const int64_t most = input.has_ids() ? input.ids().ids_size() : static_cast<int64_t>(input.text().size()) + 1;
+    const int64_t most =
+        input.has_ids() ? input.ids().ids_size() : static_cast<int64_t>(input.text().size()) + kTokensAround;
     tokens += std::min<int64_t>(most, teacher.signature().max_length());
   }
   return tokens;

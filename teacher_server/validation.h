@@ -14,7 +14,7 @@ inline constexpr int64_t kMaxIdBytes = 1024;
 // protocol version or another teacher; INVALID_ARGUMENT names the field, and the record where one is to blame.
 absl::Status CheckRequest(const v1::LabelRequest& request, const v1::DescribeReply& teacher);
 
-// Tokens of a valid request, at most: a text has no more than bytes, nor than max_length.
+// Tokens of a valid request, at most: a text has no more than its bytes and two, nor than max_length.
 int64_t TokensAtMost(const v1::LabelRequest& request, const v1::DescribeReply& teacher);
 
 // Bytes of the answer to a request.

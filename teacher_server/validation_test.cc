@@ -166,7 +166,7 @@ TEST(ValidationTest, AnswersThatFitNoMessageOrBatchAreRefused) {
 TEST(ValidationTest, TokensAtMost) {
   v1::LabelRequest text = Request(v1::Signature::INPUT_TEXT);
   text.mutable_inputs(0)->set_text("ab");
-  EXPECT_EQ(TokensAtMost(text, Teacher(v1::Signature::INPUT_TEXT)), 3 + 5);
+  EXPECT_EQ(TokensAtMost(text, Teacher(v1::Signature::INPUT_TEXT)), 4 + 5);  // the second: max_length
   EXPECT_EQ(TokensAtMost(Request(v1::Signature::INPUT_IDS), Teacher(v1::Signature::INPUT_IDS)), 2);
 }
 
