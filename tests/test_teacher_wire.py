@@ -2,41 +2,24 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
 import pytest
-from grpc_tools import protoc
-from processes import REPO, Cluster, wait_for_file
+from polystill import wire
+from processes import Cluster, wait_for_file
 from test_workers_agree import run, write_spec
 
 METHOD = "/polystill.v1.TeacherService/"
 
 
 @pytest.fixture(scope="module")
-def messages(tmp_path_factory: pytest.TempPathFactory) -> object:
+def messages() -> Any:
     """polystill.v1's teacher messages, generated from proto/ by Google's Python compiler."""
-    out = tmp_path_factory.mktemp("generated")
-    protos = sorted(str(p) for p in (REPO / "proto" / "polystill" / "v1").glob("*.proto"))
-    assert (
-        protoc.main(
-            [
-                "protoc",
-                f"-I{REPO / 'proto'}",
-                f"-I{Path(protoc.__file__).parent / '_proto'}",
-                f"--python_out={out}",
-                *protos,
-            ]
-        )
-        == 0
-    )
-    sys.path.insert(0, str(out))
-    from polystill.v1 import teacher_pb2  # type: ignore[import-not-found]
-
-    return teacher_pb2
+    return wire.messages()
 
 
 @pytest.fixture(scope="module")
