@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -16,7 +17,7 @@ from typing import Any
 
 import yaml
 from hosts import Hosts
-from processes import BIN, PATIENCE_SECONDS, REPO
+from processes import BIN, PATIENCE_SECONDS, REPO, wait_for_text
 
 KUBELET = "kubelet"  # the host that probes
 SYSTEM = ["usr", "bin", "sbin", "lib", "lib32", "lib64", "etc", "proc", "dev"]  # the image's Debian, and the kernel's
@@ -111,8 +112,9 @@ class Cluster:
         return self
 
     def __exit__(self, *error: Any) -> None:
-        for process in self.processes.values():
-            process.kill()  # and so, by --kill-child, the container
+        for name, process in self.processes.items():
+            self.signal(name, signal.SIGKILL)
+            process.kill()  # and so, by --kill-child, what has not become the container yet
             process.wait()
         self.hosts.__exit__(None, None, None)
 
@@ -126,11 +128,21 @@ class Cluster:
         with self._log(pod).open("wb") as log:
             self.processes[pod.name] = subprocess.Popen(command, stdout=log, stderr=log)
 
+    def signal(self, name: str, number: signal.Signals) -> None:
+        """To the first process of a pod, as the kubelet does; to nobody when it has ended."""
+        unshare = self.processes[name]
+        if unshare.poll() is None:
+            for child in Path(f"/proc/{unshare.pid}/task/{unshare.pid}/children").read_text().split():
+                os.kill(int(child), number)
+
     def wait(self, pod: Pod) -> int:
         try:
             return self.processes[pod.name].wait(PATIENCE_SECONDS)
         except subprocess.TimeoutExpired as error:
             raise TimeoutError(f"{pod.name} still runs:\n{self.log(pod)}") from error
+
+    def wait_for_log(self, pod: Pod, text: str) -> None:
+        wait_for_text(self._log(pod), text, self.processes[pod.name])
 
     def log(self, pod: Pod) -> str:
         return self._log(pod).read_text(errors="replace")
@@ -199,7 +211,7 @@ class Cluster:
     def _root(self, pod: Pod) -> Iterator[str]:
         """A script that makes the container's root, in a mount namespace of its own, and becomes its process."""
         root = self.folder / f"{pod.name}-root"
-        root.mkdir()
+        root.mkdir(exist_ok=True)
 
         def bind(source: Path, target: str, *options: str) -> Iterator[str]:
             place = shlex.quote(f"{root}{target}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import subprocess
 from pathlib import Path
 
@@ -43,6 +44,24 @@ def test_the_base_distils_the_sample(tmp_path: Path) -> None:
     assert report["student"]["workers"] == len(students) == 2
     assert report["mean"]["distilled"]["accuracy"] > report["mean"]["no_teacher"]["accuracy"]
     assert len(teachers) == 2
+
+
+def test_a_stopped_run_goes_on_by_the_overlay(tmp_path: Path) -> None:
+    with Cluster(tmp_path, render(DEPLOY / "base")) as cluster:
+        (coordinator,), teachers, (student, _) = (cluster.of(name) for name in (COORDINATOR, TEACHER, STUDENT))
+        present = [coordinator, *teachers, student]  # one student too few, so that nothing ends before it is stopped
+        for pod in present:
+            cluster.start(pod)
+        for teacher in teachers:
+            cluster.wait_for_log(coordinator, f"teacher english joined at {cluster.hosts.address(teacher.name)}")
+        cluster.wait_for_log(student, "joined run sample")
+        cluster.signal(coordinator.name, signal.SIGTERM)
+        assert [cluster.wait(pod) for pod in present] == [130, 0, 0, 0], cluster.logs()
+    with Cluster(tmp_path, render(DEPLOY / "overlays/resume")) as cluster:
+        for pod in cluster.pods:
+            cluster.start(pod)
+        assert {pod.name: cluster.wait(pod) for pod in cluster.pods} == {pod.name: 0 for pod in cluster.pods}
+        assert (cluster.claim("shared-polystill-coordinator-0") / "runs/sample/report.json").exists()
 
 
 def run_file(manifests: list[Manifest]) -> Manifest:
@@ -152,20 +171,18 @@ def test_the_image_of_a_role_is_what_the_manifests_start(role: str) -> None:
     assert (BIN / Path(program).name).exists()
 
 
-def linked_packages(program: Path) -> set[str]:
-    """Debian's packages whose libraries a program names; what those need in turn, apt knows."""
+def linked_libraries(program: Path) -> set[str]:
+    """Names of the system's libraries that a program asks for; what those need in turn, apt knows."""
     dynamic = subprocess.run(["readelf", "-d", program], capture_output=True, text=True, check=True).stdout
     loaded = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout
-    packages = set()
-    for name in re.findall(r"\(NEEDED\).*\[(.*)\]", dynamic):
-        if re.search(rf"{re.escape(name)} => (/usr)?/lib/", loaded):
-            owner = subprocess.run(["dpkg", "-S", f"*-linux-gnu/{name}"], capture_output=True, text=True, check=True)
-            packages.add(owner.stdout.split(":")[0])
-    return packages
+    system = set(re.findall(r"(\S+) => (?:/usr)?/lib/", loaded))
+    return system & set(re.findall(r"\(NEEDED\).*\[(.*)\]", dynamic))
 
 
 def test_setup_runtime_installs_what_the_programs_are_linked_with() -> None:
     (packages,) = re.findall(r"^runtime_packages=\(([^)]*)\)", (REPO / "polystill").read_text(), re.MULTILINE)
-    linked = set().union(*(linked_packages(BIN / program) for program in installed_programs()))
-    assert "libgrpc++1.51" in linked
-    assert linked - {"libc6"} <= set(packages.split())
+    libraries = set().union(*(linked_libraries(BIN / program) for program in installed_programs()))
+    assert "libgrpc++.so.1.51" in libraries
+    patterns = [f"*-linux-gnu/{name}" for name in sorted(libraries)]
+    owners = subprocess.run(["dpkg", "-S", *patterns], capture_output=True, text=True, check=True).stdout
+    assert set(re.findall(r"^([^:]+):", owners, re.MULTILINE)) <= {"libc6", *packages.split()}
