@@ -20,7 +20,7 @@ from hosts import Hosts
 from processes import BIN, PATIENCE_SECONDS, REPO, wait_for_text
 
 KUBELET = "kubelet"  # the host that probes
-SYSTEM = ["usr", "bin", "sbin", "lib", "lib32", "lib64", "etc", "proc", "dev"]  # the image's Debian, and the kernel's
+SYSTEM = ["usr", "bin", "sbin", "lib", "lib32", "lib64", "proc", "dev"]  # the image's Debian, and the kernel's
 PLACE = "/opt/polystill"
 Manifest = dict[str, Any]
 
@@ -222,7 +222,8 @@ class Cluster:
         yield f'set -e; umask 022; cd {shlex.quote(str(root))}; mount -t tmpfs -o mode=755 root .; cd "$PWD"'
         yield f"for at in {' '.join(SYSTEM)}; do"
         yield "if [ -L /$at ]; then cp -P /$at $at; elif [ -d /$at ]; then mkdir $at; mount --rbind /$at $at; fi; done"
-        yield f"mount --bind {shlex.quote(str(self.folder / 'hosts'))} etc/hosts"
+        yield "mkdir etc; for at in passwd group nsswitch.conf ld.so.cache; do cp /etc/$at etc; done"
+        yield f"cp {shlex.quote(str(self.folder / 'hosts'))} etc"
         yield from bind((REPO / ".venv").resolve(), str((REPO / ".venv").resolve()))  # where the programs look
         yield from bind(BIN, f"{PLACE}/bin")
         yield from bind(REPO / "recipes/package_topics/sample", f"{PLACE}/recipes/package_topics/sample")
