@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 REPO = Path(__file__).resolve().parent.parent
 BIN = Path(os.environ.get("POLYSTILL_BIN", REPO / "build" / "release" / "bin"))
@@ -31,7 +32,7 @@ def wait_for_file(path: Path, process: subprocess.Popen[bytes], seconds: float =
     return path.read_text().strip()
 
 
-def wait_for_text(path: Path, text: str, process: subprocess.Popen[str], seconds: float = 60) -> None:
+def wait_for_text(path: Path, text: str, process: subprocess.Popen[Any], seconds: float = 60) -> None:
     """Until a log that a process writes holds `text`."""
     deadline = time.monotonic() + seconds
     while not path.exists() or text not in path.read_text(errors="replace"):

@@ -51,8 +51,8 @@ def program(tree: Path, name: str, script: str) -> None:
     path.chmod(0o755)
 
 
-def setup(tree: Path) -> subprocess.CompletedProcess[str]:
-    return run(tree / "polystill", "setup", cwd=tree, PATH=f"{tree}/bin:/usr/bin:/bin", HOME=str(tree))
+def setup(tree: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return run(tree / "polystill", "setup", *words, cwd=tree, PATH=f"{tree}/bin:/usr/bin:/bin", HOME=str(tree))
 
 
 @pytest.mark.parametrize(
@@ -107,6 +107,31 @@ def test_steps_run_once_for_the_same_inputs(bare_tree: Path) -> None:
         assert result.returncode == 0, result.stderr
         assert calls.read_text().splitlines() == again
         calls.unlink()
+
+
+def test_setup_runtime_installs_no_compiler(bare_tree: Path) -> None:
+    calls = bare_tree / "calls"
+    program(bare_tree, "dpkg-query", "exit 1")  # knows none
+    program(bare_tree, "id", "echo 0")
+    program(bare_tree, "apt-get", f'echo "apt $*" >> {calls}')
+    program(bare_tree, "cmake", f"echo cmake >> {calls}")
+    program(bare_tree, "pip", f'echo "pip $*" >> {calls}')
+    program(
+        bare_tree, "python3", f"mkdir -p .venv/bin; cp {bare_tree}/bin/pip .venv/bin; ln -sf /bin/true .venv/bin/python"
+    )
+    result = setup(bare_tree, "--runtime")
+    assert result.returncode == 0, result.stderr
+    _, install, pip = calls.read_text().splitlines()
+    assert "libgrpc++1.51" in install.split()
+    assert not [package for package in install.split() if package.endswith("-dev") or package in ("g++", "cmake")]
+    assert pip.endswith("--no-deps -r requirements.txt")
+
+
+def test_an_unknown_option_of_setup(bare_tree: Path) -> None:
+    result = setup(bare_tree, "--runtim")
+    assert result.returncode == 2
+    assert "--runtime" in result.stderr
+    assert not (bare_tree / ".venv").exists()
 
 
 @pytest.mark.parametrize(

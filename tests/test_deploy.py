@@ -1,0 +1,188 @@
+"""deploy/: its manifests run a distillation to its end, and its images hold what the manifests start."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from pods import Cluster, Manifest, entrypoint, of_kind, pods_of, render, workloads
+from processes import BIN, PATIENCE_SECONDS, REPO
+
+DEPLOY = REPO / "deploy"
+OVERLAYS = ["base", "overlays/gpu", "overlays/resume"]
+COORDINATOR, TEACHER, STUDENT = "polystill-coordinator", "polystill-teacher-english", "polystill-student"
+
+
+@pytest.fixture(scope="module", params=OVERLAYS)
+def manifests(request: pytest.FixtureRequest) -> list[Manifest]:
+    return render(DEPLOY / request.param)
+
+
+def test_the_base_distils_the_sample(tmp_path: Path) -> None:
+    with Cluster(tmp_path, render(DEPLOY / "base")) as cluster:
+        coordinator, teachers, students = (cluster.of(name) for name in (COORDINATOR, TEACHER, STUDENT))
+        for pod in [*teachers, *coordinator]:
+            cluster.start(pod)
+        # Without students nobody trains the teacher: it must count as alive, and not as ready.
+        for kind in ("startup", "liveness"):
+            alive = cluster.answers(kind, [*coordinator, *teachers], PATIENCE_SECONDS)
+            assert all(alive.values()), (kind, alive, cluster.logs())
+        assert all(cluster.answers("readiness", coordinator).values())
+        assert not any(cluster.answers("readiness", teachers).values())
+        for pod in students:
+            cluster.start(pod)
+        ready = cluster.answers("readiness", cluster.pods, PATIENCE_SECONDS)
+        assert all(ready.values()), (ready, cluster.logs())
+        assert {pod.name: cluster.wait(pod) for pod in cluster.pods} == {pod.name: 0 for pod in cluster.pods}
+        report = json.loads((cluster.claim("shared-polystill-coordinator-0") / "runs/sample/report.json").read_text())
+    assert report["labels"]["count"] == 96 * 20
+    assert report["student"]["workers"] == len(students) == 2
+    assert report["mean"]["distilled"]["accuracy"] > report["mean"]["no_teacher"]["accuracy"]
+    assert len(teachers) == 2
+
+
+def test_a_stopped_run_goes_on_by_the_overlay(tmp_path: Path) -> None:
+    with Cluster(tmp_path, render(DEPLOY / "base")) as cluster:
+        (coordinator,), teachers, (student, _) = (cluster.of(name) for name in (COORDINATOR, TEACHER, STUDENT))
+        present = [coordinator, *teachers, student]  # one student too few, so that nothing ends before it is stopped
+        for pod in present:
+            cluster.start(pod)
+        for teacher in teachers:
+            cluster.wait_for_log(coordinator, f"teacher english joined at {cluster.hosts.address(teacher.name)}")
+        cluster.wait_for_log(student, "joined run sample")
+        cluster.signal(coordinator.name, signal.SIGTERM)
+        assert [cluster.wait(pod) for pod in present] == [130, 0, 0, 0], cluster.logs()
+    with Cluster(tmp_path, render(DEPLOY / "overlays/resume")) as cluster:
+        for pod in cluster.pods:
+            cluster.start(pod)
+        assert {pod.name: cluster.wait(pod) for pod in cluster.pods} == {pod.name: 0 for pod in cluster.pods}
+        assert (cluster.claim("shared-polystill-coordinator-0") / "runs/sample/report.json").exists()
+
+
+def run_file(manifests: list[Manifest]) -> Manifest:
+    (config,) = of_kind(manifests, "ConfigMap").values()
+    return dict(yaml.safe_load(config["data"]["run.yaml"]))
+
+
+def after(words: list[str], flag: str) -> str:
+    return words[words.index(flag) + 1]
+
+
+def test_the_run_file_and_the_pods_agree(manifests: list[Manifest]) -> None:
+    run = run_file(manifests)
+    student = workloads(manifests)[STUDENT]["spec"]
+    assert run["student"]["workers"] == student["completions"] == student["parallelism"]
+    served = {
+        after(workload["spec"]["template"]["spec"]["containers"][0]["args"], "--teacher"): workload["spec"]["replicas"]
+        for workload in of_kind(manifests, "Deployment").values()
+    }
+    assert served == {teacher["name"]: teacher["replicas"] for teacher in run["teachers"]}
+
+
+def test_the_pods_are_restricted(manifests: list[Manifest]) -> None:
+    for pod in pods_of(manifests):
+        assert pod.spec["automountServiceAccountToken"] is False
+        security = pod.spec["securityContext"]
+        assert security["runAsNonRoot"] is True
+        assert security["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert pod.container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert pod.container["resources"].keys() == {"requests", "limits"}
+        assert pod.template["metadata"]["labels"].keys() >= {
+            f"app.kubernetes.io/{label}" for label in ("name", "part-of", "component")
+        }
+
+
+def test_teachers_have_time_to_drain(manifests: list[Manifest]) -> None:
+    (teacher, *_) = [pod for pod in pods_of(manifests) if pod.workload == TEACHER]
+    drain = int(after(teacher.container["args"], "--drain-ms"))
+    assert drain < 1000 * teacher.spec["terminationGracePeriodSeconds"]
+
+
+def test_the_gpu_overlay_gives_each_student_one() -> None:
+    base, gpu = (
+        {name: item["spec"]["template"]["spec"]["containers"][0] for name, item in workloads(render(path)).items()}
+        for path in (DEPLOY / "base", DEPLOY / "overlays/gpu")
+    )
+    base[STUDENT]["resources"]["limits"]["nvidia.com/gpu"] = 1
+    base[STUDENT]["args"] += ["--gpu", "0"]
+    assert gpu == base
+
+
+# The instructions of a Dockerfile, with continued lines as one: [(FROM, ...), (RUN, ...)].
+def instructions(name: str) -> list[tuple[str, str]]:
+    text = re.sub(r"\\\n", " ", (DEPLOY / "docker" / f"{name}.Dockerfile").read_text())
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    return [(line.split(maxsplit=1)[0], line.split(maxsplit=1)[1]) for line in lines]
+
+
+def values(name: str, instruction: str) -> list[str]:
+    return [rest for word, rest in instructions(name) if word == instruction]
+
+
+def test_the_base_image_copies_what_there_is() -> None:
+    tracked = set(subprocess.run(["git", "ls-files"], cwd=REPO, capture_output=True, text=True).stdout.splitlines())
+    ignored = set((DEPLOY / "docker" / "base.Dockerfile.dockerignore").read_text().split())
+    stages = {stage.split(" AS ")[1] for stage in values("base", "FROM") if " AS " in stage}
+    assert {"./polystill setup", "./polystill setup --runtime"} <= {
+        run.split(" && ")[0] for run in values("base", "RUN")
+    }
+    installed = [re.search(r"--prefix (\S+)", run) for run in values("base", "RUN")]
+    made = {match[1] for match in installed if match}
+    for copy in values("base", "COPY"):
+        *sources, _ = (word for word in copy.split() if not word.startswith("--"))
+        stage = re.search(r"--from=(\S+)", copy)
+        if stage:
+            assert stage[1] in stages
+            assert set(sources) <= made
+        for source in sources if not stage else []:
+            assert source == "." or any(file == source or file.startswith(f"{source}/") for file in tracked), source
+            assert source.split("/")[0] not in ignored
+
+
+def installed_programs() -> set[str]:
+    return set(
+        re.findall(r"polystill_binary\((\S+)", "".join(path.read_text() for path in REPO.glob("*/CMakeLists.txt")))
+    )
+
+
+def test_the_base_image_builds_every_program() -> None:
+    (build,) = [run for run in values("base", "RUN") if run.startswith("./polystill build")]
+    assert set(build.split()[2:]) == installed_programs()
+
+
+@pytest.mark.parametrize("role", ["coordinator", "teacher", "student"])
+def test_the_image_of_a_role_is_what_the_manifests_start(role: str) -> None:
+    (pod, *_) = [pod for pod in pods_of(render(DEPLOY / "base")) if pod.container["image"] == f"polystill-{role}"]
+    assert values(role, "FROM") == ["polystill-base"]
+    security = pod.spec["securityContext"]
+    assert values(role, "USER") == values("base", "USER") == [f"{security['runAsUser']}:{security['runAsGroup']}"]
+    assert values(role, "EXPOSE") == [str(port["containerPort"]) for port in pod.container.get("ports", [])]
+    (program,) = entrypoint(pod.container["image"])
+    assert program == f"/opt/polystill/bin/polystill-{role}"
+    assert (BIN / Path(program).name).exists()
+
+
+def linked_libraries(program: Path) -> set[str]:
+    """Names of the system's libraries that a program asks for; what those need in turn, apt knows."""
+    dynamic = subprocess.run(["readelf", "-d", program], capture_output=True, text=True, check=True).stdout
+    loaded = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout
+    system = set(re.findall(r"(\S+) => (?:/usr)?/lib/", loaded))
+    return system & set(re.findall(r"\(NEEDED\).*\[(.*)\]", dynamic))
+
+
+def test_setup_runtime_installs_what_the_programs_are_linked_with() -> None:
+    (packages,) = re.findall(r"^runtime_packages=\(([^)]*)\)", (REPO / "polystill").read_text(), re.MULTILINE)
+    libraries = set().union(*(linked_libraries(BIN / program) for program in installed_programs()))
+    assert "libgrpc++.so.1.51" in libraries
+    patterns = [f"*-linux-gnu/{name}" for name in sorted(libraries)]
+    owners = subprocess.run(["dpkg", "-S", *patterns], capture_output=True, text=True, check=True).stdout
+    assert set(re.findall(r"^([^:]+):", owners, re.MULTILINE)) <= {"libc6", *packages.split()}
