@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "absl/strings/str_replace.h"
+#include "runtime/cuda/device.h"
 #include "runtime/status.h"
 
 namespace polystill::models {
@@ -51,7 +52,8 @@ class ScriptModel : public Model {
     outputs.logits = answer.logits;
     if (judges_tokens_) {
       outputs.logits = TokensOf(outputs.logits, padded);
-      if (batch.positions.defined()) outputs.logits = outputs.logits.index_select(0, batch.positions);
+      if (batch.positions.defined())
+        outputs.logits = outputs.logits.index_select(0, cuda::ToDevice(batch.positions, device()));
     }
     for (const std::string& name : batch.features) {
       TORCH_CHECK(answer.features.contains(name), "the module gives no feature '", name, "'");
@@ -70,7 +72,7 @@ class ScriptModel : public Model {
     const torch::jit::GraphOptimizerEnabledGuard as_written(false);
     const at::AutoGradMode gradients(trains_ && at::GradMode::is_enabled());
     if (trains_) SetMode(batch);
-    return Call(padded.ids, padded.mask);
+    return Call(cuda::ToDevice(padded.ids, device()), cuda::ToDevice(padded.mask, device()));
   }
 
   checkpoint::NamedTensors NamedParameters() const override { return parameters_; }
@@ -82,13 +84,18 @@ class ScriptModel : public Model {
   const Module& module() const { return module_; }
 
  private:
+  void MoveRest(at::Device device) override {
+    Module module = module_;  // the same one
+    module.to(device);
+  }
+
   // One thread trains: nobody else runs the module then.
   void SetMode(const TokenBatch& batch) const {
     const bool training = !batch.row_keys.empty();
     Module module = module_;  // the same one
     if (module.is_training() != training) module.train(training);
     if (!training) return;
-    at::Generator generator = at::globalContext().defaultGenerator(at::kCPU);
+    at::Generator generator = at::globalContext().defaultGenerator(device());
     const std::scoped_lock lock(generator.mutex());
     generator.set_current_seed(batch.row_keys[0]);
   }

@@ -20,6 +20,7 @@
 #include "models/model.h"
 #include "models/package.h"
 #include "models/signature.h"
+#include "runtime/cuda/device.h"
 #include "runtime/status.h"
 #include "runtime/yaml_proto.h"
 #include "student_worker/data_loader.h"
@@ -90,6 +91,7 @@ class Trainer {
   const int64_t steps_;
 
   std::shared_ptr<const corpus::Tokenizer> tokenizer_;  // null with token ids
+  at::Device device_ = at::kCPU;
   models::ModelShape shape_;
   std::unique_ptr<models::Model> model_;
   checkpoint::NamedTensors projections_;
@@ -121,6 +123,7 @@ std::string Trainer::TokenizerFile() const {
 
 absl::Status Trainer::Prepare() {
   at::set_num_threads(job_.threads());
+  ASSIGN_OR_RETURN(device_, cuda::OpenDevice(job_.device(), context_.gpu));
   progress_.set_generation(assignment_.generation());
   if (job_.tokenizer().kind() != v1::Tokenizer::KIND_IDS) {
     const std::string file = absl::StrCat(job_.tokenizer_folder(), "/", corpus::kTokenizerFile);
@@ -140,6 +143,11 @@ absl::Status Trainer::MakeModel() {
   if (!job_.model().initial().empty() && assignment_.checkpoint().empty()) {
     RETURN_IF_ERROR(Annotate(models::TakeInitialWeights(shape_, TokenizerFile(), model_.get()), "model.initial"));
   }
+  try {
+    model_->MoveTo(device_);
+  } catch (const c10::Error& error) {
+    return absl::ResourceExhaustedError(absl::StrCat("the model on the GPU: ", error.what_without_backtrace()));
+  }
   return absl::OkStatus();
 }
 
@@ -153,6 +161,7 @@ absl::Status Trainer::MakeOptimizer() {
   ASSIGN_OR_RETURN(projections_, MakeProjections(assignment_, model_->feature_widths(),
                                                  [this](const LabelKind& kind) { return teachers_->WidthOf(kind); }));
   try {
+    for (auto& [name, projection] : projections_) projection.set_data(projection.detach().to(device_));
     optimizer_ = std::make_unique<Optimizer>(job_.optimizer(), steps_, Trained());
   } catch (const c10::Error& error) {
     return absl::InternalError(absl::StrCat("the optimiser's state: ", error.what_without_backtrace()));
@@ -216,6 +225,7 @@ absl::Status Trainer::JoinGroup() {
   options.store_port = assignment_.store_port();
   options.store_prefix = assignment_.store_prefix();
   options.host = context_.host;
+  options.device = device_;
   options.timeout = kPeerTimeout;
   ASSIGN_OR_RETURN(group_, collectives::Group::Create(options));
   std::vector<at::Tensor> parameters;
