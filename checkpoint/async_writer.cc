@@ -11,7 +11,7 @@ namespace polystill::checkpoint {
 namespace {
 
 void CopyTensors(NamedTensors* tensors) {
-  for (auto& [name, tensor] : *tensors) tensor = tensor.detach().clone();
+  for (auto& [name, tensor] : *tensors) tensor = tensor.detach().to(at::kCPU, /*non_blocking=*/false, /*copy=*/true);
 }
 
 }  // namespace

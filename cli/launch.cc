@@ -31,17 +31,22 @@ Launch LaunchCoordinator(const std::string& folder, const std::string& run_file,
 std::vector<Launch> LaunchMembers(const std::string& folder, const v1::RunSpec& spec, const std::string& address) {
   std::vector<Launch> launches;
   const std::vector<coordinator::PlannedJob> jobs = coordinator::PlanJobs(spec);
+  int gpu = 0;  // of the next teacher server that computes on one
   for (const v1::Teacher& teacher : spec.teachers()) {
     if (!teacher.address().empty() || !IsAsked(jobs, teacher.name())) continue;
     for (int i = 0; i < teacher.replicas(); ++i) {
       launches.push_back({absl::StrCat(kTeacherPrefix, teacher.name(), "-", i),
                           {absl::StrCat(folder, "/polystill-teacher"), "--coordinator", address, "--teacher",
                            teacher.name(), "--threads", std::to_string(spec.student().threads())}});
+      if (teacher.device() != v1::DEVICE_CUDA) continue;
+      launches.back().argv.insert(launches.back().argv.end(), {"--gpu", std::to_string(gpu++)});
     }
   }
   for (int i = 0; i < spec.student().workers(); ++i) {
     launches.push_back(
         {absl::StrCat("student-", i), {absl::StrCat(folder, "/polystill-student"), "--coordinator", address}});
+    if (spec.student().device() != v1::DEVICE_CUDA) continue;
+    launches.back().argv.insert(launches.back().argv.end(), {"--gpu", std::to_string(i)});
   }
   return launches;
 }

@@ -50,6 +50,34 @@ student:
                           "student-1: /bin/polystill-student --coordinator 127.0.0.1:7"));
 }
 
+TEST(LaunchMembers, EachProcessOnGpusHasItsOwn) {
+  v1::RunSpec spec;
+  ASSERT_TRUE(ReadYaml(R"(version: 1
+name: x
+corpus: {path: c, labels: [a, b]}
+tokenizer: {}
+teachers:
+  - {name: small, package: p}
+  - {name: large, package: p, replicas: 2, device: cuda}
+  - {name: other, package: p, device: cuda}
+student:
+  losses:
+    - {kind: soft_label, teacher: small}
+    - {kind: soft_label, teacher: large}
+    - {kind: soft_label, teacher: other}
+  workers: 2
+  device: cuda
+)",
+                       "run.yaml", {}, &spec)
+                  .ok());
+  std::vector<std::string> last;
+  for (const Launch& launch : LaunchMembers("/bin", spec, "a:7")) {
+    last.push_back(launch.name + " " + launch.argv[launch.argv.size() - 2] + " " + launch.argv.back());
+  }
+  EXPECT_THAT(last, ElementsAre("teacher-small-0 --threads 1", "teacher-large-0 --gpu 0", "teacher-large-1 --gpu 1",
+                                "teacher-other-0 --gpu 2", "student-0 --gpu 0", "student-1 --gpu 1"));
+}
+
 TEST(CanSpare, TeachersOnceNoJobIsToComeThatWaitsForThem) {
   v1::RunSpec spec;
   ASSERT_TRUE(ReadYaml(R"(version: 1

@@ -15,6 +15,7 @@
 #include "cli/siblings.h"
 #include "cli/status_command.h"
 #include "coordinator/run_file.h"
+#include "runtime/files.h"
 #include "runtime/nearest_name.h"
 
 namespace {

@@ -4,12 +4,8 @@
 #include <vector>
 
 #include "absl/status/status.h"
-#include "absl/status/statusor.h"
 
 namespace polystill::cli {
-
-// The folder of the running program, in which the others are too.
-absl::StatusOr<std::string> ProgramFolder();
 
 // Becomes polystill-<role> of `folder` with these arguments; returns only when that fails (NOT_FOUND names the file).
 absl::Status BecomeSibling(const std::string& folder, const std::string& role,

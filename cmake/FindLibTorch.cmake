@@ -1,4 +1,5 @@
 # LibTorch without a CUDA toolkit (the wheel's own find_package wants one): LibTorch::cpu is torch_cpu and c10 alone.
+# LibTorch::cuda, where the wheels of CUDA and NCCL lie beside it: what libpolystill_cuda.so is made of.
 # LIBTORCH_ROOT: the folder that holds include/ and lib/; the project's virtual environment when unset.
 if(NOT LIBTORCH_ROOT)
   file(GLOB _torch ${CMAKE_SOURCE_DIR}/.venv/lib/python3.*/site-packages/torch)
@@ -34,4 +35,15 @@ if(LibTorch_FOUND AND NOT TARGET LibTorch::cpu)
   foreach(_dir ${_cuda_dirs})
     target_link_options(LibTorch::cpu INTERFACE -Wl,-rpath,${_dir})
   endforeach()
+  find_library(LIBTORCH_CUDA torch_cuda PATHS ${LIBTORCH_ROOT}/lib NO_DEFAULT_PATH)
+  find_library(LIBTORCH_C10_CUDA c10_cuda PATHS ${LIBTORCH_ROOT}/lib NO_DEFAULT_PATH)
+  find_path(LIBTORCH_CUDA_INCLUDE cuda_runtime_api.h PATHS ${LIBTORCH_ROOT}/../nvidia/cu13/include NO_DEFAULT_PATH)
+  find_path(LIBTORCH_NCCL_INCLUDE nccl.h PATHS ${LIBTORCH_ROOT}/../nvidia/nccl/include NO_DEFAULT_PATH)
+  if(LIBTORCH_CUDA AND LIBTORCH_C10_CUDA AND LIBTORCH_CUDA_INCLUDE AND LIBTORCH_NCCL_INCLUDE)
+    add_library(LibTorch::cuda INTERFACE IMPORTED)
+    target_compile_options(LibTorch::cuda INTERFACE
+      "SHELL:-idirafter ${LIBTORCH_CUDA_INCLUDE}" "SHELL:-idirafter ${LIBTORCH_NCCL_INCLUDE}")
+    target_compile_definitions(LibTorch::cuda INTERFACE USE_C10D_NCCL)
+    target_link_libraries(LibTorch::cuda INTERFACE LibTorch::cpu ${LIBTORCH_CUDA} ${LIBTORCH_C10_CUDA})
+  endif()
 endif()

@@ -15,6 +15,7 @@
 #include "absl/strings/str_cat.h"
 #include "collectives/c10d_status.h"
 #include "runtime/address.h"
+#include "runtime/cuda/device.h"
 #include "runtime/status.h"
 
 namespace polystill::collectives {
@@ -60,12 +61,18 @@ absl::StatusOr<std::unique_ptr<Group>> Group::Create(const Options& options) {
     auto& wrapper = group->state_->group;
     wrapper = c10::make_intrusive<c10d::ProcessGroup>(store, options.rank, options.world_size);
     wrapper->setBackend(c10::DeviceType::CPU, c10d::ProcessGroup::BackendType::GLOO, backend);
+    if (options.device.is_cuda()) {
+      wrapper->setBackend(c10::DeviceType::CUDA, c10d::ProcessGroup::BackendType::NCCL,
+                          cuda::MakeNccl(c10::make_intrusive<c10d::PrefixStore>("nccl", store), options.rank,
+                                         options.world_size, options.timeout));
+    }
     wrapper->setDefaultBackend(c10d::ProcessGroup::BackendType::GLOO);
   }));
   return group;
 }
 
 int Group::rank() const { return state_->options.rank; }
+std::chrono::milliseconds Group::timeout() const { return state_->options.timeout; }
 int Group::world_size() const { return state_->options.world_size; }
 const c10::intrusive_ptr<c10d::ProcessGroup>& Group::process_group() const { return state_->group; }
 std::string Group::name() const { return absl::StrCat("rank ", rank(), " of ", world_size()); }

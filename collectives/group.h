@@ -17,9 +17,10 @@ class ProcessGroup;
 
 namespace polystill::collectives {
 
-// The ranks of one generation, connected by Gloo. Every call is a collective: all ranks make the same calls in the same
-// order, else they fail. Each fails with ABORTED, naming this rank and the peer's address where Gloo knows it, when a
-// peer has died or does not answer within the timeout; then the group is of no use any more. Not thread-safe.
+// The ranks of one generation, connected by Gloo, and by NCCL where the gradients are on GPUs. Every call is a
+// collective: all ranks make the same calls in the same order, else they fail. Each fails with ABORTED, naming this
+// rank and the peer's address where Gloo knows it, when a peer has died or does not answer within the timeout; then the
+// group is of no use any more. Not thread-safe.
 class Group {
  public:
   struct Options {
@@ -31,6 +32,8 @@ class Group {
     std::string store_prefix;
     // Name or address of this machine at which the other ranks reach this one.
     std::string host = "127.0.0.1";
+    // Where the gradients are. Those on a GPU are reduced by NCCL; everything else by Gloo. An open one (OpenDevice).
+    at::Device device = at::kCPU;
     // For a peer to answer. A killed peer shows at once; this bounds the wait for one that hangs.
     std::chrono::milliseconds timeout{30'000};
   };
@@ -40,6 +43,7 @@ class Group {
   ~Group();
 
   int rank() const;
+  std::chrono::milliseconds timeout() const;
   int world_size() const;
 
   // Adds up `tensor` (contiguous, of the same shape everywhere) over the ranks, in place.

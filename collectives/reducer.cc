@@ -1,6 +1,8 @@
 #include "collectives/reducer.h"
 
 #include <algorithm>
+#include <chrono>
+#include <thread>
 #include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
 #include <torch/csrc/distributed/c10d/reducer.hpp>
 #include <utility>
@@ -39,11 +41,24 @@ class SumHook : public c10d::CommHookInterface {
 
   // Buckets that were reduced whole since Begin. Throws when one was not.
   int Completed() {
-    for (const auto& work : works_) work->wait();  // a work's future is ready a moment before the work says so
+    for (const auto& work : works_) {
+      work->wait();  // a work's future is ready a moment before the work says so
+      AwaitOnHost(*work);
+    }
     return static_cast<int>(works_.size());
   }
 
  private:
+  // wait() makes only the stream wait for what a GPU does.
+  void AwaitOnHost(c10d::Work& work) const {
+    const auto end = std::chrono::steady_clock::now() + group_->timeout();
+    while (!work.isCompleted()) {
+      TORCH_CHECK(std::chrono::steady_clock::now() < end, "a bucket was not reduced in time");
+      std::this_thread::sleep_for(std::chrono::microseconds(50));
+    }
+    if (work.exception()) std::rethrow_exception(work.exception());
+  }
+
   const Group* const group_;
   std::vector<c10::intrusive_ptr<c10d::Work>> works_;
 };

@@ -75,6 +75,7 @@ v1::Job MakeJob(const v1::RunSpec& spec, const std::string& name, v1::Job::Kind 
   job.set_seed(spec.seed());
   job.set_dtype(spec.student().dtype());
   job.set_threads(spec.student().threads());
+  job.set_device(spec.student().device());
   return job;
 }
 

@@ -63,6 +63,7 @@ void RunMachine::LoadTeachers() {
     server.loading = true;
     v1::TeacherOrder order;
     order.mutable_load()->set_package(teacher.package);
+    order.mutable_load()->set_device(teacher.spec.device());
     actions_.push_back(SendToTeacher{server.stream, std::move(order)});
   }
 }

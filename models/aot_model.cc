@@ -30,6 +30,10 @@ class AotModel final : public PaddedModel {
   checkpoint::NamedTensors NamedParameters() const override { return {}; }
 
  private:
+  void MoveRest(at::Device device) override {
+    TORCH_CHECK(device.is_cpu(), "a model that AOTInductor compiled for the CPU runs there alone; write device: cpu");
+  }
+
   // Compiled code throws more than c10::Error; callers know only that one.
   Answer Run(const TokenBatch&, const PaddedBatch& padded) const override try {
     const at::NoGradGuard no_grad;

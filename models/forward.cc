@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "models/model.h"
+#include "runtime/cuda/device.h"
 
 namespace polystill::models {
 namespace {
@@ -93,7 +94,7 @@ at::Tensor InRowOrder(const at::Tensor& pieces, const std::vector<int64_t>& orde
   for (size_t row = 0; row < counts.size(); ++row) {
     for (int64_t i = 0; i < counts[row]; ++i) places.push_back(starts[row] + i);
   }
-  return pieces.index_select(0, CopyOf(places));
+  return pieces.index_select(0, cuda::ToDevice(CopyOf(places), pieces.device()));
 }
 
 std::vector<int64_t> SizesOf(const Rows& rows) {
@@ -169,15 +170,20 @@ PaddedBatch PadToBucket(const TokenBatch& batch, int64_t max_length) {
 }
 
 at::Tensor TokensOf(const at::Tensor& padded, const PaddedBatch& batch) {
-  return padded.flatten(0, 1).index_select(0, batch.mask.flatten().nonzero().flatten());
+  const at::Tensor places = batch.mask.flatten().nonzero().flatten();
+  return padded.flatten(0, 1).index_select(0, cuda::ToDevice(places, padded.device()));
 }
 
 Outputs FixedShapeForward(const Model& model, const Rows& rows, const Wanted& wanted) {
   CheckWanted(rows, wanted);
-  if (rows.empty() || !model.pads_to_length()) return ForwardInChunks(model, rows, wanted);
-  return ForwardByBucket(model, rows, wanted, [&](const Rows& some, const auto&, const Wanted& wanted_of_some) {
+  const auto in_chunks = [&](const Rows& some, const auto&, const Wanted& wanted_of_some) {
     return ForwardInChunks(model, some, wanted_of_some);
-  });
+  };
+  const bool by_bucket = !rows.empty() && model.pads_to_length();
+  Outputs outputs = by_bucket ? ForwardByBucket(model, rows, wanted, in_chunks) : ForwardInChunks(model, rows, wanted);
+  outputs.logits = cuda::ToHost(outputs.logits);
+  for (auto& [name, feature] : outputs.features) feature = cuda::ToHost(feature);
+  return outputs;
 }
 
 Outputs TrainingForward(const Model& model, const Rows& rows, const std::vector<uint64_t>& row_keys,

@@ -55,6 +55,13 @@ absl::StatusOr<ParameterSpecs> ParametersOf(const ModelShape& shape) {
 
 }  // namespace
 
+void Model::MoveTo(at::Device device) {
+  if (device == device_) return;
+  for (const auto& [name, parameter] : NamedParameters()) parameter.set_data(parameter.detach().to(device));
+  MoveRest(device);
+  device_ = device;
+}
+
 at::ScalarType ScalarTypeOf(v1::Student::Dtype dtype) {
   return dtype == v1::Student::DTYPE_FLOAT64 ? at::kDouble : at::kFloat;
 }

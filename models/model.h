@@ -58,6 +58,16 @@ class Model {
   virtual bool judges_tokens() const = 0;
   // The features that it can give, and how wide each is.
   virtual const std::map<std::string, int64_t>& feature_widths() const = 0;
+
+  // Where its parameters are and its forwards run; the CPU at first. Batches are on the CPU wherever it is.
+  at::Device device() const { return device_; }
+  // Throws c10::Error, e.g. when the device's memory does not hold it. The parameters stay the same tensors.
+  void MoveTo(at::Device device);
+
+ private:
+  // Moves what NamedParameters does not name.
+  virtual void MoveRest(at::Device /*device*/) {}
+  at::Device device_ = at::kCPU;
 };
 
 // What a checkpoint must know to make the model again.
@@ -123,14 +133,14 @@ struct Wanted {
 // Outputs of all rows, in their order, by forwards of a fixed shape: kRowsPerForward rows each (the last filled up),
 // rows of one length bucket together when the model pads. A fp32 forward's bits depend on its shape, but at a fixed
 // shape not on the other rows: so a row's outputs have the same bits whatever rows came with it, in whatever process on
-// the same kind of CPU with the same number of threads. Keeps the autograd graph unless the caller has a NoGradGuard.
-// Throws c10::Error, beside what Model::Forward does, on a position outside its row.
+// the same kind of CPU with the same number of threads. Outputs are on the CPU. Keeps the autograd graph unless the
+// caller has a NoGradGuard. Throws c10::Error, beside what Model::Forward does, on a position outside its row.
 Outputs FixedShapeForward(const Model& model, const Rows& rows, const Wanted& wanted = {});
 
 // Outputs of all rows in training, each with its key (TokenBatch::row_keys): one forward, or one for each length bucket
 // when the model pads, none of them filled up; an empty slice is a forward all the same, so that every parameter gets a
-// gradient. Equal to FixedShapeForward but for rounding, which here depends on the rows, and what a model does in
-// training alone.
+// gradient. Outputs are on the model's device. Equal to FixedShapeForward but for rounding, which here depends on the
+// rows, and what a model does in training alone.
 Outputs TrainingForward(const Model& model, const Rows& rows, const std::vector<uint64_t>& row_keys,
                         const Wanted& wanted = {});
 

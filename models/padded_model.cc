@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "runtime/cuda/device.h"
 #include "runtime/status.h"
 
 namespace polystill::models {
@@ -36,7 +37,9 @@ Outputs PaddedModel::Forward(const TokenBatch& batch) const {
   outputs.logits = answer.logits;
   if (judges_tokens_) {
     outputs.logits = TokensOf(outputs.logits, padded);
-    if (batch.positions.defined()) outputs.logits = outputs.logits.index_select(0, batch.positions);
+    if (batch.positions.defined()) {
+      outputs.logits = outputs.logits.index_select(0, cuda::ToDevice(batch.positions, device()));
+    }
   }
   for (const std::string& name : batch.features) {
     TORCH_CHECK(answer.features.contains(name), "the model gives no feature '", name, "'");

@@ -12,6 +12,7 @@
 
 #include "absl/strings/str_replace.h"
 #include "models/padded_model.h"
+#include "runtime/cuda/device.h"
 #include "runtime/status.h"
 
 namespace polystill::models {
@@ -52,7 +53,12 @@ class ScriptModel final : public PaddedModel {
     const torch::jit::GraphOptimizerEnabledGuard as_written(false);
     const at::AutoGradMode gradients(trains_ && at::GradMode::is_enabled());
     if (trains_) SetMode(batch);
-    return Call(padded.ids, padded.mask);
+    return Call(cuda::ToDevice(padded.ids, device()), cuda::ToDevice(padded.mask, device()));
+  }
+
+  void MoveRest(at::Device device) override {
+    Module module = module_;  // the same one
+    module.to(device);
   }
 
   // One thread trains: nobody else runs the module then.
@@ -61,7 +67,7 @@ class ScriptModel final : public PaddedModel {
     Module module = module_;  // the same one
     if (module.is_training() != training) module.train(training);
     if (!training) return;
-    at::Generator generator = at::globalContext().defaultGenerator(at::kCPU);
+    at::Generator generator = at::globalContext().defaultGenerator(device());
     const std::scoped_lock lock(generator.mutex());
     generator.set_current_seed(batch.row_keys[0]);
   }

@@ -1,6 +1,7 @@
 #include "models/subword_bag.h"
 
 #include "absl/strings/str_cat.h"
+#include "runtime/cuda/device.h"
 #include "runtime/status.h"
 
 namespace polystill::models {
@@ -31,7 +32,8 @@ Outputs SubwordBag::Forward(const TokenBatch& batch) const {
   const auto parameter = [this](size_t index) -> const at::Tensor& { return parameters_[index].second; };
   const at::Tensor& embedding = parameter(0);
   const auto [mean, unused_bag, unused_sizes, unused_max] =
-      at::embedding_bag(embedding, batch.ids, batch.offsets, /*scale_grad_by_freq=*/false, kMean, /*sparse=*/false,
+      at::embedding_bag(embedding, cuda::ToDevice(batch.ids, device()), cuda::ToDevice(batch.offsets, device()),
+                        /*scale_grad_by_freq=*/false, kMean, /*sparse=*/false,
                         /*per_sample_weights=*/{}, /*include_last_offset=*/true);
   at::Tensor hidden = at::layer_norm(mean, {embedding.size(1)}, parameter(1), parameter(2), kNormEps);
   size_t next = kFirstLinear;

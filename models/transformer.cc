@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "models/dropout.h"
+#include "runtime/cuda/device.h"
 #include "runtime/status.h"
 
 namespace polystill::models {
@@ -80,7 +81,7 @@ class Transformer::Pass {
     Keep(HiddenName(0), x);
     // A row without tokens attends to its padding, since a softmax over nothing is not finite; its mean ignores it.
     const at::Tensor empty = padded_.lengths.eq(0).unsqueeze(1);
-    const at::Tensor attended = padded_.mask.logical_or(empty).unsqueeze(1).unsqueeze(1);
+    const at::Tensor attended = There(padded_.mask.logical_or(empty).unsqueeze(1).unsqueeze(1));
     for (int64_t layer = 0; layer < model_.layers_; ++layer) {
       x = x + Dropout(Attention(LayerNorm(x), attended));
       x = x + Dropout(FeedForward(LayerNorm(x)));
@@ -94,6 +95,9 @@ class Transformer::Pass {
   }
 
  private:
+  // On the model's device.
+  at::Tensor There(const at::Tensor& host) const { return cuda::ToDevice(host, model_.device()); }
+
   const at::Tensor& Next() { return model_.parameters_[next_++].second; }
 
   bool Wants(const std::string& feature) const {
@@ -107,7 +111,7 @@ class Transformer::Pass {
   // [rows, length, width] -> [positions, classes].
   at::Tensor JudgeTokens(const at::Tensor& x) {
     at::Tensor tokens = TokensOf(x, padded_);
-    if (batch_.positions.defined()) tokens = tokens.index_select(0, batch_.positions);
+    if (batch_.positions.defined()) tokens = tokens.index_select(0, There(batch_.positions));
     const bool training = !batch_.row_keys.empty();
     if (training || tokens.size(0) == 0) return Head(tokens);
     // Products of a fixed shape, since the number of positions depends on the other rows.
@@ -130,7 +134,7 @@ class Transformer::Pass {
   }
 
   at::Tensor Embed() {
-    const at::Tensor tokens = at::embedding(Next(), padded_.ids);
+    const at::Tensor tokens = at::embedding(Next(), There(padded_.ids));
     return tokens + Next().narrow(0, 0, padded_.ids.size(1));
   }
 
@@ -158,8 +162,8 @@ class Transformer::Pass {
   }
 
   at::Tensor Mean(const at::Tensor& x) const {
-    const at::Tensor counts = padded_.lengths.clamp_min(1).unsqueeze(1);
-    return (x * padded_.mask.unsqueeze(2)).sum(1) / counts;
+    const at::Tensor counts = There(padded_.lengths.clamp_min(1).unsqueeze(1));
+    return (x * There(padded_.mask.unsqueeze(2))).sum(1) / counts;
   }
 
   // Each call is a site of its own.
@@ -167,8 +171,8 @@ class Transformer::Pass {
     const uint64_t site = site_++;
     if (batch_.row_keys.empty() || model_.dropout_ == 0) return x;
     const int64_t* lengths = padded_.lengths.const_data_ptr<int64_t>();
-    return x * DropoutMask(batch_.row_keys, {lengths, lengths + x.size(0)}, x.size(1), x.size(2), model_.dropout_, site,
-                           model_.parameters_[0].second.scalar_type());
+    return x * There(DropoutMask(batch_.row_keys, {lengths, lengths + x.size(0)}, x.size(1), x.size(2), model_.dropout_,
+                                 site, model_.parameters_[0].second.scalar_type()));
   }
 
   const Transformer& model_;

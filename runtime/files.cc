@@ -116,4 +116,11 @@ absl::StatusOr<std::string> ReadFile(const std::string& path, int64_t max_bytes)
   return content;
 }
 
+absl::StatusOr<std::string> ProgramFolder() {
+  std::error_code error;
+  const std::filesystem::path self = std::filesystem::read_symlink("/proc/self/exe", error);
+  if (error) return FileError(error.value(), "/proc/self/exe", "read");
+  return self.parent_path().string();
+}
+
 }  // namespace polystill

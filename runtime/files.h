@@ -20,6 +20,9 @@ absl::StatusOr<std::string> ReadFile(const std::string& path, int64_t max_bytes 
 // Makes a folder and its parents; fine when it is there. The message names the folder.
 absl::Status MakeFolder(const std::string& path);
 
+// The folder of the running program, in which the others are too.
+absl::StatusOr<std::string> ProgramFolder();
+
 // Syncs a file or folder that was written by other means (e.g. a library) to the disk.
 absl::Status SyncPath(const std::string& path);
 

@@ -22,6 +22,7 @@
 #include "models/package.h"
 #include "models/probabilities.h"
 #include "models/signature.h"
+#include "runtime/cuda/device.h"
 #include "runtime/sha256.h"
 #include "runtime/status.h"
 #include "student_worker/inputs.h"
@@ -167,6 +168,7 @@ class Evaluator {
 
 absl::Status Evaluator::Prepare() {
   at::set_num_threads(std::max(job_.threads(), 1));
+  ASSIGN_OR_RETURN(const at::Device device, cuda::OpenDevice(job_.device(), context_.gpu));
   std::vector<std::string> names;
   for (const v1::EvaluatedModel& model : job_.models()) {
     ASSIGN_OR_RETURN(Judged judged, LoadJudged(model, job_));
@@ -174,6 +176,7 @@ absl::Status Evaluator::Prepare() {
       return absl::FailedPreconditionError(absl::StrCat(model.package(), ": gives features alone, no logits that ",
                                                         model.name(), " could be judged by"));
     }
+    judged.package.model->MoveTo(device);
     judged_.push_back(std::move(judged));
     names.push_back(model.name());
     RETURN_IF_ERROR(CheckSameTokens(judged_.front(), judged_.back()));

@@ -29,6 +29,9 @@ int main(int argc, char** argv) {
   app.add_option("--host", options.host,
                  "name or address of this machine at which other workers reach it\n"
                  "(default: 127.0.0.1 when the coordinator is on loopback, else the machine's name)");
+  app.add_option("--gpu", options.gpu, "which of this machine's GPUs to train on, with device: cuda in the run file")
+      ->check(CLI::Range(0, 1023))
+      ->capture_default_str();
   app.add_option("--trace-records", options.trace_records,
                  "append the ids of each step's records to this file, a JSON object a line");
   CLI11_PARSE(app, argc, argv);

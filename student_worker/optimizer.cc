@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "absl/strings/str_cat.h"
+#include "runtime/cuda/device.h"
 #include "runtime/status.h"
 #include "student_worker/schedule.h"
 
@@ -16,7 +17,8 @@ namespace polystill::student_worker {
 Optimizer::Optimizer(v1::Optimizer spec, int64_t steps, NamedTensors parameters)
     : spec_(std::move(spec)), steps_(steps) {
   const bool adam = spec_.kind() != v1::Optimizer::KIND_SGD;
-  const at::Tensor count = at::zeros({}, at::kFloat);
+  const at::Device device = parameters.empty() ? at::Device(at::kCPU) : parameters[0].second.device();
+  const at::Tensor count = at::zeros({}, at::TensorOptions(at::kFloat).device(device));
   for (auto& [name, parameter] : parameters) {
     if (adam || spec_.momentum() > 0) first_.push_back(at::zeros_like(parameter));
     if (adam) second_.push_back(at::zeros_like(parameter));
@@ -29,9 +31,8 @@ Optimizer::Optimizer(v1::Optimizer spec, int64_t steps, NamedTensors parameters)
 absl::Status Optimizer::ComputeClipFactor(const std::vector<at::Tensor>& gradients, double* factor) const {
   *factor = 1.0;
   double sum_of_squares = 0;
-  for (const at::Tensor& norm : at::_foreach_norm(gradients)) {
-    sum_of_squares += norm.item<double>() * norm.item<double>();
-  }
+  const at::Tensor norms = cuda::ToHost(at::stack(at::_foreach_norm(gradients)));
+  for (int64_t i = 0; i < norms.numel(); ++i) sum_of_squares += std::pow(norms[i].item<double>(), 2);
   const double norm = std::sqrt(sum_of_squares);
   if (!std::isfinite(norm)) {
     return absl::FailedPreconditionError(absl::StrCat("step ", step_, ": the gradients' norm is ", norm,
@@ -49,7 +50,8 @@ absl::Status Optimizer::Step() {
   RETURN_IF_ERROR(ComputeClipFactor(gradients, &factor));
   std::optional<at::Tensor> divisor;
   if (factor != 1.0 && gradients[0].scalar_type() == at::kFloat) {
-    divisor = at::scalar_tensor(1.0 / factor, at::kFloat);  // the kernel divides while it reads the gradients anyway
+    divisor = at::scalar_tensor(1.0 / factor,
+                                gradients[0].options());  // the kernel divides while it reads the gradients anyway
   } else if (factor != 1.0) {
     at::_foreach_mul_(gradients, factor);  // the kernel's divisor is a float32
   }

@@ -20,6 +20,7 @@
 #include "models/model.h"
 #include "models/package.h"
 #include "models/signature.h"
+#include "runtime/cuda/device.h"
 #include "runtime/status.h"
 #include "runtime/tokenizer_file.h"
 #include "runtime/yaml_proto.h"
@@ -91,6 +92,7 @@ class Trainer {
 
   std::string tokenizer_file_;                          // empty with token ids,
   std::shared_ptr<const corpus::Tokenizer> tokenizer_;  // where this is null
+  at::Device device_ = at::kCPU;
   models::ModelShape shape_;
   std::unique_ptr<models::Model> model_;
   checkpoint::NamedTensors projections_;
@@ -118,6 +120,7 @@ class Trainer {
 
 absl::Status Trainer::Prepare() {
   at::set_num_threads(job_.threads());
+  ASSIGN_OR_RETURN(device_, cuda::OpenDevice(job_.device(), context_.gpu));
   progress_.set_generation(assignment_.generation());
   if (job_.tokenizer().kind() != v1::Tokenizer::KIND_IDS) {
     ASSIGN_OR_RETURN(tokenizer_file_, FindTokenizerFile(job_.tokenizer_folder()));
@@ -137,6 +140,11 @@ absl::Status Trainer::MakeModel() {
   if (!job_.model().initial().empty() && assignment_.checkpoint().empty()) {
     RETURN_IF_ERROR(Annotate(models::TakeInitialWeights(shape_, tokenizer_file_, model_.get()), "model.initial"));
   }
+  try {
+    model_->MoveTo(device_);
+  } catch (const c10::Error& error) {
+    return absl::ResourceExhaustedError(absl::StrCat("the model on the GPU: ", error.what_without_backtrace()));
+  }
   return absl::OkStatus();
 }
 
@@ -148,6 +156,7 @@ absl::Status Trainer::MakeOptimizer() {
   ASSIGN_OR_RETURN(projections_, MakeProjections(assignment_, model_->feature_widths(),
                                                  [this](const LabelKind& kind) { return teachers_->WidthOf(kind); }));
   try {
+    for (auto& [name, projection] : projections_) projection.set_data(projection.detach().to(device_));
     optimizer_ = std::make_unique<Optimizer>(job_.optimizer(), steps_, Trained());
   } catch (const c10::Error& error) {
     return absl::InternalError(absl::StrCat("the optimiser's state: ", error.what_without_backtrace()));
@@ -211,6 +220,7 @@ absl::Status Trainer::JoinGroup() {
   options.store_port = assignment_.store_port();
   options.store_prefix = assignment_.store_prefix();
   options.host = context_.host;
+  options.device = device_;
   options.timeout = kPeerTimeout;
   ASSIGN_OR_RETURN(group_, collectives::Group::Create(options));
   std::vector<at::Tensor> parameters;

@@ -18,6 +18,8 @@ struct WorkerContext {
   // Null: not wanted.
   RecordTrace* trace = nullptr;
   std::stop_token stop;
+  // Which of this machine's GPUs to work on, where the job is on GPUs.
+  int gpu = 0;
 };
 
 // Carries out an assignment of KIND_TRAIN: trains the job's model together with the other ranks, writes checkpoints

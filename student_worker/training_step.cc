@@ -11,6 +11,7 @@
 #include "losses/feature_pairs.h"
 #include "losses/weighted.h"
 #include "runtime/counter_rng.h"
+#include "runtime/cuda/device.h"
 #include "runtime/status.h"
 
 namespace polystill::student_worker {
@@ -30,8 +31,8 @@ at::Tensor RowsAt(const Batch& batch, RowsOf rows, const std::vector<Number>& nu
                        c10::CppTypeToScalarType<Number>::value);
 }
 
-// What records [first, last) are to learn.
-losses::Batch LabelsOf(const v1::Job& job, const Batch& batch, int64_t first, int64_t last) {
+// What records [first, last) are to learn, on the model's device.
+losses::Batch LabelsOf(const v1::Job& job, const Batch& batch, int64_t first, int64_t last, at::Device device) {
   losses::Batch labels;
   labels.task = job.task();
   labels.record_ids.assign(batch.ids.begin() + first, batch.ids.begin() + last);
@@ -42,11 +43,11 @@ losses::Batch LabelsOf(const v1::Job& job, const Batch& batch, int64_t first, in
   if (job.task() == v1::TASK_MULTI_LABEL) width = {job.labels_size()};
   const int64_t in_all = batch.CountRows(RowsOf::kJudged) * (width.empty() ? 1 : width[0]);
   if (static_cast<int64_t>(batch.gold.size()) == in_all) {
-    labels.gold = RowsAt(batch, RowsOf::kJudged, batch.gold, width, first, last);
+    labels.gold = cuda::ToDevice(RowsAt(batch, RowsOf::kJudged, batch.gold, width, first, last), device);
   }
   for (const auto& [kind, said] : batch.labels) {
     labels.teachers[{kind.teacher, kind.codec, kind.output}] =
-        RowsAt(batch, said.rows, said.numbers, {said.width}, first, last);
+        cuda::ToDevice(RowsAt(batch, said.rows, said.numbers, {said.width}, first, last), device);
   }
   return labels;
 }
@@ -63,23 +64,24 @@ std::vector<std::string> FeaturesOf(const v1::Job& job) {
 // Matrix products in bfloat16, on this thread, as long as it lives.
 class Autocast {
  public:
-  explicit Autocast(bool on) : on_(on) {
+  Autocast(bool on, at::DeviceType device) : on_(on), device_(device) {
     if (!on_) return;
-    at::autocast::set_autocast_enabled(at::kCPU, true);
-    at::autocast::set_autocast_dtype(at::kCPU, at::kBFloat16);
+    at::autocast::set_autocast_enabled(device_, true);
+    at::autocast::set_autocast_dtype(device_, at::kBFloat16);
     at::autocast::increment_nesting();
   }
   ~Autocast() {
     if (!on_) return;
     // It keeps the weights that it has converted until they change.
     if (at::autocast::decrement_nesting() == 0) at::autocast::clear_cache();
-    at::autocast::set_autocast_enabled(at::kCPU, false);
+    at::autocast::set_autocast_enabled(device_, false);
   }
   Autocast(const Autocast&) = delete;
   Autocast& operator=(const Autocast&) = delete;
 
  private:
   const bool on_;
+  const at::DeviceType device_;
 };
 
 }  // namespace
@@ -111,7 +113,7 @@ models::Outputs TrainingStep::Forward(const Batch& batch, int64_t first, int64_t
   for (int64_t row = first; row < last; ++row) {
     keys.push_back(CombineKey(job_.seed(), kRowWord, batch.step, batch.first_position + row));
   }
-  const Autocast autocast(job_.autocast() == v1::Student::AUTOCAST_BFLOAT16);
+  const Autocast autocast(job_.autocast() == v1::Student::AUTOCAST_BFLOAT16, model_.device().type());
   models::Wanted wanted{{}, features_};
   if (!batch.positions.empty()) {
     wanted.positions.assign(batch.positions.begin() + first, batch.positions.begin() + last);
@@ -126,8 +128,8 @@ models::Outputs TrainingStep::Forward(const Batch& batch, int64_t first, int64_t
 
 absl::StatusOr<double> TrainingStep::RunPiece(const Batch& batch, int64_t first, int64_t last,
                                               const Divisors& divisors) {
-  losses::Batch judged = LabelsOf(job_, batch, first, last);  // labels
-  models::Outputs outputs = Forward(batch, first, last);      // forward
+  losses::Batch judged = LabelsOf(job_, batch, first, last, model_.device());  // labels
+  models::Outputs outputs = Forward(batch, first, last);                       // forward
   judged.logits = outputs.logits;
   judged.features = std::move(outputs.features);
   judged.projections = projections_;

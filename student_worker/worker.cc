@@ -43,6 +43,7 @@ absl::Status Work(const WorkerOptions& options, std::stop_source stop) {
   at::set_num_interop_threads(1);
   WorkerContext context;
   context.host = OwnHost(options);
+  context.gpu = options.gpu;
   context.stop = stop.get_token();
   std::unique_ptr<RecordTrace> trace;
   if (!options.trace_records.empty()) {

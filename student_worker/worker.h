@@ -13,6 +13,8 @@ struct WorkerOptions {
   // Name or address of this machine for the other workers. Empty: 127.0.0.1 when the coordinator is on loopback, else
   // the machine's name.
   std::string host;
+  // Which of this machine's GPUs to work on when the job is on GPUs.
+  int gpu = 0;
   // File for the record trace; empty: none.
   std::string trace_records;
 };

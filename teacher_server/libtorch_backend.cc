@@ -3,17 +3,20 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
+#include <c10/core/StreamGuard.h>
 #include <c10/util/Exception.h>
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
 #include <cstring>
 #include <numeric>
+#include <optional>
 #include <utility>
 
 #include "corpus/tokenizer.h"
 #include "models/package.h"
 #include "runtime/counter_rng.h"
+#include "runtime/cuda/device.h"
 #include "runtime/sha256.h"
 #include "runtime/status.h"
 #include "soft_labels/outputs.h"
@@ -24,11 +27,14 @@ namespace {
 class LibTorchBackend final : public Backend {
  public:
   LibTorchBackend(std::unique_ptr<models::Model> model, int64_t classes, int threads)
-      : model_(std::move(model)), classes_(classes), threads_(threads) {}
+      : model_(std::move(model)), classes_(classes), threads_(threads) {
+    if (model_->device().is_cuda()) stream_ = cuda::NewStream(model_->device());
+  }
 
   absl::StatusOr<std::vector<std::vector<float>>> Forward(const Question& question) override {
     at::set_num_threads(threads_);  // holds for the calling thread
     const at::NoGradGuard no_grad;
+    const c10::OptionalStreamGuard stream(stream_);
     try {
       models::Outputs outputs = models::FixedShapeForward(*model_, question.ids, WantedOf(question));
       if (outputs.logits.defined()) outputs.features[soft_labels::kLogits] = outputs.logits;
@@ -76,6 +82,7 @@ class LibTorchBackend final : public Backend {
   const std::unique_ptr<models::Model> model_;
   const int64_t classes_;
   const int threads_;
+  std::optional<c10::Stream> stream_;  // on a GPU
 };
 
 // Rows of many lengths, of every output; where logits are those of tokens, the first one's.
@@ -122,8 +129,14 @@ absl::StatusOr<bool> IsRepeatable(const Teacher& teacher) {
 
 }  // namespace
 
-absl::StatusOr<Teacher> LoadTeacher(const std::string& folder, int threads) {
+absl::StatusOr<Teacher> LoadTeacher(const std::string& folder, int threads, at::Device device) {
   ASSIGN_OR_RETURN(models::Package package, models::LoadPackage(folder));
+  try {
+    package.model->MoveTo(device);
+  } catch (const c10::Error& error) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(folder, ": cannot be moved to the GPU: ", error.what_without_backtrace()));
+  }
   Teacher teacher{.name = package.info.name, .digest = package.info.digest, .signature = package.info.signature};
   if (teacher.signature.input() == v1::Signature::INPUT_TEXT) {
     ASSIGN_OR_RETURN(auto tokenizer, corpus::Tokenizer::Load(package.tokenizer_file, teacher.signature.max_length()));

@@ -28,6 +28,12 @@ void AddFlags(CLI::App& app, polystill::teacher_server::ServerOptions& options, 
   app.add_option("--threads", options.threads, "threads of the model's tensor operations")
       ->check(CLI::Range(1, 1024))
       ->capture_default_str();
+  app.add_flag_callback(
+      "--cuda", [&options] { options.device = polystill::v1::DEVICE_CUDA; },
+      "with --package: compute on a GPU; in a run, the run file's teachers.N.device says");
+  app.add_option("--gpu", options.gpu, "which of this machine's GPUs")
+      ->check(CLI::Range(0, 1023))
+      ->capture_default_str();
   auto& engine = options.engine;
   app.add_option("--max-records", engine.max_records_per_request, "records that one request may hold")
       ->check(CLI::Range(1, 65536))

@@ -115,7 +115,7 @@ absl::Status Registration::CarryOut(const v1::TeacherOrder& order, bool* stop) {
     case v1::TeacherOrder::kWelcome:
       return Annotate(CheckProtocolVersion(order.welcome().protocol_version()), "coordinator");
     case v1::TeacherOrder::kLoad:
-      return LoadPackage(order.load().package());
+      return LoadPackage(order.load());
     case v1::TeacherOrder::kStop:
       spdlog::info("the coordinator says stop: {}", order.stop().reason());
       *stop = true;
@@ -125,8 +125,8 @@ absl::Status Registration::CarryOut(const v1::TeacherOrder& order, bool* stop) {
   }
 }
 
-absl::Status Registration::LoadPackage(const std::string& package) {
-  const absl::StatusOr<std::string> digest = load_(package);
+absl::Status Registration::LoadPackage(const v1::TeacherOrder::Load& order) {
+  const absl::StatusOr<std::string> digest = load_(order);
   v1::TeacherMessage message;
   if (digest.ok()) {
     message.mutable_ready()->set_digest(*digest);

@@ -34,7 +34,7 @@ class Registration {
     int64_t goodbye_ms = 2'000;
   };
   // Loads and serves a package; its digest.
-  using Load = std::function<absl::StatusOr<std::string>(const std::string& package)>;
+  using Load = std::function<absl::StatusOr<std::string>(const v1::TeacherOrder::Load& order)>;
   // Called once, by the registration's thread: OK after `stop`, CANCELLED when this is destroyed, otherwise why the
   // process must end (UNAVAILABLE: the coordinator is lost or was not reached).
   using Ended = std::function<void(absl::Status)>;
@@ -54,7 +54,7 @@ class Registration {
   void SayGoodbye();
   void Tell(bool* flag);
   absl::Status CarryOut(const v1::TeacherOrder& order, bool* stop);
-  absl::Status LoadPackage(const std::string& package);
+  absl::Status LoadPackage(const v1::TeacherOrder::Load& order);
   void Heartbeats();
   // False when the stream is broken; its reading side tells why.
   bool Send(const v1::TeacherMessage& message);

@@ -65,7 +65,7 @@ Registration::Options OptionsFor(const std::string& coordinator) {
           .connect_ms = 20'000};
 }
 
-absl::StatusOr<std::string> LoadOk(const std::string& package) { return "digest of " + package; }
+absl::StatusOr<std::string> LoadOk(const v1::TeacherOrder::Load& order) { return "digest of " + order.package(); }
 
 // How a registration ends under a script.
 absl::Status EndUnder(const Script& script, Registration::Load load = LoadOk) {

@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "runtime/address.h"
+#include "runtime/cuda/device.h"
 #include "runtime/files.h"
 #include "runtime/rpc.h"
 #include "runtime/status.h"
@@ -35,12 +36,13 @@ class Server {
   }
 
   // The digest of what is served from now on.
-  absl::StatusOr<std::string> Load(const std::string& package) {
+  absl::StatusOr<std::string> Load(const std::string& package, v1::Device kind) {
     if (!package_.empty()) {
       return absl::FailedPreconditionError(
           absl::StrCat("this server serves ", package_, " already, cannot load ", package));
     }
-    ASSIGN_OR_RETURN(Teacher teacher, LoadTeacher(package, options_.threads));
+    ASSIGN_OR_RETURN(const at::Device device, cuda::OpenDevice(kind, options_.gpu));
+    ASSIGN_OR_RETURN(Teacher teacher, LoadTeacher(package, options_.threads, device));
     ASSIGN_OR_RETURN(const EngineOptions fitted, FitToTeacher(options_.engine, teacher.signature));
     const std::string digest = teacher.digest;
     spdlog::info("serving teacher '{}' of {} with digest {}", teacher.name, package, digest);
@@ -106,10 +108,10 @@ absl::Status RunTeacherServer(const ServerOptions& options, StopSignal* stop) {
     registration = std::make_unique<Registration>(
         Registration::Options{
             .coordinator = options.coordinator, .teacher = options.teacher, .address = server.address()},
-        [&](const std::string& package) { return server.Load(package); },
+        [&](const v1::TeacherOrder::Load& order) { return server.Load(order.package(), order.device()); },
         [&](absl::Status why) { stop->Notify(std::move(why)); });
   } else {
-    RETURN_IF_ERROR(server.Load(options.package).status());
+    RETURN_IF_ERROR(server.Load(options.package, options.device).status());
     RETURN_IF_ERROR(server.WriteAddress());
   }
   const absl::Status why = stop->Wait();

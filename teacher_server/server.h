@@ -23,6 +23,9 @@ struct ServerOptions {
   // Gets host:port: on its own once the teacher answers, in a run as soon as the port is bound.
   std::string address_file = {};
   int threads = 1;
+  // Where the model computes; in a run the coordinator says. With DEVICE_CUDA: which of this machine's GPUs.
+  v1::Device device = v1::DEVICE_CPU;
+  int gpu = 0;
   // Time that work under way has to end after a stop; after it the process exits with 1.
   int64_t drain_ms = 10'000;
   EngineOptions engine = {};

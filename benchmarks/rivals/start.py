@@ -14,7 +14,7 @@ from benchmarks.ours import REPO
 def number_from(module: str, settings: dict[str, Any]) -> float:
     """The number that `python -m benchmarks.rivals.MODULE` prints last."""
     command = [sys.executable, "-m", f"benchmarks.rivals.{module}", json.dumps(settings)]
-    path = os.pathsep.join([str(REPO), str(REPO / "python"), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
+    path = os.pathsep.join([str(REPO), str(REPO / "python")])
     done = subprocess.run(
         command, cwd=REPO, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, check=False
     )
