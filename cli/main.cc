@@ -58,7 +58,7 @@ constexpr std::pair<const char*, const char*> kRoles[] = {
     {"export", "write a trained student as TorchScript"}};
 
 int Become(const std::string& role, const std::vector<std::string>& arguments) {
-  const auto folder = ProgramFolder();
+  const auto folder = polystill::ProgramFolder();
   const absl::Status status = folder.ok() ? BecomeSibling(*folder, role, arguments) : folder.status();
   std::cerr << "polystill: " << status.message() << std::endl;
   return kExitFailed;
@@ -76,7 +76,7 @@ absl::Status CheckCommand(const std::string& command) {
 }
 
 int MakeHtmlReport(const std::string& run_folder) {
-  const auto folder = ProgramFolder();
+  const auto folder = polystill::ProgramFolder();
   const absl::StatusOr<std::vector<std::string>> command =
       folder.ok() ? HtmlReportCommand(*folder, run_folder) : folder.status();
   const absl::Status status = command.ok() ? BecomeProgram(*command) : command.status();
@@ -95,7 +95,7 @@ void AddRunFile(CLI::App* command, RunOptions* options) {
 }
 
 int RunHere(RunOptions options) {
-  const auto folder = ProgramFolder();
+  const auto folder = polystill::ProgramFolder();
   if (!folder.ok()) {
     std::cerr << "polystill: " << folder.status().message() << std::endl;
     return kExitFailed;

@@ -108,7 +108,7 @@ TEST(RegistrationTest, AFailedLoadIsReportedAndEnds) {
         report = Next(stream);
         return grpc::Status::OK;
       },
-      [](const std::string&) { return absl::DataLossError("model.safetensors is torn"); });
+      [](const v1::TeacherOrder::Load&) { return absl::DataLossError("model.safetensors is torn"); });
   EXPECT_TRUE(absl::IsDataLoss(end)) << end;
   EXPECT_EQ(report.failed().code(), static_cast<int>(absl::StatusCode::kDataLoss));
   EXPECT_EQ(report.failed().message(), "model.safetensors is torn");
@@ -125,7 +125,7 @@ TEST(RegistrationTest, TheReasonIsNeverLost) {
           report = Next(stream);
           return grpc::Status::OK;
         },
-        [](const std::string&) { return absl::DataLossError("torn"); });
+        [](const v1::TeacherOrder::Load&) { return absl::DataLossError("torn"); });
     EXPECT_TRUE(absl::IsDataLoss(end)) << end;
     ASSERT_EQ(report.failed().message(), "torn") << i;
   }
