@@ -24,13 +24,16 @@ if(LibTorch_FOUND AND NOT TARGET LibTorch::cpu)
   install(TARGETS torch_soname LIBRARY DESTINATION lib/polystill)
   add_library(LibTorch::cpu INTERFACE IMPORTED)
   # In a file, since CMake has no way of writing $ORIGIN into a link option; first, so that it is searched before the wheel.
-  file(WRITE ${CMAKE_BINARY_DIR}/torch_soname.rpath "-rpath $ORIGIN/../lib/polystill --no-as-needed")
+  file(WRITE ${CMAKE_BINARY_DIR}/torch_soname.rpath "-rpath $ORIGIN/../lib/polystill")
   target_link_options(LibTorch::cpu INTERFACE -Wl,@${CMAKE_BINARY_DIR}/torch_soname.rpath)
   # -idirafter: the wheel carries an old google/protobuf that must not hide the system's.
   target_compile_options(LibTorch::cpu INTERFACE
     "SHELL:-idirafter ${LIBTORCH_ROOT}/include" "SHELL:-idirafter ${LIBTORCH_ROOT}/include/torch/csrc/api/include")
   target_compile_definitions(LibTorch::cpu INTERFACE USE_DISTRIBUTED USE_C10D_GLOO _GLIBCXX_USE_CXX11_ABI=1)
-  target_link_libraries(LibTorch::cpu INTERFACE torch_soname ${LIBTORCH_CPU} ${LIBTORCH_C10})
+  # One word, which CMake keeps together: the linker would leave out a library without a symbol that anything needs.
+  add_dependencies(LibTorch::cpu torch_soname)
+  target_link_libraries(LibTorch::cpu INTERFACE
+    -Wl,--push-state,--no-as-needed,$<TARGET_FILE:torch_soname>,--pop-state ${LIBTORCH_CPU} ${LIBTORCH_C10})
   target_link_options(LibTorch::cpu INTERFACE -Wl,-rpath,${LIBTORCH_ROOT}/lib -Wl,--allow-shlib-undefined)
   foreach(_dir ${_cuda_dirs})
     target_link_options(LibTorch::cpu INTERFACE -Wl,-rpath,${_dir})

@@ -16,6 +16,7 @@ int main(int argc, char** argv) {
   app.add_option("--listen", options.listen, "host:port; port 0 for any free one")->capture_default_str();
   app.add_option("--advertise", options.advertise, "host that workers and teachers are told");
   app.add_flag("--insecure", options.insecure, "listen without TLS on another address than loopback");
+  app.add_option("--metrics", options.metrics, "host:port at which Prometheus reads /metrics; none when left out");
   app.add_option("--address-file", options.address_file, "gets the bound host:port");
   CLI::Option* overwrite = app.add_flag("--overwrite", options.overwrite, "delete an earlier run in the same folder");
   app.add_flag("--resume", options.resume, "go on with the run in the folder, after a stop or a crash")

@@ -25,6 +25,7 @@
 #include "coordinator/event_queue.h"
 #include "coordinator/job_curves.h"
 #include "coordinator/jobs.h"
+#include "coordinator/metrics.h"
 #include "coordinator/resumption.h"
 #include "coordinator/run_file.h"
 #include "coordinator/run_folder.h"
@@ -147,6 +148,8 @@ class Coordinator {
   v1::RunSpec spec_;
   EventQueue events_;
   const std::string run_id_ = RandomId();
+  Metrics metrics_;
+  RunMetrics run_metrics_{&metrics_};
   Service service_{&events_, Service::Options{.run_id = run_id_}};
   ListeningServer listening_;
   std::unique_ptr<collectives::StoreServer> rendezvous_;
@@ -218,6 +221,7 @@ absl::Status Coordinator::Prepare() {
   spec_ = file.spec;
   // Before the folder: a port in use must not cost an earlier run.
   RETURN_IF_ERROR(ListenForAll());
+  if (!options_.metrics.empty()) RETURN_IF_ERROR(metrics_.Listen(options_.metrics, options_.insecure));
   RETURN_IF_ERROR(OpenFolder());
   spdlog::info("run {}: term {}, listening on {}", spec_.name(), store_->term(), listening_.address);
   status_file_ = std::make_unique<StatusFile>(folder_->PathOf(kStatusFile));
@@ -284,6 +288,7 @@ int Coordinator::Run() {
   JobCurves curves(folder_->PathOf(kEventsFolder), store_->term(), finished);
   options.observe = [&](const v1::RunStatus& status) {
     status_file_->Observe(status);
+    run_metrics_.Observe(status);
     const auto now = std::chrono::system_clock::now().time_since_epoch();
     curves.Observe(status, std::chrono::duration<double>(now).count());
   };

@@ -15,6 +15,8 @@ struct CoordinatorOptions {
   std::string advertise;
   // Allows another host than loopback, without TLS.
   bool insecure = false;
+  // host:port at which Prometheus reads; none when empty.
+  std::string metrics;
   // File that gets the bound host:port; none when empty.
   std::string address_file;
   // Deletes an earlier run in the same folder.

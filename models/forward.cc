@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <functional>
+#include <map>
 #include <numeric>
 #include <utility>
 
@@ -10,6 +11,12 @@ namespace polystill::models {
 namespace {
 
 constexpr int32_t kFillerId = 0;
+
+// In training a forward more, and its backward, cost about as much as so many tokens.
+constexpr int64_t kForwardTokens = 64;
+
+// What a row's length is rounded up to in training: few lengths, that kernels like.
+int64_t TrainingLength(int64_t length) { return std::max<int64_t>((length + 7) / 8 * 8, 8); }
 
 at::Tensor CopyOf(const std::vector<int64_t>& values) { return at::tensor(values, at::TensorOptions(at::kLong)); }
 
@@ -106,18 +113,62 @@ std::vector<int64_t> SizesOf(const Rows& rows) {
 // What a forward of some of the rows gives; `places` says which.
 using ForwardSome = std::function<Outputs(const Rows& some, const std::vector<int64_t>& places, const Wanted& wanted)>;
 
-// Rows of one length bucket go through `forward` together; the outputs come back in the order of `rows`.
-Outputs ForwardByBucket(const Model& model, const Rows& rows, const Wanted& wanted, const ForwardSome& forward) {
+// Longest rows of the forwards that rows go through: length -> length that it is padded to.
+using PaddedLengths = std::map<int64_t, int64_t>;
+
+// Padded to the bucket of each.
+PaddedLengths BucketsOf(const Rows& rows) {
+  PaddedLengths padded;
+  for (const auto& row : rows) {
+    const auto length = static_cast<int64_t>(row.size());
+    padded[length] = LengthBucket(length);
+  }
+  return padded;
+}
+
+// Sorted by length and cut into groups, each padded to its longest, such that the tokens and kForwardTokens for each
+// group are fewest.
+PaddedLengths LeastPadding(const Rows& rows) {
+  std::map<int64_t, int64_t> rows_of;  // by length
+  for (const auto& row : rows) ++rows_of[TrainingLength(static_cast<int64_t>(row.size()))];
+  const std::vector<std::pair<int64_t, int64_t>> lengths(rows_of.begin(), rows_of.end());
+  std::vector<int64_t> cost = {0};     // of the first n lengths
+  std::vector<size_t> first_of = {0};  // of their last group
+  for (size_t n = 1; n <= lengths.size(); ++n) {
+    cost.push_back(INT64_MAX);
+    first_of.push_back(0);
+    int64_t in_group = 0;
+    for (size_t first = n; first-- > 0;) {
+      in_group += lengths[first].second;
+      const int64_t with = cost[first] + in_group * lengths[n - 1].first + kForwardTokens;
+      if (with < cost[n]) cost[n] = with, first_of[n] = first;
+    }
+  }
+  std::map<int64_t, int64_t> group_of;  // by TrainingLength
+  for (size_t n = lengths.size(); n > 0; n = first_of[n]) {
+    for (size_t i = first_of[n]; i < n; ++i) group_of[lengths[i].first] = lengths[n - 1].first;
+  }
+  PaddedLengths padded;
+  for (const auto& row : rows) {
+    const auto length = static_cast<int64_t>(row.size());
+    padded[length] = group_of.at(TrainingLength(length));
+  }
+  return padded;
+}
+
+// Rows that are padded to one length go through `forward` together; the outputs come back in the order of `rows`.
+Outputs ForwardByLength(const Model& model, const Rows& rows, const Wanted& wanted, const PaddedLengths& padded,
+                        const ForwardSome& forward) {
   std::vector<int64_t> order(rows.size());
   std::iota(order.begin(), order.end(), 0);
-  const auto bucket = [&rows](int64_t row) { return LengthBucket(static_cast<int64_t>(rows[row].size())); };
-  std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return bucket(a) < bucket(b); });
+  const auto length = [&](int64_t row) { return padded.at(static_cast<int64_t>(rows[row].size())); };
+  std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return length(a) < length(b); });
   std::vector<Outputs> parts;
   for (size_t first = 0; first < order.size();) {
     Rows some;
     Wanted wanted_of_some = {{}, wanted.features};
     std::vector<int64_t> places;
-    while (first < order.size() && (places.empty() || bucket(order[first]) == bucket(places[0]))) {
+    while (first < order.size() && (places.empty() || length(order[first]) == length(places[0]))) {
       places.push_back(order[first++]);
       some.push_back(rows[places.back()]);
       if (!wanted.positions.empty()) wanted_of_some.positions.push_back(wanted.positions[places.back()]);
@@ -163,7 +214,8 @@ PaddedBatch PadToBucket(const TokenBatch& batch, int64_t max_length) {
   padded.lengths = batch.offsets.diff();
   const int64_t longest = padded.lengths.max().item<int64_t>();
   TORCH_CHECK(longest <= max_length, "a row has ", longest, " ids, max_length is ", max_length);
-  const int64_t length = std::min(LengthBucket(longest), max_length);
+  const bool training = !batch.row_keys.empty();
+  const int64_t length = std::min(training ? TrainingLength(longest) : LengthBucket(longest), max_length);
   padded.mask = at::arange(length).unsqueeze(0).lt(padded.lengths.unsqueeze(1));
   padded.ids = at::zeros({padded.lengths.size(0), length}, at::kLong).masked_scatter(padded.mask, batch.ids);
   return padded;
@@ -180,7 +232,8 @@ Outputs FixedShapeForward(const Model& model, const Rows& rows, const Wanted& wa
     return ForwardInChunks(model, some, wanted_of_some);
   };
   const bool by_bucket = !rows.empty() && model.pads_to_length();
-  Outputs outputs = by_bucket ? ForwardByBucket(model, rows, wanted, in_chunks) : ForwardInChunks(model, rows, wanted);
+  Outputs outputs = by_bucket ? ForwardByLength(model, rows, wanted, BucketsOf(rows), in_chunks)
+                              : ForwardInChunks(model, rows, wanted);
   outputs.logits = cuda::ToHost(outputs.logits);
   for (auto& [name, feature] : outputs.features) feature = cuda::ToHost(feature);
   return outputs;
@@ -197,7 +250,7 @@ Outputs TrainingForward(const Model& model, const Rows& rows, const std::vector<
     return model.Forward(batch);
   };
   if (!model.pads_to_length()) return forward(rows, row_keys, wanted);
-  return ForwardByBucket(model, rows, wanted,
+  return ForwardByLength(model, rows, wanted, LeastPadding(rows),
                          [&](const Rows& some, const std::vector<int64_t>& places, const Wanted& wanted_of_some) {
                            std::vector<uint64_t> keys;
                            for (const int64_t place : places) keys.push_back(row_keys[place]);

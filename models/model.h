@@ -102,7 +102,8 @@ int64_t ParameterCount(const checkpoint::NamedTensors& parameters);
 // The length that rows of `length` tokens are padded to by a model that pads: the next power of two, at least 16.
 int64_t LengthBucket(int64_t length);
 
-// A batch as models take it that pad: `length` is the bucket of the longest row, at most max_length.
+// A batch as models take it that pad: `length` is the bucket of the longest row, or in training (TokenBatch::row_keys)
+// the next multiple of 8; at most max_length.
 struct PaddedBatch {
   at::Tensor ids;      // [rows, length] int64, 0 after a row's end
   at::Tensor mask;     // [rows, length] bool, true where a token is
@@ -137,10 +138,10 @@ struct Wanted {
 // caller has a NoGradGuard. Throws c10::Error, beside what Model::Forward does, on a position outside its row.
 Outputs FixedShapeForward(const Model& model, const Rows& rows, const Wanted& wanted = {});
 
-// Outputs of all rows in training, each with its key (TokenBatch::row_keys): one forward, or one for each length bucket
-// when the model pads, none of them filled up; an empty slice is a forward all the same, so that every parameter gets a
-// gradient. Outputs are on the model's device. Equal to FixedShapeForward but for rounding, which here depends on the
-// rows, and what a model does in training alone.
+// Outputs of all rows in training, each with its key (TokenBatch::row_keys): one forward, or when the model pads one
+// for each of some groups of similar lengths, such that little is padded, none of them filled up; an empty slice is a
+// forward all the same, so that every parameter gets a gradient. Outputs are on the model's device. Equal to
+// FixedShapeForward but for rounding, which here depends on the rows, and what a model does in training alone.
 Outputs TrainingForward(const Model& model, const Rows& rows, const std::vector<uint64_t>& row_keys,
                         const Wanted& wanted = {});
 

@@ -32,6 +32,8 @@ int main(int argc, char** argv) {
   app.add_option("--gpu", options.gpu, "which of this machine's GPUs to train on, with device: cuda in the run file")
       ->check(CLI::Range(0, 1023))
       ->capture_default_str();
+  app.add_option("--metrics", options.metrics, "host:port at which Prometheus reads /metrics; none when left out");
+  app.add_flag("--insecure", options.insecure, "allow --metrics on another address than loopback, without TLS");
   app.add_option("--trace-records", options.trace_records,
                  "append the ids of each step's records to this file, a JSON object a line");
   CLI11_PARSE(app, argc, argv);

@@ -319,7 +319,11 @@ void Trainer::NoteProgress(const Batch& batch, double loss) {
   for (const auto& [language, records] : batch.languages) (*progress_.mutable_records())[language] += records;
   progress_.set_labels(progress_.labels() + batch.label_count);
   progress_.set_label_bytes(progress_.label_bytes() + batch.label_bytes);
-  progress_.set_data_wait_seconds(wait_before_ + loader_->wait_seconds());
+  const double waited = wait_before_ + loader_->wait_seconds();
+  if (context_.metrics != nullptr) {
+    context_.metrics->Stepped(job_.name(), batch, loss, waited - progress_.data_wait_seconds());
+  }
+  progress_.set_data_wait_seconds(waited);
   progress_.set_learning_rate(LearningRate(job_.optimizer(), optimizer_->step() - 1, steps_));
   if (early_stopper_ != nullptr) {
     progress_.set_validation(early_stopper_->state().last());

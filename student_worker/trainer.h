@@ -6,6 +6,7 @@
 #include "absl/status/statusor.h"
 #include "polystill/v1/coordinator.pb.h"
 #include "student_worker/job_link.h"
+#include "student_worker/metrics.h"
 #include "student_worker/record_trace.h"
 
 namespace polystill::student_worker {
@@ -18,6 +19,8 @@ struct WorkerContext {
   // Null: not wanted.
   RecordTrace* trace = nullptr;
   std::stop_token stop;
+  // Null: not wanted.
+  WorkerMetrics* metrics = nullptr;
   // Which of this machine's GPUs to work on, where the job is on GPUs.
   int gpu = 0;
 };

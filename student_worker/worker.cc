@@ -13,6 +13,7 @@
 #include "runtime/status.h"
 #include "student_worker/coordinator_link.h"
 #include "student_worker/evaluator.h"
+#include "student_worker/metrics.h"
 #include "student_worker/record_trace.h"
 #include "student_worker/trainer.h"
 
@@ -50,6 +51,10 @@ absl::Status Work(const WorkerOptions& options, std::stop_source stop) {
     ASSIGN_OR_RETURN(trace, RecordTrace::Open(options.trace_records));
     context.trace = trace.get();
   }
+  Metrics metrics;
+  WorkerMetrics worker_metrics(&metrics);
+  context.metrics = &worker_metrics;
+  if (!options.metrics.empty()) RETURN_IF_ERROR(metrics.Listen(options.metrics, options.insecure));
   ASSIGN_OR_RETURN(auto link, CoordinatorLink::Open({options.coordinator, context.host}, stop));
   context.link = link.get();
   absl::Status last;

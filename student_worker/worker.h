@@ -15,6 +15,9 @@ struct WorkerOptions {
   std::string host;
   // Which of this machine's GPUs to work on when the job is on GPUs.
   int gpu = 0;
+  // host:port at which Prometheus reads, off loopback with `insecure` only; none when empty.
+  std::string metrics;
+  bool insecure = false;
   // File for the record trace; empty: none.
   std::string trace_records;
 };

@@ -12,8 +12,8 @@ bool IsCancelled(const LabelTask& task) { return task.cancelled != nullptr && *t
 
 }  // namespace
 
-Batcher::Batcher(BatchLimits batch, QueueLimits queue, Label label, Now now)
-    : batch_limits_(batch), queue_limits_(queue), label_(std::move(label)), now_(std::move(now)) {
+Batcher::Batcher(BatchLimits batch, QueueLimits queue, Label label, Now now, TeacherMetrics* metrics)
+    : batch_limits_(batch), queue_limits_(queue), label_(std::move(label)), now_(std::move(now)), metrics_(metrics) {
   thread_ = std::thread([this] { Run(); });
 }
 
@@ -50,6 +50,7 @@ void Batcher::Charge(const LabelTask& task, int sign) {
   load_.records += sign * task.request.inputs_size();
   load_.tokens += sign * task.tokens;
   load_.bytes += sign * static_cast<int64_t>(task.request.ByteSizeLong());
+  if (metrics_ != nullptr) metrics_->Waiting(load_.records, load_.tokens);
 }
 
 void Batcher::Run() {
@@ -103,10 +104,23 @@ BatchDecision Batcher::Decide() const {
   return DecideBatch(batch_limits_, front, now_());
 }
 
+void Batcher::Count(const std::vector<LabelTask>& batch, Time start) {
+  const auto seconds = [](Time from, Time to) { return std::chrono::duration<double>(to - from).count(); };
+  int64_t records = 0, tokens = 0;
+  for (const LabelTask& task : batch) {
+    records += task.request.inputs_size();
+    tokens += task.tokens;
+    metrics_->Queued(seconds(task.arrival, start));
+  }
+  metrics_->Computed(records, tokens, seconds(start, now_()));
+}
+
 void Batcher::Process(std::vector<LabelTask> batch) {
   std::vector<const v1::LabelRequest*> requests;
   for (const LabelTask& task : batch) requests.push_back(&task.request);
+  const Time start = now_();
   Answers answers = label_(requests);
+  if (metrics_ != nullptr) Count(batch, start);
   for (size_t i = 0; i < batch.size(); ++i) batch[i].done(std::move(answers[i]));
 }
 

@@ -14,6 +14,7 @@
 #include "polystill/v1/teacher.pb.h"
 #include "runtime/mutex.h"
 #include "teacher_server/batch_policy.h"
+#include "teacher_server/metrics.h"
 
 namespace polystill::teacher_server {
 
@@ -55,7 +56,9 @@ class Batcher {
   using Label = std::function<Answers(const std::vector<const v1::LabelRequest*>&)>;
   using Now = std::function<Time()>;
 
-  Batcher(BatchLimits batch, QueueLimits queue, Label label, Now now = std::chrono::steady_clock::now);
+  // `metrics` may be null.
+  Batcher(BatchLimits batch, QueueLimits queue, Label label, Now now = std::chrono::steady_clock::now,
+          TeacherMetrics* metrics = nullptr);
   // Finishes the batch under way; what still waits is answered with UNAVAILABLE.
   ~Batcher();
 
@@ -76,11 +79,14 @@ class Batcher {
   BatchDecision Decide() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Charge(const LabelTask& task, int sign) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Process(std::vector<LabelTask> batch);
+  // A batch whose labelling began at `start` and is over.
+  void Count(const std::vector<LabelTask>& batch, Time start);
 
   const BatchLimits batch_limits_;
   const QueueLimits queue_limits_;
   const Label label_;
   const Now now_;
+  TeacherMetrics* const metrics_;
 
   Mutex mutex_;
   CondVar changed_;

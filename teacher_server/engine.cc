@@ -47,18 +47,37 @@ absl::StatusOr<EngineOptions> FitToTeacher(EngineOptions options, const v1::Sign
   return options;
 }
 
-Engine::Engine(Teacher teacher, EngineOptions options, Batcher::Now now)
+Engine::Engine(Teacher teacher, EngineOptions options, Batcher::Now now, TeacherMetrics* metrics)
     : options_(options),
       now_(now),
+      metrics_(metrics),
       description_(Describe(teacher, options)),
       labeller_(std::move(teacher), options.memo_bytes),
       batcher_(
           options.batch, options.queue,
           [this](const std::vector<const v1::LabelRequest*>& requests) { return labeller_.Label(requests); },
-          std::move(now)) {}
+          std::move(now), metrics) {}
 
 absl::Status Engine::Ask(v1::LabelRequest request, Time deadline, std::shared_ptr<const std::atomic<bool>> cancelled,
                          Done done) {
+  if (metrics_ == nullptr) return Queue(std::move(request), deadline, std::move(cancelled), std::move(done));
+  const auto counted = [metrics = metrics_, records = request.inputs_size(),
+                        done = std::move(done)](absl::StatusOr<Answer> answer) {
+    int64_t labels = 0, bytes = 0;
+    if (answer.ok()) {
+      labels = records * static_cast<int64_t>(answer->size());
+      for (const v1::SoftLabels& of_output : *answer) bytes += static_cast<int64_t>(of_output.ByteSizeLong());
+    }
+    metrics->Answered(answer.status(), labels, bytes);
+    done(std::move(answer));
+  };
+  const absl::Status status = Queue(std::move(request), deadline, std::move(cancelled), counted);
+  if (!status.ok()) metrics_->Answered(status, 0, 0);
+  return status;
+}
+
+absl::Status Engine::Queue(v1::LabelRequest request, Time deadline, std::shared_ptr<const std::atomic<bool>> cancelled,
+                           Done done) {
   RETURN_IF_ERROR(CheckRequest(request, description_));
   RETURN_IF_ERROR(CheckAnswerSize(request, description_, options_.batch.max_bytes));
   if (request.spec().codec() == v1::CODEC_UNSPECIFIED) request.mutable_spec()->set_codec(v1::CODEC_DENSE_FP32);

@@ -37,7 +37,9 @@ class Engine {
   using Done = std::function<void(absl::StatusOr<Answer>)>;
 
   // `options` went through FitToTeacher.
-  Engine(Teacher teacher, EngineOptions options, Batcher::Now now = std::chrono::steady_clock::now);
+  // `metrics` may be null.
+  Engine(Teacher teacher, EngineOptions options, Batcher::Now now = std::chrono::steady_clock::now,
+         TeacherMetrics* metrics = nullptr);
 
   const v1::DescribeReply& description() const { return description_; }
 
@@ -52,8 +54,12 @@ class Engine {
   v1::LabelReply Reply(uint64_t request_id, absl::StatusOr<Answer> answer) const;
 
  private:
+  absl::Status Queue(v1::LabelRequest request, Time deadline, std::shared_ptr<const std::atomic<bool>> cancelled,
+                     Done done);
+
   const EngineOptions options_;
   const Batcher::Now now_;
+  TeacherMetrics* const metrics_;
   const v1::DescribeReply description_;
   Labeller labeller_;  // of the batcher's thread
   Batcher batcher_;    // last: its thread uses everything above

@@ -25,6 +25,7 @@ void AddFlags(CLI::App& app, polystill::teacher_server::ServerOptions& options, 
   app.add_option("--advertise", options.advertise, "host that callers are told; that of --listen when left out");
   app.add_flag("--insecure", options.insecure, "allow an address other than loopback, without TLS");
   app.add_option("--address-file", options.address_file, "file to write the bound host:port to");
+  app.add_option("--metrics", options.metrics, "host:port at which Prometheus reads /metrics; none when left out");
   app.add_option("--threads", options.threads, "threads of the model's tensor operations")
       ->check(CLI::Range(1, 1024))
       ->capture_default_str();

@@ -15,6 +15,7 @@
 #include "runtime/rpc.h"
 #include "runtime/status.h"
 #include "teacher_server/libtorch_backend.h"
+#include "teacher_server/metrics.h"
 #include "teacher_server/registration.h"
 #include "teacher_server/service.h"
 
@@ -29,6 +30,7 @@ class Server {
   explicit Server(const ServerOptions& options) : options_(options) {}
 
   absl::Status Start() {
+    if (!options_.metrics.empty()) RETURN_IF_ERROR(metrics_.Listen(options_.metrics, options_.insecure));
     ASSIGN_OR_RETURN(listening_, Listen(options_.listen, {&service_}, options_.insecure, options_.advertise));
     SetHealthy(false);
     spdlog::info("listening on {}", listening_.address);
@@ -46,7 +48,8 @@ class Server {
     ASSIGN_OR_RETURN(const EngineOptions fitted, FitToTeacher(options_.engine, teacher.signature));
     const std::string digest = teacher.digest;
     spdlog::info("serving teacher '{}' of {} with digest {}", teacher.name, package, digest);
-    service_.Serve(std::make_unique<Engine>(std::move(teacher), fitted));
+    service_.Serve(
+        std::make_unique<Engine>(std::move(teacher), fitted, std::chrono::steady_clock::now, &teacher_metrics_));
     SetHealthy(true);
     package_ = package;
     return digest;
@@ -78,6 +81,8 @@ class Server {
   }
 
   const ServerOptions& options_;
+  Metrics metrics_;
+  TeacherMetrics teacher_metrics_{&metrics_};
   TeacherService service_;
   ListeningServer listening_;
   std::string package_;

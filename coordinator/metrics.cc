@@ -1,0 +1,49 @@
+#include "coordinator/metrics.h"
+
+#include <cmath>
+
+#include "runtime/yaml_proto.h"
+
+namespace polystill::coordinator {
+namespace {
+
+prometheus::Family<prometheus::Gauge>& Add(Metrics* metrics, const char* name, const char* help) {
+  return prometheus::BuildGauge().Name(name).Help(help).Register(metrics->registry());
+}
+
+}  // namespace
+
+RunMetrics::RunMetrics(Metrics* metrics)
+    : state_(Add(metrics, "polystill_run_state", "1 for the state that the run is in")),
+      done_(Add(metrics, "polystill_run_stage_done", "Units of a stage that are done: steps, records or bytes")),
+      todo_(Add(metrics, "polystill_run_stage_units", "Units of a stage in all; 0 while unknown")),
+      seconds_(Add(metrics, "polystill_run_stage_seconds", "How long a stage has taken")),
+      waiting_(Add(metrics, "polystill_run_stage_waiting", "1 while a stage waits for workers or teachers")),
+      loss_(Add(metrics, "polystill_run_loss", "Mean loss of a training's last step")),
+      examples_(Add(metrics, "polystill_run_examples", "Records of applied steps of all workers, by language")),
+      labels_(Add(metrics, "polystill_run_labels", "Labels that all workers have received")),
+      label_bytes_(Add(metrics, "polystill_run_label_bytes", "Payload of these labels")) {}
+
+void RunMetrics::Observe(const v1::RunStatus& status) {
+  const auto* states = v1::RunStatus::State_descriptor();
+  for (int i = 0; i < states->value_count(); ++i) {
+    const bool is_it = states->value(i)->number() == status.state();
+    if (states->value(i)->number() == v1::RunStatus::STATE_UNSPECIFIED) continue;
+    state_.Add({{"state", EnumName(states->value(i))}}).Set(is_it ? 1 : 0);
+  }
+  for (const v1::RunStatus::Stage& stage : status.stages()) {
+    const prometheus::Labels of_stage = {{"stage", stage.name()}};
+    done_.Add(of_stage).Set(static_cast<double>(stage.done()));
+    todo_.Add(of_stage).Set(static_cast<double>(stage.total()));
+    seconds_.Add(of_stage).Set(stage.seconds());
+    waiting_.Add(of_stage).Set(stage.waiting_for().empty() ? 0 : 1);
+    if (!std::isnan(stage.loss())) loss_.Add(of_stage).Set(stage.loss());
+    labels_.Add(of_stage).Set(static_cast<double>(stage.labels()));
+    label_bytes_.Add(of_stage).Set(static_cast<double>(stage.label_bytes()));
+    for (const auto& [language, records] : stage.records_by_language()) {
+      examples_.Add({{"stage", stage.name()}, {"lang", language}}).Set(static_cast<double>(records));
+    }
+  }
+}
+
+}  // namespace polystill::coordinator

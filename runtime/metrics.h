@@ -1,0 +1,38 @@
+#pragma once
+
+#include <prometheus/exposer.h>
+#include <prometheus/histogram.h>
+#include <prometheus/registry.h>
+
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+
+namespace polystill {
+
+// The metrics of a process, and where Prometheus reads them: GET http://HOST:PORT/metrics, in its text format. Names
+// follow its rules: base units (seconds, bytes), `_total` for counters. Thread-safe.
+class Metrics {
+ public:
+  Metrics() : registry_(std::make_shared<prometheus::Registry>()) {}
+
+  // Families that are added live as long as this.
+  prometheus::Registry& registry() { return *registry_; }
+
+  // Answers from now on at host:port (port 0: any free one), where `insecure` is needed off loopback, as everywhere.
+  // Logs the address. INVALID_ARGUMENT; UNAVAILABLE when the port is taken.
+  absl::Status Listen(const std::string& address, bool insecure);
+
+ private:
+  const std::shared_ptr<prometheus::Registry> registry_;
+  std::unique_ptr<prometheus::Exposer> exposer_;
+};
+
+// From 100 microseconds to 100 seconds.
+prometheus::Histogram::BucketBoundaries SecondsBuckets();
+
+// Powers of two up to 65,536.
+prometheus::Histogram::BucketBoundaries SizeBuckets();
+
+}  // namespace polystill
