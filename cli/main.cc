@@ -48,6 +48,7 @@ constexpr char kCheck[] = "check";
 constexpr char kStatus[] = "status";
 constexpr char kStop[] = "stop";
 constexpr char kReport[] = "report";
+constexpr char kExport[] = "export";
 
 // The programs that `polystill ROLE ...` becomes, and what the help says of them.
 constexpr std::pair<const char*, const char*> kRoles[] = {
@@ -55,11 +56,13 @@ constexpr std::pair<const char*, const char*> kRoles[] = {
     {"teacher", "a teacher server, of a run or on its own"},
     {"student", "a student worker of a run"},
     {"predict", "ask a trained student about texts"},
-    {"export", "write a trained student as TorchScript"}};
+    {kExport, "write a trained student as TorchScript"}};
 
 int Become(const std::string& role, const std::vector<std::string>& arguments) {
   const auto folder = polystill::ProgramFolder();
-  const absl::Status status = folder.ok() ? BecomeSibling(*folder, role, arguments) : folder.status();
+  // polystill-export is the program of python/ that makes teacher packages.
+  const std::string program = role == kExport ? "torchscript" : role;
+  const absl::Status status = folder.ok() ? BecomeSibling(*folder, program, arguments) : folder.status();
   std::cerr << "polystill: " << status.message() << std::endl;
   return kExitFailed;
 }

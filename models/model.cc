@@ -55,11 +55,15 @@ absl::StatusOr<ParameterSpecs> ParametersOf(const ModelShape& shape) {
 
 }  // namespace
 
-void Model::MoveTo(at::Device device) {
-  if (device == device_) return;
+absl::Status Model::MoveTo(at::Device device) try {
+  if (device == device_) return absl::OkStatus();
   for (const auto& [name, parameter] : NamedParameters()) parameter.set_data(parameter.detach().to(device));
   MoveRest(device);
   device_ = device;
+  return absl::OkStatus();
+} catch (const c10::Error& error) {
+  return absl::FailedPreconditionError(
+      absl::StrCat("the model cannot be moved to ", device.str(), ": ", error.what_without_backtrace()));
 }
 
 at::ScalarType ScalarTypeOf(v1::Student::Dtype dtype) {

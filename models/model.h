@@ -61,11 +61,11 @@ class Model {
 
   // Where its parameters are and its forwards run; the CPU at first. Batches are on the CPU wherever it is.
   at::Device device() const { return device_; }
-  // Throws c10::Error, e.g. when the device's memory does not hold it. The parameters stay the same tensors.
-  void MoveTo(at::Device device);
+  // FAILED_PRECONDITION, e.g. when the device's memory does not hold it. The parameters stay the same tensors.
+  absl::Status MoveTo(at::Device device);
 
  private:
-  // Moves what NamedParameters does not name.
+  // Moves what NamedParameters does not name. May throw c10::Error.
   virtual void MoveRest(at::Device /*device*/) {}
   at::Device device_ = at::kCPU;
 };

@@ -176,7 +176,7 @@ absl::Status Evaluator::Prepare() {
       return absl::FailedPreconditionError(absl::StrCat(model.package(), ": gives features alone, no logits that ",
                                                         model.name(), " could be judged by"));
     }
-    judged.package.model->MoveTo(device);
+    RETURN_IF_ERROR(Annotate(judged.package.model->MoveTo(device), model.package()));
     judged_.push_back(std::move(judged));
     names.push_back(model.name());
     RETURN_IF_ERROR(CheckSameTokens(judged_.front(), judged_.back()));

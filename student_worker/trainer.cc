@@ -140,12 +140,7 @@ absl::Status Trainer::MakeModel() {
   if (!job_.model().initial().empty() && assignment_.checkpoint().empty()) {
     RETURN_IF_ERROR(Annotate(models::TakeInitialWeights(shape_, tokenizer_file_, model_.get()), "model.initial"));
   }
-  try {
-    model_->MoveTo(device_);
-  } catch (const c10::Error& error) {
-    return absl::ResourceExhaustedError(absl::StrCat("the model on the GPU: ", error.what_without_backtrace()));
-  }
-  return absl::OkStatus();
+  return model_->MoveTo(device_);
 }
 
 checkpoint::NamedTensors Trainer::Trained() const {

@@ -131,12 +131,7 @@ absl::StatusOr<bool> IsRepeatable(const Teacher& teacher) {
 
 absl::StatusOr<Teacher> LoadTeacher(const std::string& folder, int threads, at::Device device) {
   ASSIGN_OR_RETURN(models::Package package, models::LoadPackage(folder));
-  try {
-    package.model->MoveTo(device);
-  } catch (const c10::Error& error) {
-    return absl::FailedPreconditionError(
-        absl::StrCat(folder, ": cannot be moved to the GPU: ", error.what_without_backtrace()));
-  }
+  RETURN_IF_ERROR(Annotate(package.model->MoveTo(device), folder));
   Teacher teacher{.name = package.info.name, .digest = package.info.digest, .signature = package.info.signature};
   if (teacher.signature.input() == v1::Signature::INPUT_TEXT) {
     ASSIGN_OR_RETURN(auto tokenizer, corpus::Tokenizer::Load(package.tokenizer_file, teacher.signature.max_length()));

@@ -5,7 +5,7 @@ FROM debian:12-slim AS build
 WORKDIR /opt/polystill
 COPY . .
 RUN ./polystill setup
-RUN ./polystill build polystill polystill-coordinator polystill-teacher polystill-student polystill-predict polystill-export
+RUN ./polystill build polystill polystill-coordinator polystill-teacher polystill-student polystill-predict polystill-torchscript
 RUN cmake --install build/release --prefix /installed
 
 FROM debian:12-slim
