@@ -60,7 +60,7 @@ def seconds_of(spec: Path, stage: str) -> float:
 
 
 def seconds_to_first_step(spec: Path) -> float:
-    """From the start of the command to the first line of the record trace, which a worker writes after a step."""
+    """From the start of the command until the run's status counts a step; it is written at most 5 times a second."""
     command = [str(BIN / "polystill"), "run", str(spec), "--overwrite"]
     status = spec.parent / "run" / "status.json"
     status.unlink(missing_ok=True)

@@ -11,6 +11,14 @@ namespace {
 
 using testing::ElementsAre;
 
+// Of a run with these teachers and student.
+v1::RunSpec SpecWith(const std::string& keys) {
+  v1::RunSpec spec;
+  const std::string yaml = "version: 1\nname: x\ncorpus: {path: c, labels: [a, b]}\ntokenizer: {}\n" + keys;
+  EXPECT_TRUE(ReadYaml(yaml, "run.yaml", {}, &spec).ok());
+  return spec;
+}
+
 TEST(LaunchCoordinator, PassesSettingsAndTheAddressFile) {
   const Launch launch = LaunchCoordinator("/bin", "run.yaml", {"a.b=1", "c=[x, y]"}, true, "/run/address");
   EXPECT_EQ(launch.name, "coordinator");
@@ -21,12 +29,7 @@ TEST(LaunchCoordinator, PassesSettingsAndTheAddressFile) {
 }
 
 TEST(LaunchMembers, StartsTeachersThatAreAskedAndTheWorkers) {
-  v1::RunSpec spec;
-  ASSERT_TRUE(ReadYaml(R"(version: 1
-name: x
-corpus: {path: c, labels: [a, b]}
-tokenizer: {}
-teachers:
+  const v1::RunSpec spec = SpecWith(R"(teachers:
   - {name: used, package: p, replicas: 2}
   - {name: unused, package: p}
   - {name: far, address: 'h:1'}
@@ -36,9 +39,7 @@ student:
     - {kind: hard_label, teacher: far}
   workers: 2
   threads: 3
-)",
-                       "run.yaml", {}, &spec)
-                  .ok());
+)");
   std::vector<std::string> lines;
   for (const Launch& launch : LaunchMembers("/bin", spec, "127.0.0.1:7")) {
     lines.push_back(launch.name + ": " + absl::StrJoin(launch.argv, " "));
@@ -51,12 +52,7 @@ student:
 }
 
 TEST(LaunchMembers, EachProcessOnGpusHasItsOwn) {
-  v1::RunSpec spec;
-  ASSERT_TRUE(ReadYaml(R"(version: 1
-name: x
-corpus: {path: c, labels: [a, b]}
-tokenizer: {}
-teachers:
+  const v1::RunSpec spec = SpecWith(R"(teachers:
   - {name: small, package: p}
   - {name: large, package: p, replicas: 2, device: cuda}
   - {name: other, package: p, device: cuda}
@@ -67,9 +63,7 @@ student:
     - {kind: soft_label, teacher: other}
   workers: 2
   device: cuda
-)",
-                       "run.yaml", {}, &spec)
-                  .ok());
+)");
   std::vector<std::string> last;
   for (const Launch& launch : LaunchMembers("/bin", spec, "a:7")) {
     last.push_back(launch.name + " " + launch.argv[launch.argv.size() - 2] + " " + launch.argv.back());
@@ -79,17 +73,10 @@ student:
 }
 
 TEST(CanSpare, TeachersOnceNoJobIsToComeThatWaitsForThem) {
-  v1::RunSpec spec;
-  ASSERT_TRUE(ReadYaml(R"(version: 1
-name: x
-corpus: {path: c, labels: [a, b]}
-tokenizer: {}
-teachers: [{name: english, package: p, replicas: 2}]
+  const v1::RunSpec spec = SpecWith(R"(teachers: [{name: english, package: p, replicas: 2}]
 student: {losses: [{kind: soft_label, teacher: english}]}
 baselines: [gold]
-)",
-                       "run.yaml", {}, &spec)
-                  .ok());
+)");
   v1::RunStatus status;
   EXPECT_FALSE(CanSpare("teacher-english-1", spec, status));
   for (const char* name : {"index", "tokenizer", "distilled", "gold", "evaluate"}) status.add_stages()->set_name(name);

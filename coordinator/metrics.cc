@@ -5,24 +5,16 @@
 #include "runtime/yaml_proto.h"
 
 namespace polystill::coordinator {
-namespace {
-
-prometheus::Family<prometheus::Gauge>& Add(Metrics* metrics, const char* name, const char* help) {
-  return prometheus::BuildGauge().Name(name).Help(help).Register(metrics->registry());
-}
-
-}  // namespace
-
 RunMetrics::RunMetrics(Metrics* metrics)
-    : state_(Add(metrics, "polystill_run_state", "1 for the state that the run is in")),
-      done_(Add(metrics, "polystill_run_stage_done", "Units of a stage that are done: steps, records or bytes")),
-      todo_(Add(metrics, "polystill_run_stage_units", "Units of a stage in all; 0 while unknown")),
-      seconds_(Add(metrics, "polystill_run_stage_seconds", "How long a stage has taken")),
-      waiting_(Add(metrics, "polystill_run_stage_waiting", "1 while a stage waits for workers or teachers")),
-      loss_(Add(metrics, "polystill_run_loss", "Mean loss of a training's last step")),
-      examples_(Add(metrics, "polystill_run_examples", "Records of applied steps of all workers, by language")),
-      labels_(Add(metrics, "polystill_run_labels", "Labels that all workers have received")),
-      label_bytes_(Add(metrics, "polystill_run_label_bytes", "Payload of these labels")) {}
+    : state_(metrics->AddGauges("polystill_run_state", "1 for the state that the run is in")),
+      done_(metrics->AddGauges("polystill_run_stage_done", "Units of a stage that are done: steps, records or bytes")),
+      todo_(metrics->AddGauges("polystill_run_stage_units", "Units of a stage in all; 0 while unknown")),
+      seconds_(metrics->AddGauges("polystill_run_stage_seconds", "How long a stage has taken")),
+      waiting_(metrics->AddGauges("polystill_run_stage_waiting", "1 while a stage waits for workers or teachers")),
+      loss_(metrics->AddGauges("polystill_run_loss", "Mean loss of a training's last step")),
+      examples_(metrics->AddGauges("polystill_run_examples", "Records of applied steps of all workers, by language")),
+      labels_(metrics->AddGauges("polystill_run_labels", "Labels that all workers have received")),
+      label_bytes_(metrics->AddGauges("polystill_run_label_bytes", "Payload of these labels")) {}
 
 void RunMetrics::Observe(const v1::RunStatus& status) {
   const auto* states = v1::RunStatus::State_descriptor();

@@ -29,6 +29,18 @@ absl::Status Metrics::Listen(const std::string& address, bool insecure) {
   return absl::OkStatus();
 }
 
+prometheus::Family<prometheus::Counter>& Metrics::AddCounters(const char* name, const char* help) {
+  return prometheus::BuildCounter().Name(name).Help(help).Register(*registry_);
+}
+
+prometheus::Family<prometheus::Gauge>& Metrics::AddGauges(const char* name, const char* help) {
+  return prometheus::BuildGauge().Name(name).Help(help).Register(*registry_);
+}
+
+prometheus::Family<prometheus::Histogram>& Metrics::AddHistograms(const char* name, const char* help) {
+  return prometheus::BuildHistogram().Name(name).Help(help).Register(*registry_);
+}
+
 prometheus::Histogram::BucketBoundaries SecondsBuckets() {
   prometheus::Histogram::BucketBoundaries bounds;
   for (double decade = 1e-4; decade < 100; decade *= 10) {

@@ -1,6 +1,9 @@
 #pragma once
 
+#include <prometheus/counter.h>
 #include <prometheus/exposer.h>
+#include <prometheus/family.h>
+#include <prometheus/gauge.h>
 #include <prometheus/histogram.h>
 #include <prometheus/registry.h>
 
@@ -17,8 +20,10 @@ class Metrics {
  public:
   Metrics() : registry_(std::make_shared<prometheus::Registry>()) {}
 
-  // Families that are added live as long as this.
-  prometheus::Registry& registry() { return *registry_; }
+  // New families, which live as long as this.
+  prometheus::Family<prometheus::Counter>& AddCounters(const char* name, const char* help);
+  prometheus::Family<prometheus::Gauge>& AddGauges(const char* name, const char* help);
+  prometheus::Family<prometheus::Histogram>& AddHistograms(const char* name, const char* help);
 
   // Answers from now on at host:port (port 0: any free one), where `insecure` is needed off loopback, as everywhere.
   // Logs the address. INVALID_ARGUMENT; UNAVAILABLE when the port is taken.

@@ -1,27 +1,18 @@
 #include "student_worker/metrics.h"
 
 namespace polystill::student_worker {
-namespace {
-
-prometheus::Family<prometheus::Counter>& AddCounters(Metrics* metrics, const char* name, const char* help) {
-  return prometheus::BuildCounter().Name(name).Help(help).Register(metrics->registry());
-}
-
-}  // namespace
-
 WorkerMetrics::WorkerMetrics(Metrics* metrics)
-    : data_wait_seconds_(AddCounters(metrics, "polystill_student_data_wait_seconds_total",
-                                     "Time that the step loop has waited for records and labels")
+    : data_wait_seconds_(metrics
+                             ->AddCounters("polystill_student_data_wait_seconds_total",
+                                           "Time that the step loop has waited for records and labels")
                              .Add({})),
-      labels_(AddCounters(metrics, "polystill_student_labels_total", "Labels that applied steps have used").Add({})),
-      label_bytes_(AddCounters(metrics, "polystill_student_label_bytes_total", "Payload of these labels").Add({})),
-      examples_(AddCounters(metrics, "polystill_examples_committed_total",
-                            "Records of this worker's slices of applied steps, by language")),
-      steps_(AddCounters(metrics, "polystill_student_steps_total", "Steps applied, by job")),
-      loss_(prometheus::BuildGauge()
-                .Name("polystill_student_loss")
-                .Help("Mean loss of this worker's slice of the last step, by job")
-                .Register(metrics->registry())) {}
+      labels_(metrics->AddCounters("polystill_student_labels_total", "Labels that applied steps have used").Add({})),
+      label_bytes_(metrics->AddCounters("polystill_student_label_bytes_total", "Payload of these labels").Add({})),
+      examples_(metrics->AddCounters("polystill_examples_committed_total",
+                                     "Records of this worker's slices of applied steps, by language")),
+      steps_(metrics->AddCounters("polystill_student_steps_total", "Steps applied, by job")),
+      loss_(metrics->AddGauges("polystill_student_loss", "Mean loss of this worker's slice of the last step, by job")) {
+}
 
 void WorkerMetrics::Stepped(const std::string& job, const Batch& batch, double loss, double wait_seconds) {
   data_wait_seconds_.Increment(wait_seconds);

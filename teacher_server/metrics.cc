@@ -1,40 +1,23 @@
 #include "teacher_server/metrics.h"
 
 namespace polystill::teacher_server {
-namespace {
-
-prometheus::Gauge& AddGauge(Metrics* metrics, const char* name, const char* help) {
-  return prometheus::BuildGauge().Name(name).Help(help).Register(metrics->registry()).Add({});
-}
-
-prometheus::Counter& AddCounter(Metrics* metrics, const char* name, const char* help) {
-  return prometheus::BuildCounter().Name(name).Help(help).Register(metrics->registry()).Add({});
-}
-
-prometheus::Histogram& AddHistogram(Metrics* metrics, const char* name, const char* help,
-                                    const prometheus::Histogram::BucketBoundaries& bounds) {
-  return prometheus::BuildHistogram().Name(name).Help(help).Register(metrics->registry()).Add({}, bounds);
-}
-
-}  // namespace
-
 TeacherMetrics::TeacherMetrics(Metrics* metrics)
-    : queue_records_(AddGauge(metrics, "polystill_teacher_queue_records", "Records that wait for the model")),
-      queue_tokens_(AddGauge(metrics, "polystill_teacher_queue_tokens", "Tokens of the records that wait, at most")),
-      queue_seconds_(AddHistogram(metrics, "polystill_teacher_queue_seconds",
-                                  "Time from a request's arrival to its batch", SecondsBuckets())),
-      batch_records_(
-          AddHistogram(metrics, "polystill_teacher_batch_records", "Records of a batch of the model", SizeBuckets())),
-      batch_tokens_(AddHistogram(metrics, "polystill_teacher_batch_tokens", "Tokens of a batch of the model, at most",
-                                 SizeBuckets())),
-      compute_seconds_(AddHistogram(metrics, "polystill_teacher_compute_seconds",
-                                    "Time of a batch: tokenising, forward, encoding", SecondsBuckets())),
-      labels_(AddCounter(metrics, "polystill_teacher_labels_total", "Labels given: records times outputs")),
-      label_bytes_(AddCounter(metrics, "polystill_teacher_label_bytes_total", "Payload of the labels given")),
-      requests_(prometheus::BuildCounter()
-                    .Name("polystill_teacher_requests_total")
-                    .Help("Requests answered, by code")
-                    .Register(metrics->registry())) {}
+    : queue_records_(metrics->AddGauges("polystill_teacher_queue_records", "Records that wait for the model").Add({})),
+      queue_tokens_(
+          metrics->AddGauges("polystill_teacher_queue_tokens", "Tokens of the records that wait, at most").Add({})),
+      queue_seconds_(
+          metrics->AddHistograms("polystill_teacher_queue_seconds", "Time from a request's arrival to its batch")
+              .Add({}, SecondsBuckets())),
+      batch_records_(metrics->AddHistograms("polystill_teacher_batch_records", "Records of a batch of the model")
+                         .Add({}, SizeBuckets())),
+      batch_tokens_(metrics->AddHistograms("polystill_teacher_batch_tokens", "Tokens of a batch of the model, at most")
+                        .Add({}, SizeBuckets())),
+      compute_seconds_(
+          metrics->AddHistograms("polystill_teacher_compute_seconds", "Time of a batch: tokenising, forward, encoding")
+              .Add({}, SecondsBuckets())),
+      labels_(metrics->AddCounters("polystill_teacher_labels_total", "Labels given: records times outputs").Add({})),
+      label_bytes_(metrics->AddCounters("polystill_teacher_label_bytes_total", "Payload of the labels given").Add({})),
+      requests_(metrics->AddCounters("polystill_teacher_requests_total", "Requests answered, by code")) {}
 
 void TeacherMetrics::Waiting(int64_t records, int64_t tokens) {
   queue_records_.Set(static_cast<double>(records));
