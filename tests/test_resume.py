@@ -223,6 +223,17 @@ def wait_for_step(process: subprocess.Popen[str], output: Path, step: int) -> No
             return
 
 
+def wait_for_rate(output: Path) -> subprocess.CompletedProcess[str]:
+    """Status gives a rate only after a while: that of a stage's first moments says nothing."""
+    deadline = time.monotonic() + 60
+    while True:
+        text = polystill("status", str(output))
+        if "records/s" in text.stdout:
+            return text
+        assert time.monotonic() < deadline, said(text)
+        time.sleep(0.1)
+
+
 def test_status_stop_and_ctrl_c(unbroken: Path, tmp_path: Path) -> None:
     output = tmp_path / "run"
     # So long that it is certainly under way; what can be compared is that it goes on.
@@ -233,8 +244,8 @@ def test_status_stop_and_ctrl_c(unbroken: Path, tmp_path: Path) -> None:
     again = polystill("run", str(spec), "--resume")
     assert again.returncode != 0
     assert "another run" in said(again)
-    text = polystill("status", str(output))
-    assert "package-topics-sample: running" in text.stdout and "records/s" in text.stdout, said(text)
+    text = wait_for_rate(output)
+    assert "package-topics-sample: running" in text.stdout, said(text)
 
     stopped = polystill("stop", str(output))
     assert stopped.returncode == 0, said(stopped)
