@@ -93,6 +93,7 @@ PlannedJob MakeTraining(const v1::RunSpec& spec, const std::string& name, const 
   job.set_keep_checkpoints(spec.student().keep_checkpoints());
   job.set_prefetch(spec.student().prefetch());
   job.set_micro_batch(spec.student().micro_batch());
+  job.set_loss_memory_mb(spec.student().loss_memory_mb());
   job.set_autocast(spec.student().autocast());
   job.set_package(PackageFolder(spec, folder));
   job.set_checkpoints(absl::StrCat(spec.output(), "/checkpoints/", folder));
