@@ -8,6 +8,7 @@
 
 #include "absl/status/statusor.h"
 #include "polystill/v1/teacher.pb.h"
+#include "soft_labels/array.h"
 #include "soft_labels/backoff.h"
 
 namespace polystill::soft_labels {
@@ -43,11 +44,8 @@ class LabelClient {
     // Records that may wait for room at a replica, beyond those in flight; more fail with RESOURCE_EXHAUSTED.
     int64_t max_waiting_records = 1 << 20;
   };
-  // One decoded output: row-major [rows, width], a row for each input, or for each token (soft_labels/outputs.h).
-  struct Array {
-    std::vector<float> numbers;
-    int64_t width = 0;
-  };
+  // One decoded output.
+  using Array = soft_labels::Array;
   // A decoded answer.
   struct Labels {
     // One for each of the spec's outputs, in their order.
@@ -70,9 +68,9 @@ class LabelClient {
   // Asks for labels of `inputs` (split into requests whose records the server takes and whose answers fit a message;
   // all answers are finite and of the right shape, or the status says which record is to blame). `spec`: outputs
   // default to "logits", codec to dense_fp32. The callback's status is the server's; or INVALID_ARGUMENT for an output
-  // that the teacher does not have, DATA_LOSS for an answer that fails the checks, FAILED_PRECONDITION for another
-  // teacher's, UNAVAILABLE when nobody answers, RESOURCE_EXHAUSTED beyond max_waiting_records, CANCELLED when the
-  // client is destroyed.
+  // that the teacher does not have or a codec that cannot hold it, DATA_LOSS for an answer that fails the checks,
+  // FAILED_PRECONDITION for another teacher's, UNAVAILABLE when nobody answers, RESOURCE_EXHAUSTED beyond
+  // max_waiting_records, CANCELLED when the client is destroyed.
   void Label(v1::LabelSpec spec, std::vector<v1::LabelInput> inputs, Callback callback);
 
  private:

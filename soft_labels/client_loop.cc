@@ -10,7 +10,7 @@
 #include "runtime/rpc.h"
 #include "runtime/status.h"
 #include "runtime/utf8.h"
-#include "soft_labels/dense.h"
+#include "soft_labels/decode.h"
 #include "soft_labels/outputs.h"
 
 namespace polystill::soft_labels {
@@ -36,7 +36,7 @@ bool IsFinal(const absl::Status& status) {
 // Whether every input's answer fits a message.
 absl::Status CheckAnswers(const Call& call, const std::vector<v1::LabelInput>& inputs) {
   for (const v1::LabelInput& input : inputs) {
-    const int64_t bytes = NumbersOf(call.outputs, input) * BytesPerNumber(call.spec.codec());
+    const int64_t bytes = BytesOf(call.spec, call.outputs, input);
     RETURN_IF_ERROR(Annotate(CheckAnswerBytes(bytes, kMaxMessageBytes), absl::StrCat("record '", input.id(), "'")));
   }
   return absl::OkStatus();
@@ -166,6 +166,8 @@ void ClientLoop::Handle(Question& question) {
   absl::StatusOr<Outputs> outputs = OutputsOf(call->spec, description_);
   if (!outputs.ok()) return call->callback(outputs.status());
   call->outputs = *std::move(outputs);
+  const absl::Status spec = CheckSpec(call->spec, call->outputs, description_.signature().task());
+  if (!spec.ok()) return call->callback(spec);
   if (const absl::Status fits = CheckAnswers(*call, question.inputs); !fits.ok()) return call->callback(fits);
   const int64_t records = std::min(description_.max_records_per_request(), description_.stream_credits());
   const int64_t now_ms = NowMs();
@@ -275,7 +277,7 @@ void ClientLoop::EndPiece(uint64_t id, const absl::Status& status) {
   const std::shared_ptr<Call> call = found->second.call;
   pieces_.erase(found);
   if (status.ok()) {
-    if (--call->pieces_left == 0) call->callback(std::move(call->labels));
+    if (--call->pieces_left == 0) call->callback(call->TakeLabels());
     return;
   }
   std::erase_if(pieces_, [&](const auto& entry) {

@@ -1,13 +1,16 @@
 #include "soft_labels/dense.h"
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <string>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "runtime/status.h"
+#include "soft_labels/codec.h"
 #include "soft_labels/half.h"
 
 namespace polystill::soft_labels {
@@ -16,10 +19,13 @@ namespace {
 static_assert(std::endian::native == std::endian::little, "payloads are little-endian and copied as they lie");
 
 constexpr float kLargestHalf = 65504.0f;
+constexpr float kLargestBrain = 0x1.fep127f;
+constexpr int64_t kInt8HeaderBytes = 8;
+constexpr float kInt8Steps = 127.0f;
 
-// What a codec stands for; bytes_per_value 0 when it is not a dense one.
+// What a codec stands for; bytes_per_value 0 when it is not one of these.
 struct DenseFormat {
-  v1::Tensor::Dtype dtype = v1::Tensor::DTYPE_UNSPECIFIED;
+  v1::Tensor::Dtype dtype = v1::Tensor::DTYPE_UNSPECIFIED;  // dense_int8 is packed
   int64_t bytes_per_value = 0;
   float largest = 0;
 };
@@ -29,68 +35,92 @@ DenseFormat FormatOf(v1::Codec codec) {
     case v1::CODEC_DENSE_FP32:
       return {v1::Tensor::DTYPE_FLOAT32, 4, std::numeric_limits<float>::max()};
     case v1::CODEC_DENSE_FP16:
+    case v1::CODEC_HIDDEN_HEAD:
       return {v1::Tensor::DTYPE_FLOAT16, 2, kLargestHalf};
+    case v1::CODEC_DENSE_BF16:
+      return {v1::Tensor::DTYPE_BFLOAT16, 2, kLargestBrain};
+    case v1::CODEC_DENSE_INT8:  // twice its largest number is finite: so is a row's span, and what is decoded
+      return {v1::Tensor::DTYPE_UNSPECIFIED, 1, std::numeric_limits<float>::max() / 4};
     default:
       return {};
   }
 }
 
-std::string NameOf(int64_t row, const RowName& row_name) {
-  return row_name ? row_name(row) : absl::StrCat("row ", row);
-}
-
-absl::Status CheckValues(std::span<const float> numbers, int64_t width, float largest, const RowName& row_name) {
+absl::Status CheckValues(std::span<const float> numbers, int64_t width, v1::Codec codec, float largest,
+                         const RowName& row_name) {
   for (size_t i = 0; i < numbers.size(); ++i) {
     if (std::abs(numbers[i]) <= largest) continue;  // false for NaN
     const int64_t at = static_cast<int64_t>(i);
-    return absl::InvalidArgumentError(
-        absl::StrCat(NameOf(at / width, row_name), ": number ", at % width, " is ", numbers[i],
-                     std::isfinite(numbers[i]) ? ", beyond what dense_fp16 holds (65504); ask for dense_fp32"
-                                               : ", not a finite number"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        NameOf(at / width, row_name), ": number ", at % width, " is ", numbers[i],
+        std::isfinite(numbers[i])
+            ? absl::StrCat(", beyond what ", CodecName(codec), " holds (", largest, "); ask for dense_fp32")
+            : ", not a finite number"));
   }
   return absl::OkStatus();
 }
 
 absl::Status UnknownCodec(v1::Codec codec) {
-  return absl::InvalidArgumentError(
-      absl::StrCat("codec ", static_cast<int>(codec), " is not known here; known are dense_fp32 and dense_fp16"));
+  return absl::InvalidArgumentError(absl::StrCat(CodecName(codec), " does not hold every number of a row"));
 }
 
-}  // namespace
-
-int64_t BytesPerNumber(v1::Codec codec) { return FormatOf(codec).bytes_per_value; }
-
-absl::StatusOr<v1::SoftLabels> EncodeDense(v1::Codec codec, std::span<const float> numbers, int64_t rows, int64_t width,
-                                           const RowName& row_name) {
-  const DenseFormat format = FormatOf(codec);
-  if (format.bytes_per_value == 0) return UnknownCodec(codec);
-  if (rows < 0 || width < 1 || rows * width != static_cast<int64_t>(numbers.size())) {
-    return absl::InvalidArgumentError(absl::StrCat(numbers.size(), " numbers are not [", rows, ", ", width, "]"));
-  }
-  RETURN_IF_ERROR(CheckValues(numbers, width, format.largest, row_name));
-  v1::SoftLabels labels;
-  labels.set_codec(codec);
-  v1::Tensor& tensor = *labels.mutable_dense();
-  tensor.set_dtype(format.dtype);
-  tensor.add_shape(rows);
-  tensor.add_shape(width);
-  std::string& data = *tensor.mutable_data();
-  data.resize(format.bytes_per_value * numbers.size());
-  if (codec == v1::CODEC_DENSE_FP32) {
-    std::memcpy(data.data(), numbers.data(), data.size());
-    return labels;
-  }
-  for (size_t i = 0; i < numbers.size(); ++i) {
-    const uint16_t half = FloatToHalf(numbers[i]);
-    std::memcpy(data.data() + 2 * i, &half, 2);
-  }
-  return labels;
+// Rounds to nearest, ties to even.
+uint16_t FloatToBrain(float value) {
+  const uint32_t bits = std::bit_cast<uint32_t>(value);
+  return static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
 }
 
-absl::StatusOr<std::vector<float>> DecodeDense(const v1::SoftLabels& labels, int64_t rows, int64_t width,
-                                               const RowName& row_name) {
-  const DenseFormat format = FormatOf(labels.codec());
-  if (format.bytes_per_value == 0) return UnknownCodec(labels.codec());
+float BrainToFloat(uint16_t brain) { return std::bit_cast<float>(static_cast<uint32_t>(brain) << 16); }
+
+template <typename Convert>
+void WriteHalves(std::span<const float> numbers, Convert convert, std::string* data) {
+  data->resize(2 * numbers.size());
+  char* to = data->data();
+  for (const float number : numbers) {
+    const uint16_t half = convert(number);
+    std::memcpy(to, &half, 2);
+    to += 2;
+  }
+}
+
+template <typename Convert>
+void ReadHalves(const std::string& data, Convert convert, std::vector<float>* numbers) {
+  const char* from = data.data();
+  for (float& number : *numbers) {
+    uint16_t half;
+    std::memcpy(&half, from, 2);
+    number = convert(half);
+    from += 2;
+  }
+}
+
+void WriteInt8Row(std::span<const float> row, char* to) {
+  const auto [least, most] = std::minmax_element(row.begin(), row.end());
+  const float header[2] = {static_cast<float>((static_cast<double>(*least) + *most) / 2),
+                           static_cast<float>((static_cast<double>(*most) - *least) / (2 * kInt8Steps))};
+  std::memcpy(to, header, kInt8HeaderBytes);
+  to += kInt8HeaderBytes;
+  const float per_scale = header[1] > 0 ? 1 / header[1] : 0;
+  for (const float number : row) {
+    const float step = std::nearbyint(std::clamp((number - header[0]) * per_scale, -kInt8Steps, kInt8Steps));
+    *to++ = static_cast<char>(static_cast<int8_t>(step));
+  }
+}
+
+// `numbers` has as many as the row.
+absl::Status ReadInt8Row(const char* from, std::span<float> numbers) {
+  float header[2];
+  std::memcpy(header, from, kInt8HeaderBytes);
+  const float largest = FormatOf(v1::CODEC_DENSE_INT8).largest;
+  if (!(std::abs(header[0]) <= largest && header[1] >= 0 && header[1] <= largest / kInt8Steps)) {
+    return absl::InvalidArgumentError(absl::StrCat("centre ", header[0], " and scale ", header[1], " are no row's"));
+  }
+  from += kInt8HeaderBytes;
+  for (float& number : numbers) number = header[0] + header[1] * static_cast<float>(static_cast<int8_t>(*from++));
+  return absl::OkStatus();
+}
+
+absl::Status CheckTensor(const v1::SoftLabels& labels, const DenseFormat& format, int64_t rows, int64_t width) {
   const v1::Tensor& tensor = labels.dense();
   if (tensor.dtype() != format.dtype) {
     return absl::InvalidArgumentError(absl::StrCat("labels of codec ", v1::Codec_Name(labels.codec()),
@@ -100,22 +130,77 @@ absl::StatusOr<std::vector<float>> DecodeDense(const v1::SoftLabels& labels, int
     return absl::InvalidArgumentError(absl::StrCat("expected labels of shape [", rows, ", ", width, "], got [",
                                                    absl::StrJoin(tensor.shape(), ", "), "]"));
   }
-  const std::string& data = tensor.data();
-  if (static_cast<int64_t>(data.size()) != format.bytes_per_value * rows * width) {
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+int64_t DenseRowBytes(v1::Codec codec, int64_t width) {
+  return FormatOf(codec).bytes_per_value * width + (codec == v1::CODEC_DENSE_INT8 ? kInt8HeaderBytes : 0);
+}
+
+absl::StatusOr<v1::SoftLabels> EncodeDense(v1::Codec codec, std::span<const float> numbers, int64_t rows, int64_t width,
+                                           const RowName& row_name) {
+  const DenseFormat format = FormatOf(codec);
+  if (format.bytes_per_value == 0) return UnknownCodec(codec);
+  if (rows < 0 || width < 1 || rows * width != static_cast<int64_t>(numbers.size())) {
+    return absl::InvalidArgumentError(absl::StrCat(numbers.size(), " numbers are not [", rows, ", ", width, "]"));
+  }
+  RETURN_IF_ERROR(CheckValues(numbers, width, codec, format.largest, row_name));
+  v1::SoftLabels labels;
+  labels.set_codec(codec);
+  if (codec == v1::CODEC_DENSE_INT8) {
+    const int64_t row_bytes = DenseRowBytes(codec, width);
+    labels.mutable_packed()->resize(rows * row_bytes);
+    for (int64_t row = 0; row < rows; ++row) {
+      WriteInt8Row(numbers.subspan(row * width, width), labels.mutable_packed()->data() + row * row_bytes);
+    }
+    return labels;
+  }
+  v1::Tensor& tensor = *labels.mutable_dense();
+  tensor.set_dtype(format.dtype);
+  tensor.add_shape(rows);
+  tensor.add_shape(width);
+  std::string& data = *tensor.mutable_data();
+  if (codec == v1::CODEC_DENSE_FP32) {
+    data.assign(reinterpret_cast<const char*>(numbers.data()), numbers.size_bytes());
+  } else if (codec == v1::CODEC_DENSE_BF16) {
+    WriteHalves(numbers, FloatToBrain, &data);
+  } else {
+    WriteHalves(numbers, FloatToHalf, &data);
+  }
+  return labels;
+}
+
+absl::StatusOr<std::vector<float>> DecodeDense(const v1::SoftLabels& labels, int64_t rows, int64_t width,
+                                               const RowName& row_name) {
+  const DenseFormat format = FormatOf(labels.codec());
+  if (format.bytes_per_value == 0) return UnknownCodec(labels.codec());
+  const bool packed = labels.codec() == v1::CODEC_DENSE_INT8;
+  if (!packed) RETURN_IF_ERROR(CheckTensor(labels, format, rows, width));
+  const std::string& data = packed ? labels.packed() : labels.dense().data();
+  const int64_t row_bytes = DenseRowBytes(labels.codec(), width);
+  if (static_cast<int64_t>(data.size()) != row_bytes * rows) {
     return absl::InvalidArgumentError(
-        absl::StrCat("expected ", format.bytes_per_value * rows * width, " bytes of labels, got ", data.size()));
+        absl::StrCat("expected ", row_bytes * rows, " bytes of labels, got ", data.size()));
   }
   std::vector<float> numbers(rows * width);
+  if (packed) {
+    for (int64_t row = 0; row < rows; ++row) {
+      const std::span<float> into = std::span(numbers).subspan(row * width, width);
+      const absl::Status status = ReadInt8Row(data.data() + row * row_bytes, into);
+      if (!status.ok()) return Annotate(status, NameOf(row, row_name));
+    }
+    return numbers;
+  }
   if (labels.codec() == v1::CODEC_DENSE_FP32) {
     std::memcpy(numbers.data(), data.data(), data.size());
+  } else if (labels.codec() == v1::CODEC_DENSE_BF16) {
+    ReadHalves(data, BrainToFloat, &numbers);
   } else {
-    for (size_t i = 0; i < numbers.size(); ++i) {
-      uint16_t half;
-      std::memcpy(&half, data.data() + 2 * i, 2);
-      numbers[i] = HalfToFloat(half);
-    }
+    ReadHalves(data, HalfToFloat, &numbers);
   }
-  RETURN_IF_ERROR(CheckValues(numbers, width, format.largest, row_name));
+  RETURN_IF_ERROR(CheckValues(numbers, width, labels.codec(), format.largest, row_name));
   return numbers;
 }
 

@@ -1,26 +1,24 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <span>
-#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "polystill/v1/soft_label.pb.h"
+#include "soft_labels/array.h"
 
 namespace polystill::soft_labels {
 
-// The dense codecs: every number of every row, of logits (raw, at temperature 1) or of a feature. fp32 adds no error.
-// fp16 rounds to nearest even (relative error at most 2^-11 for magnitudes in [2^-14, 65504]); a finite number beyond
-// 65504 is refused. The bytes are described in FORMAT.md.
+// The codecs that hold every number of every row: of logits (raw, at temperature 1) or of a feature, and hidden_head,
+// of what the teacher's head reads. fp32 adds no error. fp16 (and hidden_head) and bf16 round to nearest even: relative
+// error at most 2^-11 for magnitudes in [2^-14, 65504], and 2^-8; a finite number beyond their range is refused. int8
+// has a centre and a scale a row: the error is at most half the scale, which is the row's span / 254. The bytes are
+// described in FORMAT.md.
 
-// Bytes of a number by a codec; 0 when it is not a dense one.
-int64_t BytesPerNumber(v1::Codec codec);
-
-// How a row is called in errors, e.g. by its record's id; "row 3" when empty.
-using RowName = std::function<std::string(int64_t row)>;
+// Bytes of a row of `width` numbers; 0 when the codec is another one.
+int64_t DenseRowBytes(v1::Codec codec, int64_t width);
 
 // `numbers`: row-major [rows, width]. INVALID_ARGUMENT when one is not finite or out of the codec's range: the message
 // names the row.

@@ -6,6 +6,7 @@
 #include "models/outputs.h"
 #include "runtime/status.h"
 #include "runtime/utf8.h"
+#include "soft_labels/codec.h"
 
 namespace polystill::soft_labels {
 namespace {
@@ -14,7 +15,7 @@ absl::StatusOr<Output> OutputOf(const std::string& name, const v1::DescribeReply
   const v1::Signature& signature = teacher.signature();
   if (name == kLogits && models::GivesLogits(signature)) {
     return Output{name, models::LogitCount(signature.task(), signature.labels_size(), signature.vocab_size()),
-                  models::JudgesTokens(signature.task())};
+                  models::JudgesTokens(signature.task()), teacher.head().width()};
   }
   std::vector<std::string> known;
   if (models::GivesLogits(signature)) known.push_back(absl::StrCat("'", kLogits, "'"));
@@ -66,6 +67,31 @@ absl::StatusOr<Outputs> OutputsOf(const v1::LabelSpec& spec, const v1::DescribeR
   return Outputs{logits};
 }
 
+absl::Status CheckSpec(const v1::LabelSpec& spec, const Outputs& outputs, v1::Task task) {
+  int64_t logits = 0, head_width = 0;
+  for (const Output& output : outputs) {
+    if (output.name == kLogits) {
+      logits = output.width;
+      head_width = output.head_width;
+    } else if (!IsDense(spec.codec()) && spec.codec() != v1::CODEC_UNSPECIFIED) {
+      return absl::InvalidArgumentError(absl::StrCat("spec.codec ", CodecName(spec.codec()), " is of logits, but '",
+                                                     output.name, "' is a feature; ask for it by a dense codec"));
+    }
+  }
+  RETURN_IF_ERROR(CheckCodec(spec, logits));
+  if (spec.codec() == v1::CODEC_HIDDEN_HEAD && head_width == 0) {
+    return absl::InvalidArgumentError(
+        "spec.codec hidden_head needs a teacher whose logits are a linear layer's that it gives away (native models); "
+        "ask for a dense codec");
+  }
+  if (models::HasSigmoids(task) && !IsDense(spec.codec()) && spec.codec() != v1::CODEC_UNSPECIFIED) {
+    return absl::InvalidArgumentError(absl::StrCat("spec.codec ", CodecName(spec.codec()),
+                                                   " is of a softmax, but each logit of this teacher has a sigmoid of "
+                                                   "its own; ask for a dense codec"));
+  }
+  return absl::OkStatus();
+}
+
 int64_t NumbersOf(const Outputs& outputs, const v1::LabelInput& input) {
   int64_t numbers = 0;
   for (const Output& output : outputs) numbers += output.RowsOf(input) * output.width;
@@ -76,7 +102,7 @@ absl::Status CheckAnswerBytes(int64_t bytes, int64_t most) {
   if (bytes <= most) return absl::OkStatus();
   return absl::InvalidArgumentError(
       absl::StrCat("the answer would have ", bytes, " bytes, more than ", most,
-                   "; ask for fewer outputs or positions, shorter records, fewer of them at once, or dense_fp16"));
+                   "; ask for fewer outputs or positions, shorter records, fewer of them at once, or a smaller codec"));
 }
 
 }  // namespace polystill::soft_labels

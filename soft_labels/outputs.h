@@ -20,6 +20,8 @@ struct Output {
   int64_t width = 0;
   // A row for each token, and not for each record. Of logits: for those at LabelInput.positions, if any are named.
   bool of_tokens = false;
+  // Of logits: how many numbers the layer reads that makes them; 0 when the teacher does not give it away.
+  int64_t head_width = 0;
 
   // Rows of the answer for one input.
   int64_t RowsOf(const v1::LabelInput& input) const {
@@ -37,8 +39,11 @@ std::vector<std::string> TeacherOutputsOf(const v1::Loss& loss);
 // (the message says what it has), or is named twice.
 absl::StatusOr<Outputs> OutputsOf(const v1::LabelSpec& spec, const v1::DescribeReply& teacher);
 
-// Numbers in the answer for one input, of all outputs together.
+// Numbers that the model gives for one input, of all outputs together; logits whatever becomes of them.
 int64_t NumbersOf(const Outputs& outputs, const v1::LabelInput& input);
+
+// Whether a spec, whose outputs these are, asks for what its codec can hold. INVALID_ARGUMENT names the field.
+absl::Status CheckSpec(const v1::LabelSpec& spec, const Outputs& outputs, v1::Task task);
 
 // OK when an answer of `bytes` fits into `most`; else INVALID_ARGUMENT with the remedy.
 absl::Status CheckAnswerBytes(int64_t bytes, int64_t most);

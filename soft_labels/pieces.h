@@ -11,21 +11,27 @@
 
 namespace polystill::soft_labels {
 
-// One LabelClient::Label under way: its answers meet here, in the order of its inputs.
+// One LabelClient::Label under way: its answers meet here.
 struct Call {
   v1::LabelSpec spec;
   // Those of the spec.
   Outputs outputs;
   LabelClient::Callback callback;
-  LabelClient::Labels labels;
+  // What each of its pieces was answered, an array for each output; none before it was.
+  std::vector<std::vector<Array>> answers;
+  // Payload bytes of the answers.
+  int64_t bytes = 0;
   int64_t pieces_left = 0;
+
+  // All answers, in the order of the inputs; once no piece is left, and once only.
+  LabelClient::Labels TakeLabels();
 };
 
 // Consecutive inputs of a call that travel in one request.
 struct Piece {
   std::shared_ptr<Call> call;
-  // Where its answer begins, for each output: a place among the numbers of the call.
-  std::vector<int64_t> first;
+  // Its place among the pieces of the call.
+  size_t place = 0;
   std::vector<v1::LabelInput> inputs;
 };
 
@@ -33,12 +39,12 @@ struct Piece {
 // message.
 inline constexpr int64_t kMaxPieceBytes = 4 << 20;
 
-// Cuts `inputs` into pieces of at most `max_records` and about kMaxPieceBytes, and makes room for their answers.
+// Cuts `inputs` into pieces of at most `max_records` and about kMaxPieceBytes.
 std::vector<Piece> SplitCall(const std::shared_ptr<Call>& call, std::vector<v1::LabelInput> inputs,
                              int64_t max_records);
 
-// Checks a reply (digest of the teacher, number of outputs, codec, shapes, every number finite) and puts its numbers
-// into the call. An error names the record that is to blame, or the first and last of the piece when all are.
+// Checks a reply (digest of the teacher, number of outputs, and all that Decode does) and puts what it holds into the
+// call. An error names the record that is to blame, or the first and last of the piece when all are.
 absl::Status TakeReply(const v1::LabelReply& reply, const v1::DescribeReply& teacher, const Piece& piece);
 
 }  // namespace polystill::soft_labels
