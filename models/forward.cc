@@ -25,6 +25,7 @@ TokenBatch BatchOf(const Model& model, const Rows& rows, size_t first, size_t la
                    const Wanted& wanted) {
   TokenBatch batch = MakeBatch(rows, first, last, fill_to);
   batch.features = wanted.features;
+  batch.head_input = wanted.head_input;
   if (!model.judges_tokens() || (wanted.positions.empty() && last - first == fill_to)) return batch;
   std::vector<int64_t> positions;
   int64_t offset = 0;
@@ -166,7 +167,8 @@ Outputs ForwardByLength(const Model& model, const Rows& rows, const Wanted& want
   std::vector<Outputs> parts;
   for (size_t first = 0; first < order.size();) {
     Rows some;
-    Wanted wanted_of_some = {{}, wanted.features};
+    Wanted wanted_of_some = wanted;
+    wanted_of_some.positions.clear();
     std::vector<int64_t> places;
     while (first < order.size() && (places.empty() || length(order[first]) == length(places[0]))) {
       places.push_back(order[first++]);
@@ -234,6 +236,7 @@ Outputs FixedShapeForward(const Model& model, const Rows& rows, const Wanted& wa
   const bool by_bucket = !rows.empty() && model.pads_to_length();
   Outputs outputs = by_bucket ? ForwardByLength(model, rows, wanted, BucketsOf(rows), in_chunks)
                               : ForwardInChunks(model, rows, wanted);
+  if (wanted.on_device) return outputs;
   outputs.logits = cuda::ToHost(outputs.logits);
   for (auto& [name, feature] : outputs.features) feature = cuda::ToHost(feature);
   return outputs;

@@ -30,14 +30,23 @@ struct TokenBatch {
   at::Tensor positions = {};
   // Names of the features that are wanted beside the logits.
   std::vector<std::string> features = {};
+  // What the head reads is wanted in place of the logits.
+  bool head_input = false;
 };
 
 // Makes a batch of rows [first, last) of `rows`; filled up with rows of the one id 0 to `fill_to` rows.
 TokenBatch MakeBatch(const Rows& rows, size_t first, size_t last, size_t fill_to = 0);
 
+// The linear layer that makes a model's logits: what it reads, times the weight, plus the bias.
+struct Head {
+  at::Tensor weight;  // [classes, width]
+  at::Tensor bias;    // [classes]
+};
+
 // What a forward gives, row after row.
 struct Outputs {
   // [rows, classes], or [positions, classes] of a model that judges tokens; undefined of one that gives features alone.
+  // With TokenBatch::head_input: [rows or positions, width of the head].
   at::Tensor logits;
   std::map<std::string, at::Tensor> features;  // kEmbedding: [rows, width]; hidden.N: [tokens, width]
 };
@@ -58,6 +67,9 @@ class Model {
   virtual bool judges_tokens() const = 0;
   // The features that it can give, and how wide each is.
   virtual const std::map<std::string, int64_t>& feature_widths() const = 0;
+  // What makes its logits, among its parameters; undefined when it is no such layer, or not known: then no batch may
+  // ask for head_input.
+  virtual Head head() const { return {}; }
 
   // Where its parameters are and its forwards run; the CPU at first. Batches are on the CPU wherever it is.
   at::Device device() const { return device_; }
@@ -129,13 +141,18 @@ struct Wanted {
   Rows positions = {};
   // Names of features.
   std::vector<std::string> features = {};
+  // What the head reads in place of the logits (TokenBatch::head_input).
+  bool head_input = false;
+  // Outputs stay on the model's device.
+  bool on_device = false;
 };
 
 // Outputs of all rows, in their order, by forwards of a fixed shape: kRowsPerForward rows each (the last filled up),
 // rows of one length bucket together when the model pads. A fp32 forward's bits depend on its shape, but at a fixed
 // shape not on the other rows: so a row's outputs have the same bits whatever rows came with it, in whatever process on
-// the same kind of CPU with the same number of threads. Outputs are on the CPU. Keeps the autograd graph unless the
-// caller has a NoGradGuard. Throws c10::Error, beside what Model::Forward does, on a position outside its row.
+// the same kind of CPU with the same number of threads. Outputs are on the CPU unless Wanted says otherwise. Keeps the
+// autograd graph unless the caller has a NoGradGuard. Throws c10::Error, beside what Model::Forward does, on a position
+// outside its row.
 Outputs FixedShapeForward(const Model& model, const Rows& rows, const Wanted& wanted = {});
 
 // Outputs of all rows in training, each with its key (TokenBatch::row_keys): one forward, or when the model pads one

@@ -31,6 +31,7 @@ PaddedModel::PaddedModel(const ModelShape& shape)
     : max_length_(shape.max_length), classes_(shape.classes), judges_tokens_(JudgesTokens(shape.task)) {}
 
 Outputs PaddedModel::Forward(const TokenBatch& batch) const {
+  TORCH_CHECK(!batch.head_input, "the model does not show what makes its logits");
   const PaddedBatch padded = PadToBucket(batch, max_length_);
   const Answer answer = Run(batch, padded);
   Outputs outputs;

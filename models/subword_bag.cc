@@ -41,12 +41,14 @@ Outputs SubwordBag::Forward(const TokenBatch& batch) const {
     hidden = at::gelu(at::linear(hidden, parameter(next), parameter(next + 1)));
   }
   Outputs outputs;
-  outputs.logits = at::linear(hidden, parameter(next), parameter(next + 1));
+  outputs.logits = batch.head_input ? hidden : at::linear(hidden, parameter(next), parameter(next + 1));
   for (const std::string& name : batch.features) {
     TORCH_CHECK(name == kEmbedding, "a subword_bag has no feature '", name, "'");
     outputs.features[name] = hidden;
   }
   return outputs;
 }
+
+Head SubwordBag::head() const { return {parameters_[parameters_.size() - 2].second, parameters_.back().second}; }
 
 }  // namespace polystill::models

@@ -33,6 +33,7 @@ class SubwordBag : public Model {
   bool pads_to_length() const override { return false; }
   bool judges_tokens() const override { return false; }
   const std::map<std::string, int64_t>& feature_widths() const override { return feature_widths_; }
+  Head head() const override;
 
  private:
   const checkpoint::NamedTensors parameters_;

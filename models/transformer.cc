@@ -90,7 +90,7 @@ class Transformer::Pass {
     x = LayerNorm(x);
     Keep(HiddenName(model_.layers_), x);
     if (Wants(kEmbedding)) outputs_.features[kEmbedding] = Mean(x);
-    outputs_.logits = model_.judges_tokens() ? JudgeTokens(x) : Linear(Mean(x));
+    outputs_.logits = model_.judges_tokens() ? JudgeTokens(x) : Logits(Mean(x));
     return std::move(outputs_);
   }
 
@@ -113,7 +113,7 @@ class Transformer::Pass {
     at::Tensor tokens = TokensOf(x, padded_);
     if (batch_.positions.defined()) tokens = tokens.index_select(0, There(batch_.positions));
     const bool training = !batch_.row_keys.empty();
-    if (training || tokens.size(0) == 0) return Head(tokens);
+    if (training || tokens.size(0) == 0) return JudgeAlike(tokens);
     // Products of a fixed shape, since the number of positions depends on the other rows.
     const size_t head = next_;
     std::vector<at::Tensor> logits;
@@ -121,16 +121,23 @@ class Transformer::Pass {
       const int64_t count = std::min(kPositionsPerProduct, tokens.size(0) - first);
       const at::Tensor some = tokens.narrow(0, first, count);
       next_ = head;
-      logits.push_back(Head(at::constant_pad_nd(some, {0, 0, 0, kPositionsPerProduct - count})).narrow(0, 0, count));
+      logits.push_back(
+          JudgeAlike(at::constant_pad_nd(some, {0, 0, 0, kPositionsPerProduct - count})).narrow(0, 0, count));
     }
     return at::cat(logits);
   }
 
-  at::Tensor Head(const at::Tensor& tokens) {
-    if (model_.task_ != v1::TASK_MASKED_LM) return Linear(tokens);
+  at::Tensor JudgeAlike(const at::Tensor& tokens) {
+    if (model_.task_ != v1::TASK_MASKED_LM) return Logits(tokens);
     const at::Tensor transformed = at::gelu(Linear(tokens));
-    const at::Tensor normed = LayerNorm(transformed);
-    return at::linear(normed, model_.parameters_[0].second, Next());
+    return Logits(LayerNorm(transformed));
+  }
+
+  // What the head makes of it, or what it would read.
+  at::Tensor Logits(const at::Tensor& x) const {
+    if (batch_.head_input) return x;
+    const models::Head head = model_.head();
+    return at::linear(x, head.weight, head.bias);
   }
 
   at::Tensor Embed() {
@@ -182,6 +189,13 @@ class Transformer::Pass {
   uint64_t site_ = 0;
   Outputs outputs_;
 };
+
+Head Transformer::head() const {
+  // The last two, or the embedding's rows and the last one.
+  const size_t bias = parameters_.size() - 1;
+  const size_t weight = task_ == v1::TASK_MASKED_LM ? 0 : bias - 1;
+  return {parameters_[weight].second, parameters_[bias].second};
+}
 
 Outputs Transformer::Forward(const TokenBatch& batch) const { return Pass(*this, batch).Run(); }
 

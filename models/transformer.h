@@ -44,6 +44,7 @@ class Transformer : public Model {
   bool pads_to_length() const override { return true; }
   bool judges_tokens() const override { return JudgesTokens(task_); }
   const std::map<std::string, int64_t>& feature_widths() const override { return feature_widths_; }
+  Head head() const override;
 
  private:
   class Pass;

@@ -13,6 +13,9 @@
 namespace polystill::soft_labels {
 namespace {
 
+// An entry of row_bytes has at most so many bytes on the wire.
+constexpr int64_t kRowBytesEntry = 4;
+
 int64_t WidthOf(v1::Codec codec, const Output& output) {
   return codec == v1::CODEC_HIDDEN_HEAD ? output.head_width : output.width;
 }
@@ -22,7 +25,7 @@ int64_t RowBytes(const v1::LabelSpec& spec, const Output& output, int64_t scores
     case v1::CODEC_TOP_K:
       return TopKRowBytes(spec.k(), output.width);
     case v1::CODEC_SAMPLED:
-      return MostSampledRowBytes(spec.draws(), output.width);
+      return MostSampledRowBytes(spec.draws(), output.width) + kRowBytesEntry;
     case v1::CODEC_SCORES:
       return scores_per_row * kScoreBytes;
     case v1::CODEC_CLASSES:

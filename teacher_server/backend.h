@@ -1,5 +1,7 @@
 #pragma once
 
+#include <ATen/core/Tensor.h>
+
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -15,11 +17,22 @@ namespace polystill::teacher_server {
 // Lists of numbers, one a record: token ids, or places among them.
 using Rows = std::vector<std::vector<int32_t>>;
 
+// The layer that makes logits, as those get it who ask for what it reads (codec hidden_head).
+struct HeadFile {
+  // What DescribeReply says of it; unset where the teacher has none.
+  v1::Head description = {};
+  // The safetensors file.
+  std::string bytes = {};
+};
+
+// An output's name in a question, in place of the logits: what the teacher's head reads.
+inline constexpr char kHeadInput[] = "head_input";
+
 // What a forward is to give.
 struct Question {
   // Token ids of each record; none is empty.
   Rows ids;
-  // "logits" or names of features, each once.
+  // "logits" or kHeadInput, and names of features, each once.
   std::vector<std::string> outputs;
   // For each record the places of the tokens whose logits are wanted, where logits are those of tokens; else unused.
   Rows positions;
@@ -29,10 +42,10 @@ struct Question {
 class Backend {
  public:
   virtual ~Backend() = default;
-  // For each of the outputs its numbers, row-major [rows, width], record after record, all by one forward; a record's
-  // numbers do not depend on the others. Called by one thread at a time. INTERNAL when the model fails; numbers that
-  // are not finite are the caller's matter.
-  virtual absl::StatusOr<std::vector<std::vector<float>>> Forward(const Question& question) = 0;
+  // For each of the outputs its numbers, float32 [rows, width], record after record, all by one forward, on whichever
+  // device they are; a record's numbers do not depend on the others. Called by one thread at a time. INTERNAL when the
+  // model fails; numbers that are not finite are the caller's matter.
+  virtual absl::StatusOr<std::vector<at::Tensor>> Forward(const Question& question) = 0;
 };
 
 // Text to token ids: at most max_length of them, at least one.
@@ -48,6 +61,9 @@ struct Teacher {
   std::vector<v1::Feature> features = {};
   // Lower-case hex SHA-256 of the tokeniser's file; empty when the input is ids.
   std::string tokenizer_sha256 = {};
+  HeadFile head = {};
+  // As in DescribeReply.
+  std::string backend_name = "libtorch/cpu";
   std::unique_ptr<Backend> backend = nullptr;
   Encode encode = {};  // empty when the input is ids
   // A row's logits have the same bits whatever rows come with it.

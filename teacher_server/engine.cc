@@ -26,20 +26,18 @@ v1::DescribeReply Describe(const Teacher& teacher, const EngineOptions& options)
   description.set_repeatable(teacher.repeatable);
   description.mutable_features()->Assign(teacher.features.begin(), teacher.features.end());
   description.set_tokenizer_sha256(teacher.tokenizer_sha256);
+  if (teacher.head.description.width() > 0) *description.mutable_head() = teacher.head.description;
+  description.set_backend(teacher.backend_name);
   return description;
 }
 
 }  // namespace
 
-absl::StatusOr<EngineOptions> FitToTeacher(EngineOptions options, const v1::Signature& signature) {
+EngineOptions FitToTeacher(EngineOptions options, const v1::Signature& signature) {
   const int64_t classes = models::LogitCount(signature.task(), signature.labels_size(), signature.vocab_size());
   const int64_t row_bytes = sizeof(float) * std::max<int64_t>(1, classes);
-  const int64_t rows_of_a_message = (kMaxMessageBytes - kReplyOverheadBytes) / row_bytes;
-  if (rows_of_a_message == 0) {
-    return absl::InvalidArgumentError(absl::StrCat("the logits of one record or token (", classes,
-                                                   " classes) do not fit a message of ", kMaxMessageBytes,
-                                                   " bytes; this server gives dense labels only"));
-  }
+  // Rows that do not fit one are for the packed codecs; requests are checked one by one (CheckAnswerSize).
+  const int64_t rows_of_a_message = std::max<int64_t>(1, (kMaxMessageBytes - kReplyOverheadBytes) / row_bytes);
   const auto lower = [](auto& limit, int64_t most) { limit = std::max<int64_t>(1, std::min<int64_t>(limit, most)); };
   lower(options.max_records_per_request, rows_of_a_message);
   lower(options.stream_credits, std::max(rows_of_a_message, kStreamAnswerBytes / row_bytes));

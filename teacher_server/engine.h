@@ -26,10 +26,9 @@ struct EngineOptions {
   int64_t retry_after_ms = 50;
 };
 
-// `options` with its limits of records lowered to what answers of logits allow. (Requests whose answers are larger, by
-// features or tokens, are checked one by one.) INVALID_ARGUMENT when not even the logits of one record, or token, fit a
-// message.
-absl::StatusOr<EngineOptions> FitToTeacher(EngineOptions options, const v1::Signature& signature);
+// `options` with its limits of records lowered to what answers of dense logits allow. (Requests whose answers are
+// larger, by features, tokens or rows that do not fit a message, are checked one by one.)
+EngineOptions FitToTeacher(EngineOptions options, const v1::Signature& signature);
 
 // A loaded teacher that answers: checks requests, batches and labels them. Knows no RPC. Thread-safe.
 class Engine {
@@ -42,6 +41,8 @@ class Engine {
          TeacherMetrics* metrics = nullptr);
 
   const v1::DescribeReply& description() const { return description_; }
+  // What GetHead gives, described by description().head(); empty when there is none.
+  const std::string& head_bytes() const { return labeller_.head().bytes; }
 
   // Checks and queues a request; never blocks. `done` is called exactly once, by the engine's thread, unless the result
   // is not OK: RESOURCE_EXHAUSTED when the queue is full, and those of CheckRequest and CheckAnswerSize. The answer's

@@ -1,49 +1,42 @@
 #include "teacher_server/labeller.h"
 
+#include <ATen/ATen.h>
+
 #include <algorithm>
-#include <cmath>
 #include <map>
 #include <numeric>
-#include <span>
 #include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "runtime/status.h"
-#include "soft_labels/dense.h"
+#include "teacher_server/row_encoder.h"
 
 namespace polystill::teacher_server {
 namespace {
 
 v1::DescribeReply DescriptionOf(const Teacher& teacher) {
   v1::DescribeReply description;
+  description.set_digest(teacher.digest);
   *description.mutable_signature() = teacher.signature;
   description.mutable_features()->Assign(teacher.features.begin(), teacher.features.end());
+  description.set_tokenizer_sha256(teacher.tokenizer_sha256);
+  *description.mutable_head() = teacher.head.description;
+  description.set_backend(teacher.backend_name);
   return description;
 }
 
-absl::StatusOr<v1::SoftLabels> EncodeRows(const v1::LabelRequest& request, const soft_labels::Output& output,
-                                          std::span<const float> numbers) {
-  auto labels = soft_labels::EncodeDense(
-      request.spec().codec(), numbers, static_cast<int64_t>(numbers.size()) / output.width, output.width,
-      [&](int64_t row) { return soft_labels::NameOfRow(output, request.inputs(), row); });
-  if (labels.ok()) return labels;
-  for (const float number : numbers) {
-    if (!std::isfinite(number)) return absl::InternalError(labels.status().message());  // the teacher's fault
-  }
-  return absl::OutOfRangeError(labels.status().message());
-}
-
 // The rows of one request, which begin at `first` of each output's numbers and are behind it afterwards.
-absl::StatusOr<Answer> EncodeAnswer(const v1::LabelRequest& request, const soft_labels::Outputs& outputs,
-                                    const std::vector<std::vector<float>>& numbers, std::vector<size_t>* first) {
+absl::StatusOr<Answer> EncodeAnswer(const v1::DescribeReply& teacher, const v1::LabelRequest& request,
+                                    const soft_labels::Outputs& outputs, const std::vector<at::Tensor>& numbers,
+                                    std::vector<int64_t>* first) {
   Answer answer;
   absl::Status status;
   for (size_t k = 0; k < outputs.size(); ++k) {
-    size_t count = 0;
-    for (const v1::LabelInput& input : request.inputs()) count += outputs[k].RowsOf(input) * outputs[k].width;
-    auto labels = EncodeRows(request, outputs[k], std::span(numbers[k]).subspan((*first)[k], count));
-    (*first)[k] += count;
+    int64_t rows = 0;
+    for (const v1::LabelInput& input : request.inputs()) rows += outputs[k].RowsOf(input);
+    auto labels = EncodeRows(teacher, request, outputs[k], numbers[k].narrow(0, (*first)[k], rows));
+    (*first)[k] += rows;
     status.Update(labels.status());
     if (labels.ok()) answer.push_back(*std::move(labels));
   }
@@ -65,29 +58,31 @@ Labeller::Labeller(Teacher teacher, int64_t memo_bytes)
     : teacher_(std::move(teacher)), description_(DescriptionOf(teacher_)), memo_(teacher_.encode, memo_bytes) {}
 
 Batcher::Answers Labeller::Label(const Requests& requests) {
-  std::map<std::vector<std::string>, std::vector<size_t>> alike;
+  std::map<std::pair<std::vector<std::string>, bool>, std::vector<size_t>> alike;
   for (size_t i = 0; i < requests.size(); ++i) {
     const auto& names = requests[i]->spec().outputs();
-    alike[{names.begin(), names.end()}].push_back(i);
+    const bool head_input = requests[i]->spec().codec() == v1::CODEC_HIDDEN_HEAD;
+    alike[{{names.begin(), names.end()}, head_input}].push_back(i);
   }
   Batcher::Answers answers(requests.size(), absl::InternalError("was not labelled"));
-  for (const auto& [names, places] : alike) {
+  for (const auto& [wanted, places] : alike) {
     Requests some;
     for (const size_t i : places) some.push_back(requests[i]);
     const auto outputs = soft_labels::OutputsOf(some[0]->spec(), description_);
     Batcher::Answers of_some =
-        outputs.ok() ? LabelAlike(*outputs, some) : Batcher::Answers(some.size(), outputs.status());
+        outputs.ok() ? LabelAlike(*outputs, wanted.second, some) : Batcher::Answers(some.size(), outputs.status());
     for (size_t i = 0; i < places.size(); ++i) answers[places[i]] = std::move(of_some[i]);
   }
   return answers;
 }
 
-Question Labeller::QuestionOf(const soft_labels::Outputs& outputs, const Requests& requests) {
+Question Labeller::QuestionOf(const soft_labels::Outputs& outputs, bool head_input, const Requests& requests) {
   Question question;
   bool judges_tokens = false;
   for (const soft_labels::Output& output : outputs) {
-    question.outputs.push_back(output.name);
-    judges_tokens |= output.of_tokens && output.name == soft_labels::kLogits;
+    const bool logits = output.name == soft_labels::kLogits;
+    question.outputs.push_back(logits && head_input ? kHeadInput : output.name);
+    judges_tokens |= output.of_tokens && logits;
   }
   for (const v1::LabelRequest* request : requests) {
     for (const v1::LabelInput& input : request->inputs()) {
@@ -102,13 +97,13 @@ Question Labeller::QuestionOf(const soft_labels::Outputs& outputs, const Request
   return question;
 }
 
-Batcher::Answers Labeller::LabelAlike(const soft_labels::Outputs& outputs, const Requests& requests) {
-  const auto numbers = teacher_.backend->Forward(QuestionOf(outputs, requests));
+Batcher::Answers Labeller::LabelAlike(const soft_labels::Outputs& outputs, bool head_input, const Requests& requests) {
+  const auto numbers = teacher_.backend->Forward(QuestionOf(outputs, head_input, requests));
   Batcher::Answers answers;
-  std::vector<size_t> first(outputs.size(), 0);
+  std::vector<int64_t> first(outputs.size(), 0);
   for (const v1::LabelRequest* request : requests) {
     if (numbers.ok()) {
-      answers.push_back(EncodeAnswer(*request, outputs, *numbers, &first));
+      answers.push_back(EncodeAnswer(description_, *request, outputs, *numbers, &first));
     } else {
       answers.push_back(
           Annotate(numbers.status(), absl::StrCat("record '", request->inputs(0).id(), "' and what came with it")));

@@ -13,7 +13,7 @@
 namespace polystill::teacher_server {
 
 // Requests to soft labels: tokenises, runs one forward over all records of the requests that want the same outputs,
-// encodes each request's rows by its codec.
+// encodes each request's rows by its codec (row_encoder.h).
 // Knows neither queues nor RPC. Used by one thread at a time.
 class Labeller {
  public:
@@ -25,13 +25,16 @@ class Labeller {
   // does not hurt the others.
   Batcher::Answers Label(const std::vector<const v1::LabelRequest*>& requests);
 
+  // By any thread.
+  const HeadFile& head() const { return teacher_.head; }
+
  private:
   using Requests = std::vector<const v1::LabelRequest*>;
 
-  // The same of requests that want the same outputs.
-  Batcher::Answers LabelAlike(const soft_labels::Outputs& outputs, const Requests& requests);
+  // The same of requests that want the same outputs, all or none of them what the head reads in place of logits.
+  Batcher::Answers LabelAlike(const soft_labels::Outputs& outputs, bool head_input, const Requests& requests);
   // Records of the requests, one after the other.
-  Question QuestionOf(const soft_labels::Outputs& outputs, const Requests& requests);
+  Question QuestionOf(const soft_labels::Outputs& outputs, bool head_input, const Requests& requests);
 
   const Teacher teacher_;
   const v1::DescribeReply description_;  // what outputs follow from

@@ -13,6 +13,7 @@
 #include <optional>
 #include <utility>
 
+#include "checkpoint/safetensors.h"
 #include "corpus/tokenizer.h"
 #include "models/package.h"
 #include "runtime/counter_rng.h"
@@ -31,20 +32,19 @@ class LibTorchBackend final : public Backend {
     if (model_->device().is_cuda()) stream_ = cuda::NewStream(model_->device());
   }
 
-  absl::StatusOr<std::vector<std::vector<float>>> Forward(const Question& question) override {
+  absl::StatusOr<std::vector<at::Tensor>> Forward(const Question& question) override {
     at::set_num_threads(threads_);  // holds for the calling thread
     const at::NoGradGuard no_grad;
     const c10::OptionalStreamGuard stream(stream_);
     try {
       models::Outputs outputs = models::FixedShapeForward(*model_, question.ids, WantedOf(question));
-      if (outputs.logits.defined()) outputs.features[soft_labels::kLogits] = outputs.logits;
-      std::vector<std::vector<float>> numbers;
+      if (outputs.logits.defined()) outputs.features[OfLogits(question)] = outputs.logits;
+      std::vector<at::Tensor> numbers;
       for (const std::string& name : question.outputs) {
         RETURN_IF_ERROR(CheckShape(question, name, outputs.features.at(name)));
-        const at::Tensor output = outputs.features.at(name).to(at::kFloat).contiguous();
-        const float* values = output.const_data_ptr<float>();
-        numbers.emplace_back(values, values + output.numel());
+        numbers.push_back(outputs.features.at(name).to(at::kFloat).contiguous());
       }
+      if (stream_.has_value()) stream_->synchronize();  // what comes next is on another stream
       return numbers;
     } catch (const c10::Error& error) {
       return absl::InternalError(absl::StrCat("the model failed: ", error.what_without_backtrace()));
@@ -54,10 +54,18 @@ class LibTorchBackend final : public Backend {
   }
 
  private:
+  // What a question calls that which the model gives as logits.
+  static std::string OfLogits(const Question& question) {
+    const auto& names = question.outputs;
+    return std::find(names.begin(), names.end(), kHeadInput) == names.end() ? soft_labels::kLogits : kHeadInput;
+  }
+
   models::Wanted WantedOf(const Question& question) const {
     models::Wanted wanted;
+    wanted.on_device = true;
+    wanted.head_input = OfLogits(question) == kHeadInput;
     for (const std::string& name : question.outputs) {
-      if (name != soft_labels::kLogits) wanted.features.push_back(name);
+      if (name != OfLogits(question)) wanted.features.push_back(name);
     }
     if (!model_->judges_tokens()) return wanted;
     const bool logits = wanted.features.size() < question.outputs.size();
@@ -67,13 +75,15 @@ class LibTorchBackend final : public Backend {
 
   // Rows of an output for these records, and their width.
   absl::Status CheckShape(const Question& question, const std::string& name, const at::Tensor& output) const {
-    const bool logits = name == soft_labels::kLogits;
+    const bool logits = name == OfLogits(question);
     const bool of_tokens = logits ? model_->judges_tokens() : models::IsOfTokens(name);
     int64_t rows = of_tokens ? 0 : static_cast<int64_t>(question.ids.size());
     for (size_t i = 0; of_tokens && i < question.ids.size(); ++i) {
       rows += static_cast<int64_t>(logits ? question.positions[i].size() : question.ids[i].size());
     }
-    const int64_t width = logits ? classes_ : model_->feature_widths().at(name);
+    const int64_t width = name == kHeadInput ? model_->head().weight.size(1)
+                          : logits           ? classes_
+                                             : model_->feature_widths().at(name);
     if (output.sizes() == at::IntArrayRef({rows, width})) return absl::OkStatus();
     return absl::InternalError(absl::StrCat("the model gave '", name, "' of another shape than [", rows, ", ", width,
                                             "]; its package is broken"));
@@ -114,9 +124,10 @@ absl::StatusOr<bool> IsRepeatable(const Teacher& teacher) {
   for (size_t k = 0; k < question.outputs.size(); ++k) {
     const bool of_tokens = models::IsOfTokens(question.outputs[k]);
     const size_t rows = of_tokens ? std::accumulate(tokens.begin(), tokens.end(), size_t{0}) : tokens.size();
-    const size_t width = forth[k].size() / rows;
-    const float* first = forth[k].data();
-    const float* last = back[k].data() + back[k].size();
+    const size_t width = forth[k].numel() / rows;
+    const at::Tensor one = cuda::ToHost(forth[k]), other = cuda::ToHost(back[k]);
+    const float* first = one.const_data_ptr<float>();
+    const float* last = other.const_data_ptr<float>() + other.numel();
     for (const size_t count : tokens) {
       const size_t numbers = (of_tokens ? count : 1) * width;
       last -= numbers;
@@ -125,6 +136,19 @@ absl::StatusOr<bool> IsRepeatable(const Teacher& teacher) {
     }
   }
   return true;
+}
+
+absl::StatusOr<HeadFile> HeadOf(const models::Model& model) {
+  const models::Head head = model.head();
+  HeadFile file;
+  if (!head.weight.defined()) return file;
+  const auto named = [](const at::Tensor& tensor) { return cuda::ToHost(tensor.detach()).to(at::kFloat); };
+  ASSIGN_OR_RETURN(file.bytes,
+                   checkpoint::FormatSafetensors({{"weight", named(head.weight)}, {"bias", named(head.bias)}}));
+  file.description.set_digest(Sha256Hex(file.bytes));
+  file.description.set_width(static_cast<int32_t>(head.weight.size(1)));
+  file.description.set_bytes(static_cast<int64_t>(file.bytes.size()));
+  return file;
 }
 
 }  // namespace
@@ -148,6 +172,8 @@ absl::StatusOr<Teacher> LoadTeacher(const std::string& folder, int threads, at::
     feature.set_name(name);
     feature.set_width(static_cast<int32_t>(width));
   }
+  teacher.backend_name = device.is_cuda() ? "libtorch/cuda" : "libtorch/cpu";
+  ASSIGN_OR_RETURN(teacher.head, HeadOf(*package.model));
   const v1::Signature& signature = teacher.signature;
   const int64_t classes = models::LogitCount(signature.task(), signature.labels_size(), signature.vocab_size());
   teacher.backend = std::make_unique<LibTorchBackend>(std::move(package.model), classes, threads);

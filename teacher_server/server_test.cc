@@ -171,7 +171,7 @@ def forward(self, ids, mask):
 struct RunningService {
   explicit RunningService(const std::string& package, EngineOptions options = {}) {
     Teacher teacher = LoadTeacher(package, 1).value();
-    const EngineOptions fitted = FitToTeacher(options, teacher.signature).value();
+    const EngineOptions fitted = FitToTeacher(options, teacher.signature);
     service.Serve(std::make_unique<Engine>(std::move(teacher), fitted));
     listening = Listen("127.0.0.1:0", {&service}).value();
   }

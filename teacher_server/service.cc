@@ -1,10 +1,15 @@
 #include "teacher_server/service.h"
 
 #include <algorithm>
+#include <functional>
+#include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "runtime/rpc.h"
+#include "runtime/utf8.h"
 
 namespace polystill::teacher_server {
 namespace {
@@ -16,6 +21,39 @@ class RefusedStream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grp
 
  private:
   void OnDone() override { delete this; }
+};
+
+// Gives the teacher's head away, piece by piece, or refuses to.
+class HeadCall final : public grpc::ServerWriteReactor<v1::HeadChunk> {
+ public:
+  explicit HeadCall(const absl::Status& status) { Finish(ToGrpc(status)); }
+  // `head` outlives it; `gone` is called last.
+  HeadCall(const absl::Status& status, std::string_view head, std::function<void()> gone)
+      : left_(head), gone_(std::move(gone)) {
+    status.ok() ? WriteNext() : Finish(ToGrpc(status));
+  }
+
+ private:
+  static constexpr size_t kChunkBytes = 1 << 20;
+
+  void WriteNext() {
+    if (left_.empty()) return Finish(grpc::Status::OK);
+    chunk_.set_data(std::string(left_.substr(0, kChunkBytes)));
+    left_.remove_prefix(chunk_.data().size());
+    StartWrite(&chunk_);
+  }
+  void OnWriteDone(bool ok) override {
+    if (!ok) left_ = {};  // nobody reads any more
+    WriteNext();
+  }
+  void OnDone() override {
+    if (gone_) gone_();
+    delete this;
+  }
+
+  std::string_view left_;
+  const std::function<void()> gone_;
+  v1::HeadChunk chunk_;
 };
 
 grpc::ServerUnaryReactor* FinishWith(grpc::CallbackServerContext* context, const absl::Status& status) {
@@ -72,15 +110,31 @@ grpc::ServerUnaryReactor* TeacherService::Describe(grpc::CallbackServerContext* 
   return FinishWith(context, status);
 }
 
+absl::Status TeacherService::AdmitCall() {
+  MutexLock lock(&mutex_);
+  absl::Status status = Admit();
+  if (calls_ >= kMaxCalls) status.Update(absl::ResourceExhaustedError("too many calls at once; try again later"));
+  if (status.ok()) ++calls_;
+  return status;
+}
+
+grpc::ServerWriteReactor<v1::HeadChunk>* TeacherService::GetHead(grpc::CallbackServerContext*,
+                                                                 const v1::GetHeadRequest* request) {
+  absl::Status status = CheckProtocolVersion(request->protocol_version());
+  if (status.ok()) status = AdmitCall();
+  if (!status.ok()) return new HeadCall(status);
+  const v1::DescribeReply& description = engine_->description();
+  if (!description.has_head() || request->digest() != description.head().digest()) {
+    status = absl::NotFoundError(absl::StrCat("teacher '", description.name(), "' has ",
+                                              description.has_head() ? "another output head" : "no output head to give",
+                                              " than one with digest '", Excerpt(request->digest()), "'"));
+  }
+  return new HeadCall(status, engine_->head_bytes(), [this] { CallGone(); });
+}
+
 grpc::ServerUnaryReactor* TeacherService::Label(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
                                                 grpc::ByteBuffer* reply) {
-  {
-    MutexLock lock(&mutex_);
-    absl::Status status = Admit();
-    if (calls_ >= kMaxCalls) status.Update(absl::ResourceExhaustedError("too many calls at once; try again later"));
-    if (!status.ok()) return FinishWith(context, status);
-    ++calls_;
-  }
+  if (const absl::Status status = AdmitCall(); !status.ok()) return FinishWith(context, status);
   return new LabelCall(engine_.get(), *context, *request, reply, [this] { CallGone(); });
 }
 

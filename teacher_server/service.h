@@ -21,8 +21,9 @@ namespace polystill::teacher_server {
 //
 // While loading and draining every new call is refused with UNAVAILABLE. Thread-safe.
 class TeacherService final
-    : public v1::TeacherService::WithCallbackMethod_Describe<v1::TeacherService::WithRawCallbackMethod_Label<
-          v1::TeacherService::WithRawCallbackMethod_LabelStream<v1::TeacherService::Service>>> {
+    : public v1::TeacherService::WithCallbackMethod_Describe<
+          v1::TeacherService::WithCallbackMethod_GetHead<v1::TeacherService::WithRawCallbackMethod_Label<
+              v1::TeacherService::WithRawCallbackMethod_LabelStream<v1::TeacherService::Service>>>> {
  public:
   // Streams open at once; more are refused with RESOURCE_EXHAUSTED.
   static constexpr size_t kMaxStreams = 4'096;
@@ -49,6 +50,8 @@ class TeacherService final
 
   grpc::ServerUnaryReactor* Describe(grpc::CallbackServerContext* context, const v1::DescribeRequest* request,
                                      v1::DescribeReply* reply) override;
+  grpc::ServerWriteReactor<v1::HeadChunk>* GetHead(grpc::CallbackServerContext* context,
+                                                   const v1::GetHeadRequest* request) override;
   grpc::ServerUnaryReactor* Label(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
                                   grpc::ByteBuffer* reply) override;
   grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* LabelStream(
@@ -56,6 +59,8 @@ class TeacherService final
 
   // Why no call may begin now, or OK.
   absl::Status Admit() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // The same of a call that CallGone ends; counts it.
+  absl::Status AdmitCall();
   void CallGone();
   void StreamGone(teacher_server::LabelStream* stream);
 

@@ -1,5 +1,6 @@
 #include "teacher_server/service.h"
 
+#include <ATen/ATen.h>
 #include <gmock/gmock.h>
 #include <grpcpp/generic/generic_stub.h>
 #include <gtest/gtest.h>
@@ -29,16 +30,18 @@ class FakeBackend final : public Backend {
 
   explicit FakeBackend(bool judges_tokens) : judges_tokens_(judges_tokens) {}
 
-  absl::StatusOr<std::vector<std::vector<float>>> Forward(const Question& question) override {
+  absl::StatusOr<std::vector<at::Tensor>> Forward(const Question& question) override {
     MutexLock lock(&mutex_);
     ++begun_;
     changed_.NotifyAll();
     while (closed_) changed_.Wait(&mutex_);
     rows_ += question.ids.size();
-    std::vector<std::vector<float>> numbers;
+    std::vector<at::Tensor> numbers;
     for (const std::string& output : question.outputs) {
-      std::vector<float>& values = numbers.emplace_back();
+      std::vector<float> values;
       for (size_t i = 0; i < question.ids.size(); ++i) Append(output, question, i, &values);
+      const int64_t width = output == "embedding" || output == "hidden.1" ? 1 : kClasses;
+      numbers.push_back(at::tensor(values, at::kFloat).view({-1, width}));
     }
     return numbers;
   }
@@ -118,7 +121,7 @@ class ServiceTest : public testing::Test {
     backend_ = backend.get();
     teacher.backend = std::move(backend);
     teacher.encode = [](std::string_view text) { return std::vector<int32_t>(text.begin(), text.end()); };
-    const EngineOptions options = FitToTeacher(options_, teacher.signature).value();
+    const EngineOptions options = FitToTeacher(options_, teacher.signature);
     service_.Serve(std::make_unique<Engine>(std::move(teacher), options));
   }
 

@@ -8,6 +8,7 @@
 #include "runtime/status.h"
 #include "runtime/utf8.h"
 #include "soft_labels/client.h"
+#include "soft_labels/decode.h"
 #include "soft_labels/outputs.h"
 
 namespace polystill::teacher_server {
@@ -25,11 +26,6 @@ constexpr int64_t kOverheadBytes = 4'096;
 constexpr int64_t kTokensAround = 2;
 
 absl::Status CheckSpec(const v1::LabelSpec& spec, const v1::DescribeReply& teacher) {
-  if (spec.codec() != v1::CODEC_UNSPECIFIED && spec.codec() != v1::CODEC_DENSE_FP32 &&
-      spec.codec() != v1::CODEC_DENSE_FP16) {
-    return absl::InvalidArgumentError(absl::StrCat("spec.codec ", static_cast<int>(spec.codec()),
-                                                   " is not known; known are dense_fp32 and dense_fp16"));
-  }
   if (!spec.teacher_digest().empty() && spec.teacher_digest() != teacher.digest()) {
     return absl::FailedPreconditionError(absl::StrCat("this server's teacher '", teacher.name(), "' has the digest ",
                                                       teacher.digest(), ", the request asks for ",
@@ -100,12 +96,34 @@ absl::Status CheckInput(const v1::LabelInput& input, const soft_labels::Outputs&
   return CheckPositions(input);
 }
 
+// `logits`: null when they are not asked for.
+absl::Status CheckScoreIds(const v1::LabelInput& input, v1::Codec codec, const soft_labels::Output* logits) {
+  if (codec != v1::CODEC_SCORES || logits == nullptr) {
+    if (input.score_ids().empty()) return absl::OkStatus();
+    return absl::InvalidArgumentError("has score_ids, which go with logits by codec scores only; leave them out");
+  }
+  const int64_t rows = logits->RowsOf(input);
+  if (input.score_ids().empty() || rows == 0 || input.score_ids_size() % rows != 0) {
+    return absl::InvalidArgumentError(absl::StrCat("has ", input.score_ids_size(), " score_ids for ", rows,
+                                                   " rows of logits; name as many for each row, and at least one"));
+  }
+  for (const int32_t id : input.score_ids()) {
+    if (id >= 0 && id < logits->width) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat("score_id ", id, " is out of range; logits are [0, ", logits->width, ")"));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::Status CheckRequest(const v1::LabelRequest& request, const v1::DescribeReply& teacher) {
   RETURN_IF_ERROR(CheckProtocolVersion(request.protocol_version()));
   RETURN_IF_ERROR(CheckSpec(request.spec(), teacher));
   ASSIGN_OR_RETURN(const soft_labels::Outputs outputs, soft_labels::OutputsOf(request.spec(), teacher));
+  RETURN_IF_ERROR(soft_labels::CheckSpec(request.spec(), outputs, teacher.signature().task()));
+  const auto is_logits = [](const soft_labels::Output& output) { return output.name == soft_labels::kLogits; };
+  const auto logits = std::find_if(outputs.begin(), outputs.end(), is_logits);
   if (request.timeout_ms() < 0) {
     return absl::InvalidArgumentError(absl::StrCat("timeout_ms ", request.timeout_ms(), " is negative"));
   }
@@ -114,7 +132,10 @@ absl::Status CheckRequest(const v1::LabelRequest& request, const v1::DescribeRep
                                                    " inputs, this one ", request.inputs_size()));
   }
   for (int i = 0; i < request.inputs_size(); ++i) {
-    const absl::Status status = CheckInput(request.inputs(i), outputs, teacher.signature());
+    absl::Status status = CheckInput(request.inputs(i), outputs, teacher.signature());
+    if (status.ok()) {
+      status = CheckScoreIds(request.inputs(i), request.spec().codec(), logits == outputs.end() ? nullptr : &*logits);
+    }
     if (!status.ok()) return Annotate(status, NameOf(request, i));
   }
   return absl::OkStatus();
@@ -135,8 +156,11 @@ AnswerBytes AnswerBytesOf(const v1::LabelRequest& request, const v1::DescribeRep
   if (!outputs.ok()) return {};
   int64_t numbers = 0;
   for (const v1::LabelInput& input : request.inputs()) numbers += soft_labels::NumbersOf(*outputs, input);
-  const bool half = request.spec().codec() == v1::CODEC_DENSE_FP16;
-  return {numbers * int64_t{sizeof(float)}, numbers * (half ? 2 : 4)};
+  v1::LabelSpec spec = request.spec();
+  if (spec.codec() == v1::CODEC_UNSPECIFIED) spec.set_codec(v1::CODEC_DENSE_FP32);
+  int64_t on_wire = 0;
+  for (const v1::LabelInput& input : request.inputs()) on_wire += soft_labels::BytesOf(spec, *outputs, input);
+  return {numbers * int64_t{sizeof(float)}, on_wire};
 }
 
 absl::Status CheckAnswerSize(const v1::LabelRequest& request, const v1::DescribeReply& teacher, int64_t batch_bytes) {

@@ -21,7 +21,7 @@ int64_t TokensAtMost(const v1::LabelRequest& request, const v1::DescribeReply& t
 struct AnswerBytes {
   // As float32, as the model gives it.
   int64_t in_memory = 0;
-  // As it travels.
+  // As it travels; by codec sampled, at most.
   int64_t on_wire = 0;
 };
 
