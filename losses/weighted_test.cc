@@ -52,7 +52,7 @@ class WeightedTest : public testing::Test {
     return status.ToString();
   }
 
-  at::Tensor& TeacherB() { return batch_.teachers[{"b", v1::CODEC_DENSE_FP16, "logits"}]; }
+  at::Tensor& TeacherB() { return batch_.teachers[{"b", v1::CODEC_DENSE_FP16, "logits"}].numbers; }
 
   Batch batch_;
   const v1::Loss task_ = LossOf(v1::LOSS_KIND_TASK, 1);
@@ -69,7 +69,7 @@ TEST_F(WeightedTest, SumsWhatEachLossSays) {
   ASSERT_TRUE(sum.ok()) << sum.status();
   ASSERT_EQ(values_of_list->size(), 5u);
   const auto teacher = [this](const char* name, v1::Codec codec) {
-    return batch_.teachers[{name, codec, "logits"}].to(at::kDouble);
+    return batch_.teachers[{name, codec, "logits"}].numbers.to(at::kDouble);
   };
   const at::Tensor& s = batch_.logits;
   const at::Tensor b = teacher("b", v1::CODEC_DENSE_FP16);
@@ -94,7 +94,7 @@ TEST_F(WeightedTest, AnEmptySliceHasAGradientOfNothing) {
   const at::Tensor all = batch_.logits;
   batch_.logits = all.narrow(0, 0, 0);
   batch_.gold = batch_.gold.narrow(0, 0, 0);
-  for (auto& [key, logits] : batch_.teachers) logits = logits.narrow(0, 0, 0);
+  for (auto& [key, logits] : batch_.teachers) logits = logits.numbers.narrow(0, 0, 0);
   const auto sum = SumOf(EvaluateLosses(ListOf({task_, soft_b_, LossOf(v1::LOSS_KIND_LOGIT_MSE, 1, "b")}), batch_));
   ASSERT_TRUE(sum.ok()) << sum.status();
   EXPECT_EQ(sum->item<double>(), 0);
@@ -198,7 +198,9 @@ class WeightedFeaturesTest : public WeightedTest {
     batch_.teachers[{"a", v1::CODEC_DENSE_FP16, "hidden.3"}] = numbers(7, 4, 1.1).to(at::kFloat);
   }
 
-  at::Tensor Said(const char* output) { return batch_.teachers[{"a", v1::CODEC_DENSE_FP16, output}].to(at::kDouble); }
+  at::Tensor Said(const char* output) {
+    return batch_.teachers[{"a", v1::CODEC_DENSE_FP16, output}].numbers.to(at::kDouble);
+  }
 
   v1::Loss embedding_, hidden_;
 };
@@ -225,7 +227,7 @@ TEST_F(WeightedFeaturesTest, RefusesWhatDoesNotFit) {
   EXPECT_THAT(refusal(absl::StatusCode::kFailedPrecondition), HasSubstr("row 4 of the student's 'hidden.0'"));
   batch_.features.erase("hidden.0");
   EXPECT_THAT(refusal(), HasSubstr("losses[1] LOSS_KIND_HIDDEN: needs the student's 'hidden.0'"));
-  at::Tensor& said = batch_.teachers[{"a", v1::CODEC_DENSE_FP16, "embedding"}];
+  at::Tensor& said = batch_.teachers[{"a", v1::CODEC_DENSE_FP16, "embedding"}].numbers;
   said[1][0] = std::numeric_limits<float>::infinity();
   EXPECT_THAT(refusal(), HasSubstr("row 1 of 'embedding' of teacher 'a'"));
   said = said.narrow(0, 0, 2);
@@ -242,6 +244,69 @@ TEST_F(WeightedTest, ADivergedStudentIsToldApart) {
   EXPECT_THAT(Refusal(task_, absl::StatusCode::kFailedPrecondition), HasSubstr("record 'third'"));
   batch_.logits = at::zeros({3});
   EXPECT_THAT(Refusal(task_), HasSubstr("[rows, classes]"));
+}
+
+// The same teacher's labels by every codec that serves soft_label: what is not exact is close, and all of top_k is
+// dense.
+TEST_F(WeightedTest, TakesTheLabelsOfEveryCodec) {
+  const at::Tensor z = at::arange(12.0).reshape({3, 4}).cos() * 3, log_p = at::log_softmax(z / 2, 1);
+  const auto value = [this](v1::Loss loss) {
+    const auto sum = SumOf(EvaluateLosses(ListOf({loss}), batch_));
+    EXPECT_TRUE(sum.ok()) << sum.status();
+    return sum.ok() ? sum->item<double>() : 0;
+  };
+  const double dense = value(soft_b_);
+
+  v1::Loss top = LossOf(v1::LOSS_KIND_SOFT_LABEL, 1, "b", 2, v1::CODEC_TOP_K);
+  top.set_k(4);
+  TeacherLabels& all = batch_.teachers[{"b", soft_labels::SettingsOf(top), "logits"}];
+  all.numbers = at::cat({log_p, at::full({3, 1}, -std::numeric_limits<float>::infinity())}, 1);
+  all.ids = at::arange(4).expand({3, 4});
+  EXPECT_NEAR(value(top), dense, 1e-6);
+  all.ids = all.ids + 1;
+  EXPECT_THAT(Refusal(top), HasSubstr("gave an id that is not one of 4 classes"));
+  top.set_k(3);
+  EXPECT_THAT(Refusal(top), HasSubstr("CODEC_TOP_K, and the batch carries none"));
+
+  v1::Loss sampled = LossOf(v1::LOSS_KIND_SOFT_LABEL, 1, "b", 2, v1::CODEC_SAMPLED);
+  sampled.set_draws_per_token(1000);
+  TeacherLabels& drawn = batch_.teachers[{"b", soft_labels::SettingsOf(sampled), "logits"}];
+  drawn.numbers = -(log_p.exp() * log_p).sum(1, true);
+  drawn.ids = at::arange(4).repeat({3});
+  drawn.counts = (log_p.exp() * 1000).round().to(at::kLong).reshape({12});
+  drawn.offsets = {0, 4, 8, 12};
+  EXPECT_NEAR(value(sampled), dense, 0.02);
+  drawn.offsets = {0, 4, 12};
+  EXPECT_THAT(Refusal(sampled), HasSubstr("teacher 'b' gave [3, 1] Float, ids [12] Long, the student has [3, 4]"));
+
+  const v1::Loss hidden = LossOf(v1::LOSS_KIND_SOFT_LABEL, 1, "b", 2, v1::CODEC_HIDDEN_HEAD);
+  batch_.teachers[{"b", v1::CODEC_HIDDEN_HEAD, "logits"}] = z.narrow(1, 0, 2) * 2;
+  EXPECT_THAT(Refusal(hidden), HasSubstr("teacher 'b' gave [3, 2]"));
+  batch_.heads["b"] = {at::eye(4).narrow(1, 0, 2) / 2, at::tensor({0.f, 0.f, 5.f, 6.f})};
+  const at::Tensor made = at::linear(z.narrow(1, 0, 2) * 2, batch_.heads["b"].weight, batch_.heads["b"].bias);
+  EXPECT_NEAR(value(hidden), SoftLabel(batch_.logits, made.to(at::kDouble), 2).item<double>(), 1e-6);
+
+  const v1::Loss hard = LossOf(v1::LOSS_KIND_HARD_LABEL, 1, "b", 1, v1::CODEC_CLASSES);
+  batch_.teachers[{"b", v1::CODEC_CLASSES, "logits"}].ids = z.argmax(1);
+  EXPECT_NEAR(value(hard), value(LossOf(v1::LOSS_KIND_HARD_LABEL, 1, "b")), 1e-9);
+  EXPECT_THAT(Refusal(LossOf(v1::LOSS_KIND_LOGIT_MSE, 1, "b", 1, v1::CODEC_CLASSES)),
+              HasSubstr("classes does not carry what logit_mse needs; write one of dense_fp32"));
+}
+
+// With a head, logits are computed on the way; the losses and what flows back are the same.
+TEST_F(WeightedTest, AHeadMakesTheLogits) {
+  const at::Tensor hidden = at::arange(6.0, at::kDouble).reshape({3, 2}).sin().set_requires_grad(true);
+  const Head head{at::arange(8.0, at::kDouble).reshape({4, 2}).cos().set_requires_grad(true),
+                  at::arange(4.0, at::kDouble)};
+  const LossList list = ListOf({task_, soft_b_});
+  batch_.logits = at::linear(hidden, head.weight, head.bias);
+  const double expected = SumOf(EvaluateLosses(list, batch_))->item<double>();
+  batch_.logits = hidden;
+  batch_.head = head;
+  const at::Tensor sum = *SumOf(EvaluateLosses(list, batch_));
+  EXPECT_NEAR(sum.item<double>(), expected, 1e-12);
+  sum.backward();
+  EXPECT_TRUE(head.weight.grad().any().item<bool>() && hidden.grad().any().item<bool>());
 }
 
 }  // namespace
