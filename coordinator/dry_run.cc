@@ -12,10 +12,11 @@
 #include "coordinator/stages.h"
 #include "corpus/masking.h"
 #include "corpus/plan.h"
+#include "losses/memory.h"
 #include "models/outputs.h"
 #include "models/package_manifest.h"
 #include "runtime/status.h"
-#include "soft_labels/dense.h"
+#include "soft_labels/decode.h"
 #include "soft_labels/outputs.h"
 
 namespace polystill::coordinator {
@@ -71,21 +72,23 @@ int64_t MostRows(const v1::Job& job) {
   return models::JudgesTokens(job.task()) ? tokens : 1;
 }
 
-// Dense codecs hold every number of an output, which travels once for all losses.
+// An output travels once for all losses that take it by one codec.
 LabelSize SizeOfLabels(const v1::RunSpec& spec, const v1::Job& job) {
   LabelSize size;
-  std::set<std::tuple<std::string, int, std::string>> kinds;
+  std::set<std::tuple<std::string, soft_labels::CodecSettings, std::string>> kinds;
   for (const v1::Loss& loss : job.losses()) {
     for (const std::string& output : soft_labels::TeacherOutputsOf(loss)) {
-      if (!kinds.emplace(loss.teacher(), loss.codec(), output).second) continue;
+      const soft_labels::CodecSettings settings = soft_labels::SettingsOf(loss);
+      if (!kinds.emplace(loss.teacher(), settings, output).second) continue;
       const bool logits = output == soft_labels::kLogits;
       const int64_t width = logits ? models::LogitCount(job.task(), job.labels_size(), job.tokenizer().vocab_size())
                                    : FeatureWidth(spec, loss.teacher());
-      if (width == 0) size.unknown.insert(loss.teacher());
+      const int64_t head_width = settings.codec == v1::CODEC_HIDDEN_HEAD ? FeatureWidth(spec, loss.teacher()) : 0;
+      if ((settings.codec == v1::CODEC_HIDDEN_HEAD ? head_width : width) == 0) size.unknown.insert(loss.teacher());
       const bool of_tokens = logits ? models::JudgesTokens(job.task()) : models::IsOfTokens(output);
-      size.at_most |= of_tokens;
+      size.at_most |= of_tokens || settings.codec == v1::CODEC_SAMPLED;
       const int64_t rows = logits ? MostRows(job) : of_tokens ? job.tokenizer().max_length() : 1;
-      size.bytes += width * soft_labels::BytesPerNumber(loss.codec()) * rows;
+      size.bytes += rows * soft_labels::RowBytes(soft_labels::SpecOf(settings, 0), {output, width, false, head_width});
     }
   }
   return size;
@@ -136,6 +139,7 @@ class DryRun {
     if (bytes > 0) {
       absl::StrAppend(&text_, "  soft labels: ", labels.at_most ? "at most " : "", Bytes(bytes), "\n");
     }
+    AddLossMemory(job);
     for (const std::string& teacher : labels.unknown) {
       absl::StrAppend(&text_, "  features of teacher '", teacher, "': their size is known once it is asked\n");
     }
@@ -146,6 +150,26 @@ class DryRun {
     checkpoint_bytes_ += checkpoint;
     checkpoint_bytes_peak_ = std::max(checkpoint_bytes_peak_, checkpoint * job.keep_checkpoints());
     return absl::OkStatus();
+  }
+
+  // What a pass of the worker with the most records takes, against what it may.
+  void AddLossMemory(const v1::Job& job) {
+    losses::LogitShape shape;
+    const int64_t workers = spec_.student().workers();
+    const int64_t slice = (job.plan().batch_size() + workers - 1) / workers;
+    shape.rows = (job.micro_batch() > 0 ? std::min<int64_t>(job.micro_batch(), slice) : slice) * MostRows(job);
+    shape.classes = models::LogitCount(job.task(), job.labels_size(), job.tokenizer().vocab_size());
+    shape.number_bytes = ElementBytes(job);
+    const bool native = job.model().kind() != v1::Model::KIND_TORCHSCRIPT;
+    const bool by_head = native && job.autocast() != v1::Student::AUTOCAST_BFLOAT16;
+    if (by_head && losses::IsChunked(shape)) shape.head_width = job.model().width();
+    const auto bytes = static_cast<double>(losses::LogitBytes(job.losses(), shape));
+    const auto most = static_cast<double>(job.loss_memory_mb()) * (1 << 20);
+    absl::StrAppend(&text_, "  logits and losses: at most ", Bytes(bytes), " of a worker's memory",
+                    bytes > most ? absl::StrCat(", more than student.loss_memory_mb allows (", Bytes(most),
+                                                "): lower student.micro_batch or let labels come by another codec")
+                                 : "",
+                    "\n");
   }
 
   void AddEvaluation(const PlannedJob& planned) {

@@ -96,6 +96,22 @@ output: )",
   size_of(masked, "soft labels: at most 2.2 KB\n");
   // 10 records of 2 hidden tokens, by one model.
   size_of(masked, "predictions at most 1.2 KB\n");
+  // 80 records of 2 ids of 2 bits, 2 numbers of 2 bytes and one of 4; of the head's 12 numbers in 2 bytes.
+  v1::RunSpec packed = with_features->spec;
+  packed.mutable_student()->mutable_losses()->DeleteSubrange(1, 1);
+  packed.mutable_student()->mutable_losses(0)->set_codec(v1::CODEC_TOP_K);
+  packed.mutable_student()->mutable_losses(0)->set_k(2);
+  size_of(packed, "soft labels: 720 B\n");
+  packed.mutable_student()->mutable_losses(0)->set_codec(v1::CODEC_HIDDEN_HEAD);
+  size_of(packed, "soft labels: 1.9 KB\n");
+  packed.mutable_student()->mutable_losses(0)->set_codec(v1::CODEC_SAMPLED);
+  packed.mutable_student()->mutable_losses(0)->set_draws_per_token(4);
+  size_of(packed, "soft labels: at most ");
+  // 3 records of a worker's 3 logits: 7 arrays of 4 bytes.
+  size_of(packed, "logits and losses: at most 252 B of a worker's memory\n");
+  packed.mutable_student()->set_batch_size(1'000'000);
+  packed.mutable_student()->set_loss_memory_mb(1);
+  size_of(packed, ", more than student.loss_memory_mb allows (1.0 MB): lower student.micro_batch");
   EXPECT_FALSE(fs::exists(folder + "/out"));
   fs::remove_all(folder);
 }

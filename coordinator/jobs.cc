@@ -9,6 +9,7 @@
 #include "coordinator/run_folder.h"
 #include "runtime/counter_rng.h"
 #include "runtime/yaml_proto.h"
+#include "soft_labels/codec.h"
 
 namespace polystill::coordinator {
 namespace {
@@ -170,6 +171,7 @@ google::protobuf::RepeatedPtrField<v1::Loss> PseudoLabelLosses(const v1::Student
     v1::Loss& hard = *losses.Add() = loss;
     hard.set_kind(v1::LOSS_KIND_HARD_LABEL);
     hard.set_temperature(1.0);
+    if (!soft_labels::CheckServes(hard).ok()) hard.set_codec(v1::CODEC_CLASSES);
   }
   return losses;
 }

@@ -11,6 +11,7 @@
 #include "absl/strings/str_join.h"
 #include "runtime/nearest_name.h"
 #include "runtime/yaml_proto.h"
+#include "soft_labels/codec.h"
 
 namespace polystill::coordinator {
 namespace {
@@ -54,6 +55,16 @@ const KindsOfKeys& LossKeys() {
   return *kKeys;
 }
 
+// Of a loss, the keys that some codecs read alone.
+const KindsOfKeys& CodecKeys() {
+  static const auto* const kKeys = new KindsOfKeys{
+      {"k", {v1::CODEC_TOP_K}},
+      {"draws_per_token", {v1::CODEC_SAMPLED}},
+      {"draws", {v1::CODEC_SAMPLED}},
+  };
+  return *kKeys;
+}
+
 bool HasDefault(const Message& message, const FieldDescriptor* field) {
   std::unique_ptr<Message> defaults(message.New());
   FillDefaults(defaults.get());
@@ -61,18 +72,21 @@ bool HasDefault(const Message& message, const FieldDescriptor* field) {
   return differencer.CompareWithFields(message, *defaults, {field}, {field});
 }
 
-template <typename Kinded>
-std::vector<Mistake> CheckKeys(const std::string& path, const Kinded& message, const KindsOfKeys& keys) {
+// `which`: the key that says of which kind the message is, "kind" or another.
+std::vector<Mistake> CheckKeys(const std::string& path, const Message& message, const KindsOfKeys& keys,
+                               const std::string& which = "kind") {
   std::vector<Mistake> mistakes;
-  const auto* kind_type = message.GetDescriptor()->FindFieldByName("kind")->enum_type();
+  const FieldDescriptor* kind = message.GetDescriptor()->FindFieldByName(which);
+  const auto* kind_type = kind->enum_type();
+  const int is = message.GetReflection()->GetEnumValue(message, kind);
   for (const auto& [key, kinds] : keys) {
     const FieldDescriptor* field = message.GetDescriptor()->FindFieldByName(key);
-    const bool fits = std::find(kinds.begin(), kinds.end(), message.kind()) != kinds.end();
+    const bool fits = std::find(kinds.begin(), kinds.end(), is) != kinds.end();
     if (fits || HasDefault(message, field)) continue;
     const std::string names = absl::StrJoin(kinds, " or ", [&](std::string* out, int kind) {
       absl::StrAppend(out, EnumName(kind_type->FindValueByNumber(kind)));
     });
-    mistakes.push_back({absl::StrCat(path, ".", key), absl::StrCat("goes with kind: ", names, " only")});
+    mistakes.push_back({absl::StrCat(path, ".", key), absl::StrCat("goes with ", which, ": ", names, " only")});
   }
   return mistakes;
 }
@@ -120,6 +134,10 @@ std::vector<Mistake> CheckMixtureKeys(const std::string& path, const v1::Mixture
 
 std::vector<Mistake> CheckLossKeys(const std::string& path, const v1::Loss& loss) {
   std::vector<Mistake> mistakes = CheckKeys(path, loss, LossKeys());
+  for (Mistake& mistake : CheckKeys(path, loss, CodecKeys(), "codec")) mistakes.push_back(std::move(mistake));
+  if (const absl::Status serves = soft_labels::CheckServes(loss); !serves.ok()) {
+    mistakes.push_back({absl::StrCat(path, ".codec"), std::string(serves.message())});
+  }
   if (loss.kind() == v1::LOSS_KIND_HIDDEN && loss.layers().empty()) {
     mistakes.push_back({path,
                         "hidden needs layers; write which layer of the student follows which of the teacher, e.g. "

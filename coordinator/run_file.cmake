@@ -4,4 +4,4 @@ polystill_library(run_file
           ${CMAKE_CURRENT_LIST_DIR}/run_file.cc ${CMAKE_CURRENT_LIST_DIR}/run_file_rules.cc
           ${CMAKE_CURRENT_LIST_DIR}/spec_difference.cc ${CMAKE_CURRENT_LIST_DIR}/status_file.cc
           ${CMAKE_CURRENT_LIST_DIR}/task_rules.cc
-  LINK polystill_proto polystill_runtime absl::status absl::statusor absl::strings spdlog::spdlog)
+  LINK polystill_proto polystill_codecs polystill_runtime absl::status absl::statusor absl::strings spdlog::spdlog)

@@ -286,6 +286,16 @@ TEST_F(RunFileTest, EachRuleHasItsLineAndMessage) {
        "run.yaml:11: student.losses.0.layers: goes with kind: hidden only\n"
        "run.yaml:11: student.losses.0.layers.0.student: the student is a subword_bag, which has no layers; take a "
        "transformer, or the loss embedding"},
+      {"temperature: 2", "codec: top_k, k: 4, draws_per_token: 8, draws: per_epoch",
+       "run.yaml:11: student.losses.0.k: is 4, but there are 2 logits; write at most so many\n"
+       "run.yaml:11: student.losses.0.draws: goes with codec: sampled only\n"
+       "run.yaml:11: student.losses.0.draws_per_token: goes with codec: sampled only"},
+      {"temperature: 2", "codec: sampled, k: 4", "run.yaml:11: student.losses.0.k: goes with codec: top_k only"},
+      {"temperature: 2", "codec: classes",
+       "run.yaml:11: student.losses.0.codec: classes does not carry what soft_label needs; write one of dense_fp32, "
+       "dense_fp16, dense_bf16, dense_int8, hidden_head, top_k, sampled"},
+      {"temperature: 2", "codec: sampled, draws_per_token: 65537",
+       "run.yaml:11: student.losses.0.draws_per_token: must be at most 65536, got 65537"},
       {"temperature: 2", "teacher: englsh",
        "run.yaml:11: student.losses.0.teacher: no teacher is called 'englsh'; did you mean english?"},
       {"temperature: 2", "weight: 0", "run.yaml:10: student.losses: all weights are 0: nothing would be learned"},

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "models/outputs.h"
 #include "runtime/yaml_proto.h"
+#include "soft_labels/codec.h"
 
 namespace polystill::coordinator {
 namespace {
@@ -81,7 +82,8 @@ class TaskRules {
 
   void CheckLosses() {
     for (int i = 0; i < spec_.student().losses_size(); ++i) {
-      const v1::LossKind kind = spec_.student().losses(i).kind();
+      const v1::Loss& loss = spec_.student().losses(i);
+      const v1::LossKind kind = loss.kind();
       const std::string path = absl::StrCat("student.losses.", i, ".kind");
       if (kind == v1::LOSS_KIND_SOFT_LABEL && models::HasSigmoids(spec_.task())) {
         Add(path, absl::StrCat("soft_label is of one label among several, but with task: ", name_,
@@ -90,6 +92,29 @@ class TaskRules {
       if (kind == v1::LOSS_KIND_BINARY && !models::HasSigmoids(spec_.task())) {
         Add(path, absl::StrCat("binary goes with task: binary or multi_label; with ", name_, " write soft_label"));
       }
+      CheckCodec(absl::StrCat("student.losses.", i), loss);
+    }
+  }
+
+  // What a codec holds besides what a loss needs: a distribution over so many logits, of a teacher that shows its head.
+  void CheckCodec(const std::string& path, const v1::Loss& loss) {
+    if (loss.kind() == v1::LOSS_KIND_TASK || soft_labels::IsDense(loss.codec())) return;
+    const std::string codec = soft_labels::CodecName(loss.codec());
+    if (models::HasSigmoids(spec_.task())) {
+      return Add(path + ".codec", absl::StrCat(codec, " is of a softmax, but with task: ", name_,
+                                               " each label has its sigmoid; write dense_fp16"));
+    }
+    const int64_t logits =
+        models::LogitCount(spec_.task(), spec_.corpus().labels_size(), spec_.tokenizer().vocab_size());
+    if (loss.codec() == v1::CODEC_TOP_K && loss.k() > logits) {
+      Add(path + ".k", absl::StrCat("is ", loss.k(), ", but there are ", logits, " logits; write at most so many"));
+    }
+    for (const v1::Teacher& teacher : spec_.teachers()) {
+      if (!loss.teacher().empty() && loss.teacher() != teacher.name()) continue;
+      const bool script = teacher.train().model().kind() == v1::Model::KIND_TORCHSCRIPT;
+      if (loss.codec() != v1::CODEC_HIDDEN_HEAD || !script) continue;
+      Add(path + ".codec", absl::StrCat("hidden_head needs a teacher that shows its output head, but '", teacher.name(),
+                                        "' is a torchscript module; write dense_fp16, top_k or sampled"));
     }
   }
 

@@ -2,9 +2,10 @@
 
 #include <ATen/ATen.h>
 
-#include <algorithm>
 #include <cstdint>
 #include <functional>
+
+#include "losses/row_chunks.h"
 
 namespace polystill::losses {
 
@@ -27,15 +28,6 @@ struct LogitRows {
 
 // The sum over the rows [first, first + count) whose logits [count, classes] are given, scalar.
 using RowLoss = std::function<at::Tensor(const at::Tensor& logits, int64_t first, int64_t count)>;
-
-// Rows that are computed with at once: so many that their logits are about kChunkNumbers, but kLeastRows as long as
-// that is not more than 8 times as many, so that a head's weight is not read for a few rows each time.
-inline constexpr int64_t kChunkNumbers = int64_t{2} << 20;
-inline constexpr int64_t kLeastRows = 32;
-constexpr int64_t RowsOfChunk(int64_t classes) {
-  const int64_t least = std::min(kLeastRows, 8 * kChunkNumbers / classes);
-  return std::max<int64_t>({1, kChunkNumbers / classes, least});
-}
 
 // The loss of all rows, with the gradient's graph to `logits`. More rows than one chunk has are taken chunk by chunk,
 // and each chunk's gradient is computed at once and kept in place of what the loss would hold until the backward pass:

@@ -29,11 +29,22 @@ std::optional<int64_t> FirstBadRow(const at::Tensor& bad) {
   return bad.nonzero()[0][0].item<int64_t>();
 }
 
+// The first row that holds a number that is not finite, if any: looked for in chunks, as the answer for all numbers at
+// once would take more memory than they do.
+std::optional<int64_t> FirstRowNotFinite(const at::Tensor& numbers) {
+  const int64_t rows = numbers.size(0), most = RowsOfChunk(std::max<int64_t>(1, numbers.size(1)));
+  for (int64_t first = 0; first < rows; first += most) {
+    const at::Tensor some = numbers.detach().narrow(0, first, std::min(most, rows - first));
+    if (const auto row = FirstBadRow(at::isfinite(some).logical_not())) return first + *row;
+  }
+  return std::nullopt;
+}
+
 absl::Status CheckStudent(const Batch& batch) {
   if (!batch.logits.defined() || batch.logits.dim() != 2 || !batch.logits.is_floating_point()) {
     return absl::InvalidArgumentError("the student's logits must be floating [rows, classes]");
   }
-  if (const auto row = FirstBadRow(at::isfinite(batch.logits).logical_not())) {
+  if (const auto row = FirstRowNotFinite(batch.logits)) {
     return absl::FailedPreconditionError(
         absl::StrCat(RecordOf(batch, *row), ": the student's ", batch.head.weight.defined() ? "states" : "logits",
                      " are not finite: training has diverged; lower optimizer.lr or set optimizer.clip_norm"));
@@ -112,6 +123,14 @@ bool FitsCodec(const v1::Loss& loss, const TeacherLabels& labels, const Batch& b
   }
 }
 
+// In the student's type; undefined when there is none. An unnamed teacher must be the only one.
+Head TeacherHead(const v1::Loss& loss, const Batch& batch) {
+  const bool only = loss.teacher().empty() && batch.heads.size() == 1;
+  const auto found = only ? batch.heads.begin() : batch.heads.find(loss.teacher());
+  if (found == batch.heads.end()) return {};
+  return {found->second.weight.to(batch.logits.options()), found->second.bias.to(batch.logits.options())};
+}
+
 // The labels that a loss on logits learns from, checked.
 absl::StatusOr<const TeacherLabels*> LabelsOfLogits(const v1::Loss& loss, const Batch& batch, const Head& head) {
   const TeacherLabels* labels = FindTeacher(loss, models::kLogits, batch);
@@ -129,7 +148,7 @@ absl::StatusOr<const TeacherLabels*> LabelsOfLogits(const v1::Loss& loss, const 
   // The log of the rest of all ids is minus infinity; the losses do not read it.
   const bool whole = loss.codec() == v1::CODEC_TOP_K && loss.k() == classes;
   const at::Tensor read = whole ? numbers.narrow(1, 0, classes) : numbers;
-  if (const auto row = read.defined() ? FirstBadRow(at::isfinite(read).logical_not()) : std::nullopt) {
+  if (const auto row = read.defined() ? FirstRowNotFinite(read) : std::nullopt) {
     return absl::InvalidArgumentError(
         absl::StrCat(RecordOf(batch, *row), ": teacher '", loss.teacher(), "' gave a logit that is not finite"));
   }
@@ -170,11 +189,11 @@ absl::StatusOr<Features> FeaturesOf(const v1::Loss& loss, const FeaturePair& pai
                                                    "' of the student ", c10::str(sizes), ", their projection ",
                                                    c10::str(features.projection.sizes())));
   }
-  if (const auto row = FirstBadRow(at::isfinite(features.teacher).logical_not())) {
+  if (const auto row = FirstRowNotFinite(features.teacher)) {
     return absl::InvalidArgumentError(absl::StrCat("row ", *row, " of '", pair.teacher, "' of teacher '",
                                                    loss.teacher(), "' holds a number that is not finite"));
   }
-  if (const auto row = FirstBadRow(at::isfinite(features.student).logical_not())) {
+  if (const auto row = FirstRowNotFinite(features.student)) {
     return absl::FailedPreconditionError(absl::StrCat("row ", *row, " of the student's '", pair.student,
                                                       "' is not finite: training has diverged; lower optimizer.lr or "
                                                       "set optimizer.clip_norm"));
@@ -276,10 +295,7 @@ absl::StatusOr<RowLoss> RowLossOf(const v1::Loss& loss, const Batch& batch) {
   if (sigmoids && !soft_labels::IsDense(loss.codec())) {
     return absl::InvalidArgumentError("has sigmoids, which dense codecs alone carry");
   }
-  Head head;
-  if (const auto given = batch.heads.find(loss.teacher()); given != batch.heads.end()) {
-    head = {given->second.weight.to(batch.logits.options()), given->second.bias.to(batch.logits.options())};
-  }
+  const Head head = TeacherHead(loss, batch);
   ASSIGN_OR_RETURN(const TeacherLabels* const labels, LabelsOfLogits(loss, batch, head));
   switch (loss.codec()) {
     case v1::CODEC_CLASSES:

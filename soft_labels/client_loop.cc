@@ -50,8 +50,8 @@ absl::Status CheckWidths(const v1::DescribeReply& reply) {
         absl::StrCat("describes rows of '", Excerpt(feature.name()), "' of ", feature.width(), " numbers"));
   }
   if (reply.head().width() < 0 || reply.head().width() > kMaxMessageBytes / 2 || reply.head().bytes() < 0) {
-    return absl::FailedPreconditionError(absl::StrCat("describes a head of ", reply.head().width(), " numbers and ",
-                                                      reply.head().bytes(), " bytes"));
+    return absl::FailedPreconditionError(
+        absl::StrCat("describes a head of ", reply.head().width(), " numbers and ", reply.head().bytes(), " bytes"));
   }
   return absl::OkStatus();
 }

@@ -36,6 +36,15 @@ CodecSettings SettingsOf(const v1::Loss& loss) {
   return settings;
 }
 
+CodecSettings SettingsOf(const v1::LabelSpec& spec, bool draws_anew) {
+  CodecSettings settings(spec.codec());
+  settings.temperature = spec.temperature();
+  settings.k = spec.k();
+  settings.draws = spec.draws();
+  settings.draws_anew = draws_anew;
+  return settings;
+}
+
 v1::LabelSpec SpecOf(const CodecSettings& settings, uint64_t seed) {
   v1::LabelSpec spec;
   spec.set_codec(settings.codec);

@@ -32,6 +32,8 @@ struct CodecSettings {
 
 // What a loss of a run file asks for.
 CodecSettings SettingsOf(const v1::Loss& loss);
+// What a spec asks for, which does not say whether later passes draw anew.
+CodecSettings SettingsOf(const v1::LabelSpec& spec, bool draws_anew);
 
 // The spec that asks for it; its outputs and teacher are left to the caller.
 v1::LabelSpec SpecOf(const CodecSettings& settings, uint64_t seed);

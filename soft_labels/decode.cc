@@ -20,21 +20,6 @@ int64_t WidthOf(v1::Codec codec, const Output& output) {
   return codec == v1::CODEC_HIDDEN_HEAD ? output.head_width : output.width;
 }
 
-int64_t RowBytes(const v1::LabelSpec& spec, const Output& output, int64_t scores_per_row) {
-  switch (spec.codec()) {
-    case v1::CODEC_TOP_K:
-      return TopKRowBytes(spec.k(), output.width);
-    case v1::CODEC_SAMPLED:
-      return MostSampledRowBytes(spec.draws(), output.width) + kRowBytesEntry;
-    case v1::CODEC_SCORES:
-      return scores_per_row * kScoreBytes;
-    case v1::CODEC_CLASSES:
-      return kClassBytes;
-    default:
-      return DenseRowBytes(spec.codec(), WidthOf(spec.codec(), output));
-  }
-}
-
 int64_t RowsOf(const std::vector<RecordSize>& sizes) {
   int64_t rows = 0;
   for (const RecordSize& size : sizes) rows += size.rows;
@@ -49,6 +34,21 @@ int64_t SampledBytes(const v1::SoftLabels& labels, int64_t first, int64_t rows) 
 }
 
 }  // namespace
+
+int64_t RowBytes(const v1::LabelSpec& spec, const Output& output, int64_t scores_per_row) {
+  switch (spec.codec()) {
+    case v1::CODEC_TOP_K:
+      return TopKRowBytes(spec.k(), output.width);
+    case v1::CODEC_SAMPLED:
+      return MostSampledRowBytes(spec.draws(), output.width) + kRowBytesEntry;
+    case v1::CODEC_SCORES:
+      return scores_per_row * kScoreBytes;
+    case v1::CODEC_CLASSES:
+      return kClassBytes;
+    default:
+      return DenseRowBytes(spec.codec(), WidthOf(spec.codec(), output));
+  }
+}
 
 RecordSize SizeOf(const v1::LabelSpec& spec, const Output& output, const v1::LabelInput& input) {
   RecordSize size;

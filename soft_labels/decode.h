@@ -21,6 +21,9 @@ struct RecordSize {
   int64_t scores_per_row = 0;
 };
 
+// Bytes of a row as encoded, exactly; of codec sampled, at most. `scores_per_row`: ids of a row with scores.
+int64_t RowBytes(const v1::LabelSpec& spec, const Output& output, int64_t scores_per_row = 0);
+
 // `spec` and `input` are valid (CheckSpec, teacher_server/validation.h).
 RecordSize SizeOf(const v1::LabelSpec& spec, const Output& output, const v1::LabelInput& input);
 

@@ -6,13 +6,14 @@
 #include <vector>
 
 #include "polystill/v1/run.pb.h"
+#include "soft_labels/codec.h"
 
 namespace polystill::student_worker {
 
-// A kind of label that a job needs: an output of a teacher, by a codec.
+// A kind of label that a job needs: an output of a teacher, by a codec with its settings.
 struct LabelKind {
   std::string teacher;
-  v1::Codec codec = v1::CODEC_UNSPECIFIED;
+  soft_labels::CodecSettings codec;
   // "logits", or the name of a feature.
   std::string output;
 
@@ -26,11 +27,15 @@ enum class RowsOf {
   kJudged,   // one for each row of logits: a record's, or those of the tokens at `positions`, or of every token
 };
 
-// Labels of one kind: row-major [rows, width], record after record.
+// Labels of one kind, record after record, as their codec holds them (soft_labels/array.h).
 struct Labels {
   RowsOf rows = RowsOf::kRecords;
+  // Numbers of a row.
   int64_t width = 0;
   std::vector<float> numbers;
+  std::vector<int32_t> ids = {};
+  std::vector<int32_t> counts = {};
+  std::vector<int64_t> offsets = {};
 };
 
 // This rank's slice of one step; it may be empty. Lists are of one entry a record unless said otherwise.
@@ -39,6 +44,8 @@ struct Batch {
   // Position of the slice's first record in the global batch.
   int64_t first_position = 0;
   std::vector<std::string> ids;
+  // How often each record has come before.
+  std::vector<int64_t> passes;
   // Token ids of the side that the model reads.
   std::vector<std::vector<int32_t>> tokens;
   // Whether the model judges tokens and not records: then `positions` are those that are judged, as places among the

@@ -26,21 +26,63 @@ bool HasLogitsAlone(const DataLoader::LabelSource& source) {
   return std::all_of(source.outputs.begin(), source.outputs.end(), IsLogits);
 }
 
+// Numbers of a row of an output as its codec holds it; 0: it has none.
+int64_t WidthOf(const v1::LabelSpec& spec, const soft_labels::Output& output) {
+  switch (spec.codec()) {
+    case v1::CODEC_HIDDEN_HEAD:
+      return output.head_width;
+    case v1::CODEC_TOP_K:
+      return spec.k() + 1;
+    case v1::CODEC_SAMPLED:
+      return 1;
+    case v1::CODEC_CLASSES:
+      return 0;
+    default:
+      return output.width;
+  }
+}
+
+// Whether an array is of `rows` rows of that codec.
+bool HasRows(const soft_labels::Array& array, const v1::LabelSpec& spec, int64_t rows, int64_t width) {
+  if (array.width != width || static_cast<int64_t>(array.numbers.size()) != rows * width) return false;
+  const auto ids = static_cast<int64_t>(array.ids.size());
+  switch (spec.codec()) {
+    case v1::CODEC_TOP_K:
+      return ids == rows * spec.k();
+    case v1::CODEC_SAMPLED:
+      return static_cast<int64_t>(array.offsets.size()) == rows + 1 && array.offsets.back() == ids &&
+             array.counts.size() == array.ids.size();
+    case v1::CODEC_CLASSES:
+      return ids == rows;
+    default:
+      return ids == 0;
+  }
+}
+
 // Answers must fit the batch row by row, else labels would go to others than they belong to.
-absl::Status CheckShapes(const soft_labels::LabelClient::Labels& answer, const soft_labels::Outputs& outputs,
+absl::Status CheckShapes(const soft_labels::LabelClient::Labels& answer, const DataLoader::LabelSource& source,
                          const Batch& batch) {
+  const soft_labels::Outputs& outputs = source.outputs;
   if (answer.outputs.size() != outputs.size()) {
     return absl::InvalidArgumentError(
         absl::StrCat("expected ", outputs.size(), " outputs, got ", answer.outputs.size()));
   }
   for (size_t i = 0; i < outputs.size(); ++i) {
-    const auto& [numbers, width] = answer.outputs[i];
-    const int64_t rows = batch.CountRows(RowsOfOutput(outputs[i]));
-    if (width == outputs[i].width && static_cast<int64_t>(numbers.size()) == rows * width) continue;
-    return absl::InvalidArgumentError(absl::StrCat("expected ", outputs[i].name, " [", rows, ", ", outputs[i].width,
-                                                   "], got ", numbers.size(), " numbers in rows of ", width));
+    const soft_labels::Array& array = answer.outputs[i];
+    const int64_t rows = batch.CountRows(RowsOfOutput(outputs[i])), width = WidthOf(source.spec, outputs[i]);
+    if (HasRows(array, source.spec, rows, width)) continue;
+    return absl::InvalidArgumentError(absl::StrCat("expected ", outputs[i].name, " [", rows, ", ", width, "], got ",
+                                                   array.numbers.size(), " numbers in rows of ", array.width, ", and ",
+                                                   array.ids.size(), " ids"));
   }
   return absl::OkStatus();
+}
+
+// Labels of no rows.
+Labels NoLabels(const v1::LabelSpec& spec, const soft_labels::Output& output) {
+  Labels labels{RowsOfOutput(output), WidthOf(spec, output), {}};
+  if (spec.codec() == v1::CODEC_SAMPLED) labels.offsets = {0};
+  return labels;
 }
 
 }  // namespace
@@ -128,7 +170,7 @@ absl::Status DataLoader::Fill(int64_t step, std::vector<corpus::Record>* records
   batch->judges_tokens = models::JudgesTokens(options_.task);
   for (const LabelSource& source : options_.labels) {
     for (const soft_labels::Output& output : source.outputs) {
-      batch->labels[source.KindOf(output)] = {RowsOfOutput(output), output.width, {}};
+      batch->labels[source.KindOf(output)] = NoLabels(source.spec, output);
     }
   }
   for (size_t i = 0; i < refs.size(); ++i) {
@@ -154,6 +196,7 @@ absl::Status DataLoader::FillRecord(const corpus::RecordRef& ref, const corpus::
   }
   batch->tokens.push_back(std::move(tokens.ids));
   batch->ids.push_back(record.id);
+  batch->passes.push_back(ref.pass);
   ++batch->languages[record.language];
   return absl::OkStatus();
 }
@@ -193,6 +236,7 @@ std::vector<v1::LabelInput> DataLoader::InputsFor(const LabelSource& source, con
     } else {
       inputs.push_back(LabelInputOf(records[i], source.reads, source.input));
     }
+    if (source.draws_anew) inputs.back().set_draw(static_cast<uint64_t>(batch.passes[i]));
     if (at_positions) inputs.back().mutable_positions()->Add(batch.positions[i].begin(), batch.positions[i].end());
   }
   return inputs;
@@ -205,14 +249,18 @@ void DataLoader::Ask(const LabelSource& source, const std::vector<corpus::Record
   if (inputs.empty()) return shared_->NoteLabels(pending.get());
   auto fill = [shared = shared_, pending, source = source,
                count = inputs.size()](absl::StatusOr<soft_labels::LabelClient::Labels> answer) {
-    absl::Status status = answer.ok() ? CheckShapes(*answer, source.outputs, pending->batch) : answer.status();
+    absl::Status status = answer.ok() ? CheckShapes(*answer, source, pending->batch) : answer.status();
     if (!status.ok()) {
       const std::string where = absl::StrCat("step ", pending->batch.step, ": labels of teacher ", source.teacher);
       return shared->Fail(pending.get(), Annotate(status, where));
     }
     MutexLock lock(&shared->mutex);
     for (size_t i = 0; i < source.outputs.size(); ++i) {
-      pending->batch.labels[source.KindOf(source.outputs[i])].numbers = std::move(answer->outputs[i].numbers);
+      Labels& labels = pending->batch.labels[source.KindOf(source.outputs[i])];
+      labels.numbers = std::move(answer->outputs[i].numbers);
+      labels.ids = std::move(answer->outputs[i].ids);
+      labels.counts = std::move(answer->outputs[i].counts);
+      if (source.spec.codec() == v1::CODEC_SAMPLED) labels.offsets = std::move(answer->outputs[i].offsets);
     }
     pending->batch.label_count += static_cast<int64_t>(count);
     pending->batch.label_bytes += answer->bytes;

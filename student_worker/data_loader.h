@@ -47,9 +47,13 @@ class DataLoader {
     v1::Signature::Input input = v1::Signature::INPUT_TEXT;
     // The batch's own token ids are sent, whatever `input` is: the teacher reads the same side by the same tokeniser.
     bool sends_tokens = false;
+    // Codec sampled: each pass over a record has draws of its own.
+    bool draws_anew = false;
     AskForLabels ask;
 
-    LabelKind KindOf(const soft_labels::Output& output) const { return {teacher, spec.codec(), output.name}; }
+    LabelKind KindOf(const soft_labels::Output& output) const {
+      return {teacher, soft_labels::SettingsOf(spec, draws_anew), output.name};
+    }
   };
   struct Options {
     // Steps [first_step, steps) are loaded.

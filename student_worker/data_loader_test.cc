@@ -79,7 +79,7 @@ class DataLoaderTest : public testing::Test {
   void AskTeacher() {
     DataLoader::LabelSource source;
     source.teacher = kKind.teacher;
-    source.spec.set_codec(kKind.codec);
+    source.spec.set_codec(kKind.codec.codec);
     source.outputs = {{"logits", 2, false}};
     source.input = v1::Signature::INPUT_IDS;
     source.ask = [this](v1::LabelSpec spec, std::vector<v1::LabelInput> inputs, LabelClient::Callback callback) {

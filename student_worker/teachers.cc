@@ -2,15 +2,18 @@
 
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "checkpoint/safetensors.h"
 #include "models/outputs.h"
 #include "models/signature.h"
 #include "runtime/sha256.h"
 #include "runtime/status.h"
 #include "runtime/tokenizer_file.h"
+#include "soft_labels/head.h"
 
 namespace polystill::student_worker {
 namespace {
@@ -42,7 +45,7 @@ std::vector<LabelKind> LabelKindsOf(const v1::Loss& loss, const v1::WorkerOrder:
   const bool only = loss.teacher().empty() && assignment.teachers_size() > 0;
   std::vector<LabelKind> kinds;
   for (const std::string& output : soft_labels::TeacherOutputsOf(loss)) {
-    kinds.push_back({only ? assignment.teachers(0).name() : loss.teacher(), loss.codec(), output});
+    kinds.push_back({only ? assignment.teachers(0).name() : loss.teacher(), soft_labels::SettingsOf(loss), output});
   }
   return kinds;
 }
@@ -60,7 +63,7 @@ absl::Status Teachers::CheckOutputs(const v1::Job& job, const std::vector<LabelK
                                     Teacher* teacher) {
   const v1::DescribeReply& description = teacher->client->description();
   for (const LabelKind& kind : kinds) {
-    if (kind.teacher != name || teacher->outputs.contains(kind.output)) continue;
+    if (kind.teacher != name) continue;
     v1::LabelSpec spec;
     spec.add_outputs(kind.output);
     const auto outputs = soft_labels::OutputsOf(spec, description);
@@ -69,6 +72,10 @@ absl::Status Teachers::CheckOutputs(const v1::Job& job, const std::vector<LabelK
       RETURN_IF_ERROR(
           Annotate(CheckTokens(job, teacher->reads, description), absl::StrCat("'", kind.output, "' is of tokens")));
     }
+    spec = soft_labels::SpecOf(kind.codec, 0);
+    spec.add_outputs(kind.output);
+    const absl::Status fits = soft_labels::CheckSpec(spec, *outputs, description.signature().task());
+    if (!fits.ok()) return absl::FailedPreconditionError(fits.message());
     teacher->outputs[kind.output] = outputs->at(0);
   }
   return absl::OkStatus();
@@ -79,6 +86,7 @@ absl::StatusOr<std::unique_ptr<Teachers>> Teachers::Connect(const v1::WorkerOrde
   auto connected = std::make_unique<Teachers>();
   const v1::Job& job = assignment.job();
   connected->judges_tokens_ = models::JudgesTokens(job.task());
+  connected->seed_ = job.seed();
   for (const LabelKind& kind : kinds) {
     if (connected->teachers_.contains(kind.teacher)) continue;
     Teacher& teacher = connected->teachers_[kind.teacher];
@@ -104,6 +112,7 @@ absl::StatusOr<std::unique_ptr<Teachers>> Teachers::Connect(const v1::WorkerOrde
     const v1::DescribeReply& description = teacher.client->description();
     RETURN_IF_ERROR(Annotate(models::CheckSignature(description.signature(), assignment.job()), who));
     RETURN_IF_ERROR(Annotate(CheckOutputs(job, kinds, kind.teacher, &teacher), who));
+    RETURN_IF_ERROR(Annotate(connected->FetchHeadIfNeeded(kind.teacher, kinds, addresses), who));
     if (!description.repeatable()) {
       spdlog::warn("{}: its labels are not repeatable (a record's depend on what it is batched with), nor is this run",
                    who);
@@ -112,19 +121,51 @@ absl::StatusOr<std::unique_ptr<Teachers>> Teachers::Connect(const v1::WorkerOrde
   return connected;
 }
 
+absl::Status Teachers::FetchHeadIfNeeded(const std::string& name, const std::vector<LabelKind>& kinds,
+                                         const std::vector<std::string>& addresses) {
+  const bool needed = std::any_of(kinds.begin(), kinds.end(), [&](const LabelKind& kind) {
+    return kind.teacher == name && kind.codec.codec == v1::CODEC_HIDDEN_HEAD;
+  });
+  if (!needed) return absl::OkStatus();
+  const Teacher& teacher = teachers_.at(name);
+  const v1::Head& described = teacher.client->description().head();
+  ASSIGN_OR_RETURN(const std::string bytes, soft_labels::FetchHead(addresses, described));
+  ASSIGN_OR_RETURN(const checkpoint::NamedTensors tensors,
+                   checkpoint::ParseSafetensors(bytes, absl::StrCat("output head ", described.digest())));
+  const int64_t logits = teacher.outputs.at(models::kLogits).width;
+  losses::Head& head = heads_[name];
+  for (const auto& [tensor_name, tensor] : tensors) (tensor_name == "weight" ? head.weight : head.bias) = tensor;
+  const bool fits = head.weight.defined() && head.bias.defined() &&
+                    head.weight.sizes() == at::IntArrayRef({logits, int64_t{described.width()}}) &&
+                    head.bias.sizes() == at::IntArrayRef({logits}) && head.weight.scalar_type() == at::kFloat &&
+                    head.bias.scalar_type() == at::kFloat;
+  if (!fits || !head.weight.isfinite().all().item<bool>() || !head.bias.isfinite().all().item<bool>()) {
+    return absl::DataLossError(absl::StrCat("its output head is no finite float32 weight [", logits, ", ",
+                                            described.width(), "] and bias [", logits, "]"));
+  }
+  return absl::OkStatus();
+}
+
+std::map<std::string, losses::Head> Teachers::Heads(at::Device device, at::ScalarType type) const {
+  std::map<std::string, losses::Head> heads;
+  for (const auto& [name, head] : heads_) heads[name] = {head.weight.to(device, type), head.bias.to(device, type)};
+  return heads;
+}
+
 std::vector<DataLoader::LabelSource> Teachers::Sources(const std::vector<LabelKind>& kinds) const {
-  std::map<std::pair<std::string, v1::Codec>, DataLoader::LabelSource> sources;
+  std::map<std::pair<std::string, soft_labels::CodecSettings>, DataLoader::LabelSource> sources;
   for (const LabelKind& kind : kinds) {
     const Teacher& teacher = teachers_.at(kind.teacher);
     const soft_labels::Output& output = teacher.outputs.at(kind.output);
     DataLoader::LabelSource& source = sources[{kind.teacher, kind.codec}];
+    if (source.outputs.empty()) source.spec = soft_labels::SpecOf(kind.codec, seed_);
     source.spec.add_outputs(kind.output);
     source.outputs.push_back(output);
+    source.draws_anew = kind.codec.draws_anew;
     // Of words, or of tokens some of which are hidden, the teacher sees what the student sees, whatever it is asked
     // for.
     source.sends_tokens |= output.of_tokens || judges_tokens_;
     source.teacher = kind.teacher;
-    source.spec.set_codec(kind.codec);
     source.spec.set_teacher_digest(teacher.digest);
     source.reads = teacher.reads;
     source.input = teacher.client->description().signature().input();

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "losses/chunks.h"
 #include "polystill/v1/coordinator.pb.h"
 #include "soft_labels/client.h"
 #include "soft_labels/outputs.h"
@@ -24,13 +25,17 @@ class Teachers {
  public:
   // Connects to every replica of every teacher that `kinds` name; as many records may wait as `assignment` asks for
   // ahead. FAILED_PRECONDITION when a teacher's classes or inputs are not the job's, it does not give an output, or
-  // gives one of tokens and the student's tokens are not its own (another side of the record, another tokeniser);
-  // INVALID_ARGUMENT when the assignment names no replica of one, UNAVAILABLE when none answers.
+  // gives one of tokens and the student's tokens are not its own (another side of the record, another tokeniser),
+  // or gives it by another codec only; INVALID_ARGUMENT when the assignment names no replica of one, UNAVAILABLE when
+  // none answers.
   static absl::StatusOr<std::unique_ptr<Teachers>> Connect(const v1::WorkerOrder::Assignment& assignment,
                                                            const std::vector<LabelKind>& kinds);
 
   // Sources for the data loader, which must be gone before this object is: one for each teacher and codec.
   std::vector<DataLoader::LabelSource> Sources(const std::vector<LabelKind>& kinds) const;
+
+  // The output heads of those teachers whose labels come by codec hidden_head, by name.
+  std::map<std::string, losses::Head> Heads(at::Device device, at::ScalarType type) const;
 
   // Numbers of a row of an output.
   int64_t WidthOf(const LabelKind& kind) const;
@@ -46,7 +51,13 @@ class Teachers {
   static absl::Status CheckOutputs(const v1::Job& job, const std::vector<LabelKind>& kinds, const std::string& name,
                                    Teacher* teacher);
 
+  absl::Status FetchHeadIfNeeded(const std::string& name, const std::vector<LabelKind>& kinds,
+                                 const std::vector<std::string>& addresses);
+
   std::map<std::string, Teacher> teachers_;
+  std::map<std::string, losses::Head> heads_;
+  // The job's, of draws.
+  uint64_t seed_ = 0;
   // Whether the job's task does.
   bool judges_tokens_ = false;
 };

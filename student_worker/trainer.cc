@@ -46,8 +46,7 @@ constexpr std::chrono::seconds kStopPatience(3);
 
 using Clock = std::chrono::steady_clock;
 
-// Steps between two comparisons of the replicas' weights. The digest of 3 million
-// weights takes 7 ms, 0.3% of so many steps of theirs.
+// Steps between two comparisons of the replicas' weights: the digest of 3 million takes 7 ms, 0.3% of so many steps.
 constexpr int64_t kCompareEvery = 100;
 
 // Reads of a block per pass and rank from which on reading is said to be slow; 1 when every block is read once.
@@ -221,8 +220,9 @@ absl::Status Trainer::JoinGroup() {
   std::vector<at::Tensor> parameters;
   for (const auto& [name, parameter] : Trained()) parameters.push_back(parameter);
   ASSIGN_OR_RETURN(reducer_, collectives::Reducer::Create(parameters, group_.get()));
-  training_step_ =
-      std::make_unique<TrainingStep>(job_, *model_, projections_, group_.get(), reducer_.get(), optimizer_.get());
+  training_step_ = std::make_unique<TrainingStep>(job_, *model_, projections_,
+                                                  teachers_->Heads(device_, models::ScalarTypeOf(job_.dtype())),
+                                                  group_.get(), reducer_.get(), optimizer_.get());
   first_step_ = called_step_ = optimizer_->step();
   roll_call_ = std::make_unique<RollCall>(group_.get(), first_step_);
   writer_ = std::make_unique<checkpoint::AsyncWriter>(job_.checkpoints());

@@ -10,6 +10,7 @@
 
 #include "losses/feature_pairs.h"
 #include "losses/weighted.h"
+#include "models/outputs.h"
 #include "runtime/counter_rng.h"
 #include "runtime/cuda/device.h"
 #include "runtime/status.h"
@@ -31,6 +32,33 @@ at::Tensor RowsAt(const Batch& batch, RowsOf rows, const std::vector<Number>& nu
                        c10::CppTypeToScalarType<Number>::value);
 }
 
+// Integers of a label that begin at `begin`, on the model's device.
+at::Tensor Integers(const std::vector<int32_t>& integers, int64_t begin, int64_t count, at::Device device) {
+  const at::Tensor some = at::from_blob(const_cast<int32_t*>(integers.data()) + begin, {count}, at::kInt);
+  return cuda::ToDevice(some.to(at::kLong), device);
+}
+
+// What a teacher said of records [first, last).
+losses::TeacherLabels TeacherLabelsOf(const Batch& batch, const LabelKind& kind, const Labels& said, int64_t first,
+                                      int64_t last, at::Device device) {
+  losses::TeacherLabels labels;
+  const int64_t begin = batch.CountRows(said.rows, 0, first), rows = batch.CountRows(said.rows, first, last);
+  if (said.width > 0) {
+    labels.numbers = cuda::ToDevice(RowsAt(batch, said.rows, said.numbers, {said.width}, first, last), device);
+  }
+  if (kind.codec.codec == v1::CODEC_TOP_K) {
+    labels.ids = Integers(said.ids, begin * kind.codec.k, rows * kind.codec.k, device).view({rows, kind.codec.k});
+  } else if (kind.codec.codec == v1::CODEC_CLASSES) {
+    labels.ids = Integers(said.ids, begin, rows, device);
+  } else if (kind.codec.codec == v1::CODEC_SAMPLED) {
+    const int64_t place = said.offsets[begin], drawn = said.offsets[begin + rows] - place;
+    labels.ids = Integers(said.ids, place, drawn, device);
+    labels.counts = Integers(said.counts, place, drawn, device);
+    for (int64_t row = begin; row <= begin + rows; ++row) labels.offsets.push_back(said.offsets[row] - place);
+  }
+  return labels;
+}
+
 // What records [first, last) are to learn, on the model's device.
 losses::Batch LabelsOf(const v1::Job& job, const Batch& batch, int64_t first, int64_t last, at::Device device) {
   losses::Batch labels;
@@ -46,8 +74,7 @@ losses::Batch LabelsOf(const v1::Job& job, const Batch& batch, int64_t first, in
     labels.gold = cuda::ToDevice(RowsAt(batch, RowsOf::kJudged, batch.gold, width, first, last), device);
   }
   for (const auto& [kind, said] : batch.labels) {
-    labels.teachers[{kind.teacher, kind.codec, kind.output}] =
-        cuda::ToDevice(RowsAt(batch, said.rows, said.numbers, {said.width}, first, last), device);
+    labels.teachers[{kind.teacher, kind.codec, kind.output}] = TeacherLabelsOf(batch, kind, said, first, last, device);
   }
   return labels;
 }
@@ -87,9 +114,11 @@ class Autocast {
 }  // namespace
 
 TrainingStep::TrainingStep(const v1::Job& job, const models::Model& model, const checkpoint::NamedTensors& projections,
-                           collectives::Group* group, collectives::Reducer* reducer, Optimizer* optimizer)
+                           std::map<std::string, losses::Head> heads, collectives::Group* group,
+                           collectives::Reducer* reducer, Optimizer* optimizer)
     : job_(job),
       model_(model),
+      heads_(std::move(heads)),
       features_(FeaturesOf(job)),
       projections_(projections.begin(), projections.end()),
       judges_logits_(std::any_of(job.losses().begin(), job.losses().end(),
@@ -108,13 +137,37 @@ absl::StatusOr<double> TrainingStep::Run(const Batch& batch) {
   }
 }
 
-models::Outputs TrainingStep::Forward(const Batch& batch, int64_t first, int64_t last) const {
+losses::LogitShape TrainingStep::ShapeOf(const Batch& batch, int64_t first, int64_t last) const {
+  losses::LogitShape shape;
+  shape.rows = batch.CountRows(RowsOf::kJudged, first, last);
+  const models::Head head = model_.head();
+  shape.classes = head.bias.defined()
+                      ? head.bias.size(0)
+                      : models::LogitCount(job_.task(), job_.labels_size(), job_.tokenizer().vocab_size());
+  shape.number_bytes = job_.dtype() == v1::Student::DTYPE_FLOAT64 ? 8 : 4;
+  // In bfloat16 the head's product belongs to the forward.
+  const bool by_head = job_.autocast() != v1::Student::AUTOCAST_BFLOAT16 && head.weight.defined() && judges_logits_;
+  if (by_head && losses::IsChunked(shape)) shape.head_width = head.weight.size(1);
+  return shape;
+}
+
+absl::Status TrainingStep::CheckMemory(const losses::LogitShape& shape, int64_t records) const {
+  const int64_t needed = losses::LogitBytes(job_.losses(), shape) >> 20;
+  if (job_.loss_memory_mb() == 0 || needed <= job_.loss_memory_mb()) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat("logits and losses of ", shape.rows, " rows of ", shape.classes, " classes would take ", needed,
+                   " MiB, more than student.loss_memory_mb, ", job_.loss_memory_mb(), "; lower student.micro_batch (",
+                   records, " records came at once), or let labels come by top_k, sampled or hidden_head"));
+}
+
+models::Outputs TrainingStep::Forward(const Batch& batch, int64_t first, int64_t last, bool head_input) const {
   std::vector<uint64_t> keys;
   for (int64_t row = first; row < last; ++row) {
     keys.push_back(CombineKey(job_.seed(), kRowWord, batch.step, batch.first_position + row));
   }
   const Autocast autocast(job_.autocast() == v1::Student::AUTOCAST_BFLOAT16, model_.device().type());
   models::Wanted wanted{{}, features_};
+  wanted.head_input = head_input;
   if (!batch.positions.empty()) {
     wanted.positions.assign(batch.positions.begin() + first, batch.positions.begin() + last);
   }
@@ -128,9 +181,13 @@ models::Outputs TrainingStep::Forward(const Batch& batch, int64_t first, int64_t
 
 absl::StatusOr<double> TrainingStep::RunPiece(const Batch& batch, int64_t first, int64_t last,
                                               const Divisors& divisors) {
-  losses::Batch judged = LabelsOf(job_, batch, first, last, model_.device());  // labels
-  models::Outputs outputs = Forward(batch, first, last);                       // forward
+  const losses::LogitShape shape = ShapeOf(batch, first, last);
+  RETURN_IF_ERROR(CheckMemory(shape, last - first));
+  losses::Batch judged = LabelsOf(job_, batch, first, last, model_.device());   // labels
+  models::Outputs outputs = Forward(batch, first, last, shape.head_width > 0);  // forward
   judged.logits = outputs.logits;
+  if (shape.head_width > 0) judged.head = {model_.head().weight, model_.head().bias};
+  judged.heads = heads_;
   judged.features = std::move(outputs.features);
   judged.projections = projections_;
   ASSIGN_OR_RETURN(const auto sums, losses::EvaluateLosses(job_.losses(), judged));  // losses

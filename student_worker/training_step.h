@@ -8,6 +8,8 @@
 #include "absl/status/statusor.h"
 #include "collectives/group.h"
 #include "collectives/reducer.h"
+#include "losses/chunks.h"
+#include "losses/memory.h"
 #include "models/model.h"
 #include "polystill/v1/coordinator.pb.h"
 #include "student_worker/batch.h"
@@ -22,12 +24,15 @@ namespace polystill::student_worker {
 // of their slices. What is referred to outlives this object. Not thread-safe.
 class TrainingStep {
  public:
-  // `projections`: those of the job (student_worker/projections.h); reducer and optimiser know them too.
+  // `projections`: those of the job (student_worker/projections.h); reducer and optimiser know them too. `heads`: of
+  // teachers (student_worker/teachers.h), on the model's device and of its type.
   TrainingStep(const v1::Job& job, const models::Model& model, const checkpoint::NamedTensors& projections,
-               collectives::Group* group, collectives::Reducer* reducer, Optimizer* optimizer);
+               std::map<std::string, losses::Head> heads, collectives::Group* group, collectives::Reducer* reducer,
+               Optimizer* optimizer);
 
   // The sum of the job's losses, each its mean over this rank's slice (0 when that is empty). On an error nothing has
-  // been applied. FAILED_PRECONDITION: logits or gradients that are not finite; INVALID_ARGUMENT: labels that do not
+  // been applied. FAILED_PRECONDITION: logits or gradients that are not finite, or would take more memory than
+  // job.loss_memory_mb, said before it is taken; INVALID_ARGUMENT: labels that do not
   // fit, naming the record; ABORTED: a peer is gone.
   absl::StatusOr<double> Run(const Batch& batch);
 
@@ -42,11 +47,15 @@ class TrainingStep {
   };
   // Records [first, last) of the batch, the step's last ones or not: their part of what Run gives.
   absl::StatusOr<double> RunPiece(const Batch& batch, int64_t first, int64_t last, const Divisors& divisors);
-  // Their logits and the features that the losses compare, in the model's own type.
-  models::Outputs Forward(const Batch& batch, int64_t first, int64_t last) const;
+  // Their logits; head_width is set when they are to be computed chunk by chunk.
+  losses::LogitShape ShapeOf(const Batch& batch, int64_t first, int64_t last) const;
+  absl::Status CheckMemory(const losses::LogitShape& shape, int64_t records) const;
+  // Their logits, or what the head reads, and the features that the losses compare, in the model's own type.
+  models::Outputs Forward(const Batch& batch, int64_t first, int64_t last, bool head_input) const;
 
   const v1::Job& job_;
   const models::Model& model_;
+  const std::map<std::string, losses::Head> heads_;
   // Names of the student's features that the losses compare.
   const std::vector<std::string> features_;
   const std::map<std::string, at::Tensor> projections_;

@@ -106,7 +106,7 @@ TEST(TrainingStepTest, GradientsOfFeatureLossesAreThoseOfPyTorch) {
     const auto group = collectives::Group::Create({}).value();
     const auto reducer = collectives::Reducer::Create(parameters, group.get()).value();
     Optimizer optimizer(job.optimizer(), 1, trained);
-    TrainingStep training_step(job, *model, projections, group.get(), reducer.get(), &optimizer);
+    TrainingStep training_step(job, *model, projections, {}, group.get(), reducer.get(), &optimizer);
     const auto loss = training_step.Run(batch);
     ASSERT_TRUE(loss.ok()) << loss.status();
     EXPECT_NEAR(*loss, step["loss"].get<double>(), 1e-10);
@@ -137,7 +137,7 @@ TEST(TrainingStepTest, FeaturesAloneTrainWhatTheyDependOn) {
   const auto group = collectives::Group::Create({}).value();
   const auto reducer = collectives::Reducer::Create(parameters, group.get()).value();
   Optimizer optimizer(job.optimizer(), 2, trained);
-  TrainingStep training_step(job, *model, projections, group.get(), reducer.get(), &optimizer);
+  TrainingStep training_step(job, *model, projections, {}, group.get(), reducer.get(), &optimizer);
   const auto loss = training_step.Run(BatchOf(student, step));
   ASSERT_TRUE(loss.ok()) << loss.status();
   for (const auto& [name, parameter] : trained) {
