@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 
 from polystill.backoff import Backoff
+from polystill.codecs import Codec
 from polystill.errors import TeacherClosed, TeacherError, TeacherRefused, TeacherTimeout, TeacherUnavailable
 from polystill.label_stream import LabelStream
 from polystill.labels import Description, Labels
@@ -112,20 +113,24 @@ class TeacherClient:
         inputs: Sequence[Input],
         *,
         outputs: Sequence[str] | None = None,
-        codec: str = "dense_fp32",
+        codec: str | Codec = "dense_fp32",
         record_ids: Sequence[str] | None = None,
         positions: Sequence[Sequence[int]] | None = None,
+        score_ids: Sequence[Sequence[int]] | None = None,
+        draw: int = 0,
         timeout: float | None = None,
     ) -> Labels:
         """Answers about texts or lists of token ids, as many as you like.
 
         `outputs`: "logits" (the default where there are any) and features of `describe()`. `codec`: how numbers
-        travel, dense_fp32 or dense_fp16; they arrive as float32. `record_ids`: names for errors. `positions`: of
-        logits of tokens, those wanted. `timeout`: seconds for each request, in place of the client's.
+        travel, dense_fp32, dense_fp16, dense_bf16 or dense_int8, to arrive as float32; or of logits a `Codec`: top_k,
+        sampled, scores, classes, hidden_head. `record_ids`: names for errors. `positions`: of logits of tokens, those
+        wanted. `score_ids`: ids of logits for each record, with codec scores. `draw`: with codec sampled, which draw of
+        these records it is. `timeout`: seconds for each request, in place of the client's.
         """
         question = self._question(outputs, codec, timeout)
         teacher = self._teacher()
-        batch = Batch(inputs, record_ids, positions)
+        batch = Batch(inputs, record_ids, positions, score_ids, draw)
         requests = cut(self._wire, 0, batch, question, teacher)
         if len(requests) > 1:
             return next(self.label_stream([batch], outputs=outputs, codec=codec, timeout=timeout))
@@ -139,7 +144,7 @@ class TeacherClient:
         batches: Iterable[Batch | Sequence[Input]],
         *,
         outputs: Sequence[str] | None = None,
-        codec: str = "dense_fp32",
+        codec: str | Codec = "dense_fp32",
         ordered: bool = True,
         timeout: float | None = None,
     ) -> Iterator[Labels]:
@@ -164,9 +169,10 @@ class TeacherClient:
     def _teacher(self) -> Description:
         return self._description or self.describe()
 
-    def _question(self, outputs: Sequence[str] | None, codec: str, timeout: float | None) -> Question:
+    def _question(self, outputs: Sequence[str] | None, codec: str | Codec, timeout: float | None) -> Question:
         teacher = self._teacher()
         names = teacher.default_outputs() if outputs is None else tuple(outputs)
+        codec = Codec(codec) if isinstance(codec, str) else codec
         question = Question(names, codec, self._digest, self._timeout if timeout is None else timeout)
         question.check(teacher)
         return question

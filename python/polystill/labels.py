@@ -9,11 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from polystill.errors import TeacherError
+from polystill.codecs import Decoded, Packed, concatenate
 
 LOGITS = "logits"
-CODECS = {"dense_fp32": 1, "dense_fp16": 2}
-_DTYPES = {"dense_fp32": (1, "<f4"), "dense_fp16": (2, "<f2")}
 _TOKEN_TASKS = ("token_classification", "masked_lm")
 
 
@@ -43,6 +41,8 @@ class Description:
     max_records_per_request: int
     repeatable: bool
     tokenizer_sha256: str
+    # Numbers that the output head reads; 0 where the teacher does not give it away.
+    head_width: int
 
     @classmethod
     def of(cls, reply: Any) -> Description:
@@ -62,6 +62,7 @@ class Description:
             max_records_per_request=reply.max_records_per_request,
             repeatable=reply.repeatable,
             tokenizer_sha256=reply.tokenizer_sha256,
+            head_width=reply.head.width,
         )
 
     @property
@@ -83,21 +84,32 @@ class Description:
         return (LOGITS,) if self.logits else tuple(name for name in self.features if not name.startswith("hidden."))
 
 
-class Labels(Mapping[str, NDArray[np.float32]]):
-    """The answer about one batch: for each output an array [rows, width] of float32.
+class Labels(Mapping[str, NDArray[Any]]):
+    """The answer about one batch: for each output an array [rows, width] of float32, by codec hidden_head of what the
+    head reads; by codec classes [rows] of int32. What other codecs hold is to be had from `packed`.
 
     A row a record; of tokens (`hidden.N`; logits of tokens) a row for each token sent, or at `positions`, record after
     record: `of(record, output)` are those of one record.
     """
 
-    def __init__(self, index: int, outputs: dict[str, NDArray[np.float32]], offsets: dict[str, list[int]]) -> None:
+    def __init__(self, index: int, outputs: dict[str, Decoded], offsets: dict[str, list[int]]) -> None:
         # Which batch of a stream it answers, from 0.
         self.index = index
         self._outputs = outputs
         self._offsets = offsets
 
-    def __getitem__(self, output: str) -> NDArray[np.float32]:
-        return self._outputs[output]
+    def __getitem__(self, output: str) -> NDArray[Any]:
+        array = self._outputs[output]
+        if not isinstance(array, np.ndarray):
+            raise TypeError(f"{output!r} came by a codec that holds no array; read labels.packed({output!r})")
+        return array
+
+    def packed(self, output: str = LOGITS) -> Packed:
+        """What codecs top_k, sampled and scores hold."""
+        packed = self._outputs[output]
+        if isinstance(packed, np.ndarray):
+            raise TypeError(f"{output!r} came as an array; read labels[{output!r}]")
+        return packed
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._outputs)
@@ -105,34 +117,15 @@ class Labels(Mapping[str, NDArray[np.float32]]):
     def __len__(self) -> int:
         return len(self._outputs)
 
-    def of(self, record: int, output: str = LOGITS) -> NDArray[np.float32]:
+    def of(self, record: int, output: str = LOGITS) -> NDArray[Any]:
         """Of one record of the batch: [width], of tokens [tokens, width]."""
-        array, offsets = self._outputs[output], self._offsets.get(output)
+        array, offsets = self[output], self._offsets.get(output)
         return array[record] if offsets is None else array[offsets[record] : offsets[record + 1]]
 
 
-def decode(message: Any, codec: str, rows: int, width: int, of_whom: str) -> NDArray[np.float32]:
-    """One output of a reply, as soft_labels/FORMAT.md says; TeacherError (DATA_LOSS) when it is something else."""
-    dtype, layout = _DTYPES[codec]
-    dense = message.dense
-    expected = [rows, width]
-    size = rows * width * np.dtype(layout).itemsize
-    if message.codec != CODECS[codec] or dense.dtype != dtype or list(dense.shape) != expected:
-        raise TeacherError(
-            "DATA_LOSS",
-            f"{of_whom}: the answer is no {codec} {expected}, but codec {message.codec} {list(dense.shape)}",
-        )
-    if len(dense.data) != size:
-        raise TeacherError("DATA_LOSS", f"{of_whom}: the answer has {len(dense.data)} bytes, not {size}")
-    array = np.frombuffer(dense.data, layout).reshape(rows, width).astype(np.float32)
-    if not np.isfinite(array).all():
-        raise TeacherError("DATA_LOSS", f"{of_whom}: the answer holds numbers that are not finite")
-    return array
-
-
-def join(index: int, parts: Sequence[dict[str, NDArray[np.float32]]], token_rows: dict[str, list[int]]) -> Labels:
+def join(index: int, parts: Sequence[dict[str, Decoded]], token_rows: dict[str, list[int]]) -> Labels:
     """One answer of the answers to a batch's requests; `token_rows`: rows of each record, of outputs of tokens."""
     names = parts[0]
-    arrays = {name: parts[0][name] if len(parts) == 1 else np.concatenate([p[name] for p in parts]) for name in names}
+    arrays = {name: concatenate([part[name] for part in parts]) for name in names}
     offsets = {name: [0, *np.cumsum(rows).tolist()] for name, rows in token_rows.items()}
     return Labels(index, arrays, offsets)

@@ -121,7 +121,9 @@ def references() -> list[Case]:
         for temperature in (1.0, 2.0, 8.0):
             losses += [ghost(student, teacher, k, temperature) for k in ks]
             log_p = log_probabilities(teacher, temperature)
-            losses.append(sampled(student, counts, -torch.special.xlogy(log_p.exp(), log_p.exp()).sum(dim=1), temperature))
+            losses.append(
+                sampled(student, counts, -torch.special.xlogy(log_p.exp(), log_p.exp()).sum(dim=1), temperature)
+            )
         if rows and scale <= 2:
             for expected in losses:
                 confirm(student, expected)
