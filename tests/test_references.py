@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.references import feature_losses, feature_step
+from tests.references import feature_losses, feature_step, packed_losses
 from tests.references.losses import references
 from tests.references.transformer import reference
 
@@ -33,6 +33,11 @@ def assert_close(committed: Any, computed: Any, where: str) -> None:
 
 def test_committed_losses_are_reproduced() -> None:
     assert_close(json.loads((ROOT / "losses/testdata/references.json").read_text()), references(), "references")
+
+
+def test_committed_packed_losses_are_reproduced() -> None:
+    committed = json.loads((ROOT / "losses/testdata/packed_references.json").read_text())
+    assert_close(committed, packed_losses.references(), "packed_references")
 
 
 def test_committed_transformer_is_reproduced() -> None:

@@ -24,6 +24,7 @@ from polystill.errors import (
 if TYPE_CHECKING:
     from polystill.backoff import Backoff
     from polystill.client import TeacherClient
+    from polystill.codecs import Codec
     from polystill.exporter import export
     from polystill.labels import Description, Labels
     from polystill.package import Signature
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Backoff": "backoff",
     "Batch": "requests",
+    "Codec": "codecs",
     "Description": "labels",
     "Labels": "labels",
     "Signature": "package",
@@ -46,6 +48,7 @@ _HOMES = {
 __all__ = [
     "Backoff",
     "Batch",
+    "Codec",
     "Description",
     "ExportError",
     "Labels",

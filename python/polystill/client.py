@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -99,14 +100,16 @@ class TeacherClient:
 
     def describe(self) -> Description:
         """The teacher's signature and limits, as the server says now."""
-        reply = self._retry(
+        self._description = Description.of(self._describe_raw())
+        return self._description
+
+    def _describe_raw(self) -> Any:
+        return self._retry(
             lambda: self._unary(
                 "Describe", self._wire.DescribeRequest(protocol_version=1), self._wire.DescribeReply, self._timeout
             ),
             "describe",
         )
-        self._description = Description.of(reply)
-        return self._description
 
     def label(
         self,
@@ -165,6 +168,26 @@ class TeacherClient:
             error_of=error_of,
             retried=RETRIED,
         ).answers(batches, ordered)
+
+    def head(self) -> bytes:
+        """The teacher's output head, which makes logits of what codec hidden_head gives: a safetensors file with weight
+        [logits, width] and bias [logits]. TeacherError (NOT_FOUND) where the teacher gives none away.
+        """
+        described = self._describe_raw().head
+        method = self._channel.unary_stream(
+            METHOD + "GetHead",
+            request_serializer=self._wire.GetHeadRequest.SerializeToString,
+            response_deserializer=self._wire.HeadChunk.FromString,
+        )
+        request = self._wire.GetHeadRequest(protocol_version=1, digest=described.digest)
+
+        def once() -> bytes:
+            return b"".join(chunk.data for chunk in method(request, timeout=self._timeout))
+
+        data: bytes = self._retry(once, "head")
+        if hashlib.sha256(data).hexdigest() != described.digest:
+            raise TeacherError("DATA_LOSS", f"{self.address}: the output head has another digest than described")
+        return data
 
     def _teacher(self) -> Description:
         return self._description or self.describe()

@@ -1,9 +1,9 @@
-"""References of the losses on packed labels: values and gradients in float64, from the formulas and not from the C++ code.
+"""References of the losses on packed labels: values and gradients in float64, from the formulas, not from the C++ code.
 
     python -m tests.references.packed_losses losses/testdata/packed_references.json
 
-writes the file that losses/packed_losses_test.cc reads. Gradients come from their closed forms, which PyTorch's autograd
-of the values confirms where the values can be written without losing digits.
+writes the file that losses/packed_losses_test.cc reads. Gradients come from their closed forms, which PyTorch's
+autograd of the values confirms where the values can be written without losing digits.
 """
 
 from __future__ import annotations
