@@ -18,7 +18,11 @@ class RefusedStream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grp
   void OnDone() override { delete this; }
 };
 
+// For a teacher to be loaded, or calls to end; of full queues the engine says more.
+constexpr int64_t kRetryAfterMs = 250;
+
 grpc::ServerUnaryReactor* FinishWith(grpc::CallbackServerContext* context, const absl::Status& status) {
+  if (absl::IsUnavailable(status) || absl::IsResourceExhausted(status)) AddRetryAfter(context, kRetryAfterMs);
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   reactor->Finish(ToGrpc(status));
   return reactor;
@@ -81,7 +85,7 @@ grpc::ServerUnaryReactor* TeacherService::Label(grpc::CallbackServerContext* con
     if (!status.ok()) return FinishWith(context, status);
     ++calls_;
   }
-  return new LabelCall(engine_.get(), *context, *request, reply, [this] { CallGone(); });
+  return new LabelCall(engine_.get(), context, *request, reply, [this] { CallGone(); });
 }
 
 grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* TeacherService::LabelStream(grpc::CallbackServerContext*) {
