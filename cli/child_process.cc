@@ -83,8 +83,8 @@ const std::optional<std::string>& ChildProcess::Poll() {
     const int signal = WTERMSIG(status);
     ended_ = absl::StrCat("was killed by signal ", signal, " (", ::strsignal(signal), ")");
   } else {
-    succeeded_ = WEXITSTATUS(status) == 0;
-    ended_ = absl::StrCat("ended with status ", WEXITSTATUS(status));
+    exit_status_ = WEXITSTATUS(status);
+    ended_ = absl::StrCat("ended with status ", *exit_status_);
   }
   return ended_;
 }

@@ -31,7 +31,9 @@ class ChildProcess {
   // How it ended: "ended with status 1", "was killed by signal 9 (Killed)"; nothing while it runs. Does not block.
   const std::optional<std::string>& Poll();
   // Whether it has ended with status 0.
-  bool succeeded() const { return succeeded_; }
+  bool succeeded() const { return exit_status_ == 0; }
+  // Nothing while it runs, or when a signal killed it.
+  std::optional<int> exit_status() const { return exit_status_; }
   // Sends a signal, unless it has ended.
   void Signal(int signal);
 
@@ -49,7 +51,7 @@ class ChildProcess {
   int64_t log_start_ = 0;
   pid_t pid_ = 0;
   std::optional<std::string> ended_;
-  bool succeeded_ = false;
+  std::optional<int> exit_status_;
 };
 
 }  // namespace polystill::cli

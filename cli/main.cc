@@ -142,10 +142,16 @@ int main(int argc, char** argv) {
   CLI::Option* resume =
       run->add_flag("--resume", options.resume, "go on with the run in the output folder, after a stop or a crash")
           ->excludes(overwrite);
+  CLI::Option* resume_or_start =
+      run->add_flag("--resume-or-start", options.resume_or_start,
+                    "as --resume when the output folder holds a run, else start it: for batch systems and the like")
+          ->excludes(overwrite)
+          ->excludes(resume);
   bool dry_run = false;
   run->add_flag("--dry-run", dry_run, "read the corpus and say what the run would do and need; write nothing")
       ->excludes(overwrite)
-      ->excludes(resume);
+      ->excludes(resume)
+      ->excludes(resume_or_start);
   std::string run_folder;
   bool json = false;
   CLI::App* status = app.add_subcommand(kStatus, "where a run stands, or how it ended");

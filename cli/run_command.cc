@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <thread>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
@@ -26,6 +27,7 @@
 #include "coordinator/status_file.h"
 #include "runtime/files.h"
 #include "runtime/status.h"
+#include "student_worker/exit_codes.h"
 
 namespace polystill::cli {
 namespace {
@@ -59,6 +61,8 @@ std::string ReportOf(const v1::RunSpec& spec) { return absl::StrCat(spec.output(
 
 std::string StatusPathOf(const v1::RunSpec& spec) { return absl::StrCat(spec.output(), "/", coordinator::kStatusFile); }
 
+bool HoldsRun(const v1::RunSpec& spec) { return fs::exists(absl::StrCat(spec.output(), "/", coordinator::kStateFile)); }
+
 // The least time when there is no such file.
 fs::file_time_type LastWritten(const std::string& path) {
   std::error_code none;
@@ -76,7 +80,7 @@ absl::Status PrintTableOf(const v1::RunSpec& spec, std::ostream& out) {
 
 // Whether a run may begin, or go on, in its folder: what can be told without starting anything.
 absl::Status CheckFolder(const RunOptions& options, const v1::RunSpec& spec) {
-  const bool holds_a_run = fs::exists(absl::StrCat(spec.output(), "/", coordinator::kStateFile));
+  const bool holds_a_run = HoldsRun(spec);
   if (!options.resume) {
     if (options.overwrite || !holds_a_run) return absl::OkStatus();
     return absl::AlreadyExistsError(absl::StrCat(spec.output(),
@@ -159,7 +163,8 @@ absl::Status Session::StartAll() {
   std::error_code gone;
   fs::remove(address_file, gone);
   RETURN_IF_ERROR(address.status());
-  for (const Launch& launch : LaunchMembers(options_.programs, spec_, *address)) {
+  const int cores = static_cast<int>(std::thread::hardware_concurrency());
+  for (const Launch& launch : LaunchMembers(options_.programs, spec_, *address, cores)) {
     RETURN_IF_ERROR(children_.Start(launch, options_.resume));
   }
   // Only now: it starts threads, and a fork should not meet any.
@@ -256,7 +261,7 @@ int Session::Finish() {
   if (Succeeded()) return PrintReport();
   if (interrupted_ || status_.state() == v1::RunStatus::STATE_STOPPED) {
     err_ << "polystill: stopped; what is finished lies in " << spec_.output() << std::endl;
-    if (fs::exists(absl::StrCat(spec_.output(), "/", coordinator::kStateFile))) {
+    if (HoldsRun(spec_)) {
       err_ << "go on with: " << ResumeCommand() << std::endl;
     }
     return kExitInterrupted;
@@ -270,13 +275,13 @@ int Session::Fail(const absl::Status& status) {
   out_ << view_.Close() << std::flush;
   err_ << "polystill: the run failed: " << status.message() << "\n";
   for (ChildProcess* child : children_.ended()) {
-    if (child->succeeded()) continue;
+    if (child->succeeded() || child->exit_status() == student_worker::kExitRunNotDone) continue;
     err_ << Obituary(child);
     break;
   }
   err_ << "logs: " << children_.log_folder() << std::endl;
   // Without a watcher the coordinator did not come up: the folder may be another run's.
-  if (watcher_ != nullptr && fs::exists(absl::StrCat(spec_.output(), "/", coordinator::kStateFile))) {
+  if (watcher_ != nullptr && HoldsRun(spec_)) {
     err_ << "once that is mended, go on with: " << ResumeCommand() << std::endl;
   }
   return kExitFailed;
@@ -319,12 +324,13 @@ std::string Session::MakeHtmlReport() {
 
 }  // namespace
 
-int Run(const RunOptions& options, std::ostream& out, std::ostream& err) {
+int Run(RunOptions options, std::ostream& out, std::ostream& err) {
   const absl::StatusOr<coordinator::RunFile> run = coordinator::ReadRunFile(options.run_file, options.settings);
   if (!run.ok()) {
     err << run.status().message() << std::endl;
     return kExitUsage;
   }
+  if (options.resume_or_start) options.resume = HoldsRun(run->spec);
   const absl::Status folder = CheckFolder(options, run->spec);
   if (!folder.ok()) {
     err << folder.message() << std::endl;

@@ -12,8 +12,9 @@ struct RunOptions {
   std::vector<std::string> settings;
   // Delete an earlier run in the same folder.
   bool overwrite = false;
-  // Go on with the run in the folder.
+  // Go on with the run in the folder; with `resume_or_start` only when there is one.
   bool resume = false;
+  bool resume_or_start = false;
   // Folder of the programs.
   std::string programs;
   // Whether `out` is a terminal.
@@ -29,6 +30,6 @@ struct RunOptions {
 //   end of the log.
 //
 // Returns the exit code (cli/exit_codes.h). Call it from the main thread, before any other is started.
-int Run(const RunOptions& options, std::ostream& out, std::ostream& err);
+int Run(RunOptions options, std::ostream& out, std::ostream& err);
 
 }  // namespace polystill::cli

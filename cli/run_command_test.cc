@@ -153,6 +153,28 @@ TEST_F(RunCommandTest, TheReasonOfACoordinatorThatLeftAtOnceIsTold) {
   EXPECT_THAT(err_.str(), StartsWith("polystill: the run failed: a process of it ended\n"));
 }
 
+TEST_F(RunCommandTest, StudentsThatFollowedTheRunAreNotItsCause) {
+  // The student has ended for sure before the coordinator does.
+  WriteProgram("polystill-coordinator",
+               "echo 127.0.0.1:1 > $ADDRESS; until [ -e $0.told ]; do sleep 0.01; done; exit 1");
+  WriteProgram("polystill-student", "touch ${0%student}coordinator.told; exit 75");
+  EXPECT_EQ(Run(), kExitFailed);
+  EXPECT_THAT(err_.str(), HasSubstr("\ncoordinator ended with status 1"));
+  EXPECT_THAT(err_.str(), Not(HasSubstr("student-0")));
+}
+
+TEST_F(RunCommandTest, ResumeOrStartDoesWhatTheFolderAllows) {
+  WriteProgram("polystill-coordinator", "exit 1");
+  options_.resume_or_start = true;
+  EXPECT_EQ(Run(), kExitFailed);  // started
+  EXPECT_THAT(err_.str(), HasSubstr("coordinator ended with status 1"));
+  Write("/out/coordinator.sqlite", "x");
+  Write("/out/run.yaml", ReadFile(options_.run_file).value());
+  options_.settings = {"seed=3"};
+  EXPECT_EQ(Run(), kExitUsage);  // resumed
+  EXPECT_THAT(err_.str(), HasSubstr("which began with another seed"));
+}
+
 TEST_F(RunCommandTest, ASignalBeforeTheStartStopsIt) {
   WriteProgram("polystill-coordinator", "trap 'exit 130' TERM; while :; do sleep 0.01; done");
   // Stays pending until the run looks for it.

@@ -19,8 +19,13 @@ int main(int argc, char** argv) {
   app.add_option("--metrics", options.metrics, "host:port at which Prometheus reads /metrics; none when left out");
   app.add_option("--address-file", options.address_file, "gets the bound host:port");
   CLI::Option* overwrite = app.add_flag("--overwrite", options.overwrite, "delete an earlier run in the same folder");
-  app.add_flag("--resume", options.resume, "go on with the run in the folder, after a stop or a crash")
-      ->excludes(overwrite);
+  CLI::Option* resume =
+      app.add_flag("--resume", options.resume, "go on with the run in the folder, after a stop or a crash")
+          ->excludes(overwrite);
+  app.add_flag("--resume-or-start", options.resume_or_start,
+               "as --resume when the folder holds a run, else start it: for supervisors, which know one command")
+      ->excludes(overwrite)
+      ->excludes(resume);
   app.add_flag("--dry-run", options.dry_run, "read the corpus and say what the run would do and need; write nothing");
   CLI11_PARSE(app, argc, argv);
   spdlog::set_default_logger(spdlog::stderr_logger_mt("coordinator"));

@@ -204,7 +204,8 @@ absl::Status Coordinator::ReopenFolder() {
 }
 
 absl::Status Coordinator::OpenFolder() {
-  if (options_.resume) {
+  ASSIGN_OR_RETURN(const bool holds_run, RunFolder::HoldsRun(spec_.output()));
+  if (options_.resume || (options_.resume_or_start && holds_run)) {
     RETURN_IF_ERROR(ReopenFolder());
     RETURN_IF_ERROR(store_->PutSpec(spec_));
     return WriteFileAtomically(folder_->PathOf(kSpecFile), WriteYaml(spec_));

@@ -23,6 +23,8 @@ struct CoordinatorOptions {
   bool overwrite = false;
   // Goes on with the run in the folder.
   bool resume = false;
+  // Goes on with the run in the folder when there is one, else starts it.
+  bool resume_or_start = false;
   // Reads the corpus and prints what the run would do and need; starts and writes nothing.
   bool dry_run = false;
 };

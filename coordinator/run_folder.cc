@@ -116,8 +116,12 @@ absl::StatusOr<RunFolder> RunFolder::Lock(const std::string& path) {
   return folder;
 }
 
+absl::StatusOr<bool> RunFolder::HoldsRun(const std::string& path) {
+  return Exists(absl::StrCat(path, "/", kStateFile));
+}
+
 absl::StatusOr<RunFolder> RunFolder::Reopen(const std::string& path) {
-  ASSIGN_OR_RETURN(const bool holds_run, Exists(absl::StrCat(path, "/", kStateFile)));
+  ASSIGN_OR_RETURN(const bool holds_run, HoldsRun(path));
   if (!holds_run) {
     return absl::NotFoundError(absl::StrCat(path, ": holds no run to resume; leave --resume out to start one"));
   }
@@ -127,7 +131,7 @@ absl::StatusOr<RunFolder> RunFolder::Reopen(const std::string& path) {
 absl::StatusOr<RunFolder> RunFolder::Open(const std::string& path, bool overwrite, const std::vector<Input>& inputs) {
   RETURN_IF_ERROR(MakeFolder(path));
   ASSIGN_OR_RETURN(RunFolder folder, Lock(path));
-  ASSIGN_OR_RETURN(const bool holds_run, Exists(folder.PathOf(kStateFile)));
+  ASSIGN_OR_RETURN(const bool holds_run, HoldsRun(path));
   if (!holds_run) return folder;
   if (!overwrite) {
     return absl::AlreadyExistsError(absl::StrCat(path,

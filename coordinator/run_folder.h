@@ -30,6 +30,8 @@ class RunFolder {
     std::string path;
   };
 
+  // Whether there is a run to go on with.
+  static absl::StatusOr<bool> HoldsRun(const std::string& path);
   // Makes the folder, locks it. ALREADY_EXISTS when another process holds the lock, or when the folder holds an earlier
   // run and `overwrite` is false. With `overwrite` the earlier run's own files are deleted, except logs; what else lies
   // there stays. INVALID_ARGUMENT when that would delete one of `inputs`.

@@ -247,6 +247,7 @@ void RunMachine::End(v1::RunStatus::State state, const std::string& reason) {
   ++revision_;
   v1::WorkerOrder stop;
   stop.mutable_stop()->set_reason(WhyEnded());
+  stop.mutable_stop()->set_state(state_);
   for (const Worker& worker : workers_) actions_.push_back(SendToWorker{worker.stream, stop});
 }
 

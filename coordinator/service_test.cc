@@ -217,7 +217,7 @@ TEST_F(ServiceTest, AWholeRunOverTheWire) {
   EXPECT_EQ(one.Hear().assignment().job().name(), "evaluate");
   one.Done(2, "");
   EXPECT_EQ(one.Hear().stop().reason(), "the run is done");
-  EXPECT_TRUE(two.Hear().has_stop());
+  EXPECT_EQ(two.Hear().stop().state(), v1::RunStatus::STATE_DONE);
   EXPECT_TRUE(teacher.Hear().has_stop());
   const v1::RunStatus final = Final();
   EXPECT_EQ(final.state(), v1::RunStatus::STATE_DONE);
@@ -268,7 +268,9 @@ TEST_F(ServiceTest, StopEndsTheRun) {
   request.set_reason(kept + "ü");
   v1::StopReply reply;
   EXPECT_TRUE(stub_->Stop(&context, request, &reply).ok());
-  EXPECT_EQ(worker.Hear().stop().reason(), kept);
+  const v1::WorkerOrder::Stop stop = worker.Hear().stop();
+  EXPECT_EQ(stop.reason(), kept);
+  EXPECT_EQ(stop.state(), v1::RunStatus::STATE_STOPPED);
   EXPECT_EQ(Final().state(), v1::RunStatus::STATE_STOPPED);
   worker.Leave();
   EXPECT_EQ(ended_.get().reason(), kept);

@@ -19,18 +19,21 @@ namespace polystill {
 class Metrics {
  public:
   Metrics() : registry_(std::make_shared<prometheus::Registry>()) {}
+  ~Metrics();
 
   // New families, which live as long as this.
   prometheus::Family<prometheus::Counter>& AddCounters(const char* name, const char* help);
   prometheus::Family<prometheus::Gauge>& AddGauges(const char* name, const char* help);
   prometheus::Family<prometheus::Histogram>& AddHistograms(const char* name, const char* help);
 
-  // Answers from now on at host:port (port 0: any free one), where `insecure` is needed off loopback, as everywhere.
-  // Logs the address. INVALID_ARGUMENT; UNAVAILABLE when the port is taken.
+  // Answers from now on at host:port (IPv4; port 0: any free one), where `insecure` is needed off loopback, as
+  // everywhere. Logs the address. Call once. INVALID_ARGUMENT; UNAVAILABLE, with the cause, when it cannot listen
+  // there.
   absl::Status Listen(const std::string& address, bool insecure);
 
  private:
   const std::shared_ptr<prometheus::Registry> registry_;
+  std::string host_;
   std::unique_ptr<prometheus::Exposer> exposer_;
 };
 

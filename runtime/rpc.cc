@@ -32,6 +32,10 @@ grpc::Status ToGrpc(const absl::Status& status) {
   return grpc::Status(static_cast<grpc::StatusCode>(status.code()), std::string(status.message()));
 }
 
+void AddRetryAfter(grpc::ServerContextBase* context, int64_t retry_after_ms) {
+  context->AddTrailingMetadata("grpc-retry-pushback-ms", std::to_string(retry_after_ms));
+}
+
 absl::Status FromGrpc(const grpc::Status& status) {
   return absl::Status(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
 }

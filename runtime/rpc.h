@@ -23,6 +23,10 @@ inline constexpr size_t kMaxServerBytes = size_t{2} << 30;
 grpc::Status ToGrpc(const absl::Status& status);
 absl::Status FromGrpc(const grpc::Status& status);
 
+// Says in a call's trailing metadata, as gRPC's retries know it (grpc-retry-pushback-ms), after how long asking again
+// may succeed, in milliseconds. Before the call is finished.
+void AddRetryAfter(grpc::ServerContextBase* context, int64_t retry_after_ms);
+
 // FAILED_PRECONDITION with both versions in the message, unless `version` is kProtocolVersion.
 absl::Status CheckProtocolVersion(int version);
 

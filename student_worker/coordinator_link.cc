@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdlib>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -14,6 +15,7 @@
 #include "runtime/rpc.h"
 #include "runtime/status.h"
 #include "runtime/utf8.h"
+#include "student_worker/exit_codes.h"
 
 namespace polystill::student_worker {
 namespace {
@@ -111,6 +113,21 @@ void CoordinatorLink::ReadOrders() {
     changed_.NotifyAll();
   }
   stop_.request_stop();
+  WatchLeaving();
+}
+
+void CoordinatorLink::WatchLeaving() {
+  const Clock::time_point deadline = Clock::now() + options_.leave_within;
+  MutexLock lock(&mutex_);
+  if (lost_.ok()) return;
+  while (!closing_ && Clock::now() < deadline) changed_.WaitFor(&mutex_, deadline - Clock::now());
+  if (!closing_) options_.give_up();
+}
+
+void CoordinatorLink::LeaveAtOnce() {
+  spdlog::error("lost the coordinator, and cannot end what is under way; leaving at once");
+  spdlog::default_logger()->flush();
+  std::_Exit(kExitFailed);
 }
 
 void CoordinatorLink::TakeOrder(v1::WorkerOrder order) {
@@ -118,6 +135,7 @@ void CoordinatorLink::TakeOrder(v1::WorkerOrder order) {
     spdlog::info("the coordinator says stop: {}", order.stop().reason());
     MutexLock lock(&mutex_);
     dismissed_ = true;
+    run_end_ = order.stop().state();
   } else if (order.has_assignment()) {
     MutexLock lock(&mutex_);
     if (order.assignment().term() < term_) {
@@ -174,6 +192,11 @@ absl::StatusOr<std::optional<v1::WorkerOrder::Assignment>> CoordinatorLink::Next
   v1::WorkerOrder::Assignment assignment = std::move(assignments_.front());
   assignments_.pop_front();
   return assignment;
+}
+
+v1::RunStatus::State CoordinatorLink::RunEnd() {
+  MutexLock lock(&mutex_);
+  return run_end_;
 }
 
 void CoordinatorLink::Report(const v1::WorkerMessage::Progress& progress) {

@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <stop_token>
@@ -33,7 +34,14 @@ class CoordinatorLink : public JobLink {
     std::string host;
     // For the coordinator to be there.
     std::chrono::milliseconds patience{30'000};
+    // Once the coordinator is lost: for this link to be destroyed, before `give_up` is called, by a thread of its own.
+    std::chrono::milliseconds leave_within{10'000};
+    std::function<void()> give_up = LeaveAtOnce;
   };
+
+  // Ends the process as failed. c10d may wait for minutes for a store that went with the coordinator, and nothing that
+  // a worker does without a coordinator counts.
+  [[noreturn]] static void LeaveAtOnce();
 
   // `stop` is requested when the work is to end. UNAVAILABLE: no coordinator at that address; CANCELLED: `stop` came
   // from elsewhere meanwhile; else the coordinator's refusal.
@@ -42,6 +50,8 @@ class CoordinatorLink : public JobLink {
 
   // Waits for the next assignment; none once `stop` is requested. UNAVAILABLE: the coordinator is lost.
   absl::StatusOr<std::optional<v1::WorkerOrder::Assignment>> NextAssignment();
+  // How the run has ended, once the coordinator has said so; STATE_UNSPECIFIED before.
+  v1::RunStatus::State RunEnd();
 
   void Report(const v1::WorkerMessage::Progress& progress) override;
   void TellCheckpoint(const v1::WorkerMessage::Checkpointed& checkpoint) override;
@@ -56,6 +66,7 @@ class CoordinatorLink : public JobLink {
   absl::Status AwaitCoordinator();
   absl::Status Greet();
   void ReadOrders();
+  void WatchLeaving();
   void TakeOrder(v1::WorkerOrder order);
   void WriteMessages();
   // What to write next, once there is something; nothing at the end.
@@ -79,6 +90,7 @@ class CoordinatorLink : public JobLink {
   bool closing_ ABSL_GUARDED_BY(mutex_) = false;
   // The coordinator ordered to stop: then the stream's end is no loss.
   bool dismissed_ ABSL_GUARDED_BY(mutex_) = false;
+  v1::RunStatus::State run_end_ ABSL_GUARDED_BY(mutex_) = v1::RunStatus::STATE_UNSPECIFIED;
   bool ended_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Status lost_ ABSL_GUARDED_BY(mutex_);
 

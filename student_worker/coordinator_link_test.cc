@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <functional>
+#include <future>
 #include <vector>
 
 #include "corpus/index.h"
@@ -54,6 +55,7 @@ void Assign(ServerStream* stream, int64_t term, int64_t generation) {
 void Stop(ServerStream* stream) {
   v1::WorkerOrder order;
   order.mutable_stop()->set_reason("the run is done");
+  order.mutable_stop()->set_state(v1::RunStatus::STATE_DONE);
   stream->Write(order);
 }
 
@@ -68,7 +70,7 @@ class CoordinatorLinkTest : public testing::Test {
   void TearDown() override { listening_.server->Shutdown(); }
 
   absl::StatusOr<std::unique_ptr<CoordinatorLink>> Open() {
-    return CoordinatorLink::Open({listening_.address, "some-host"}, stop_);
+    return CoordinatorLink::Open({.coordinator = listening_.address, .host = "some-host"}, stop_);
   }
 
   // Reads the stream to its end, heartbeats left out.
@@ -160,6 +162,7 @@ TEST_F(CoordinatorLinkTest, AStopOrderIsNoLoss) {
   ASSERT_TRUE(assignment.ok()) << assignment.status();
   EXPECT_FALSE(assignment->has_value());
   EXPECT_TRUE(stop_.stop_requested());
+  EXPECT_EQ((*link)->RunEnd(), v1::RunStatus::STATE_DONE);
 }
 
 TEST_F(CoordinatorLinkTest, ALostCoordinatorIsUnavailable) {
@@ -175,6 +178,22 @@ TEST_F(CoordinatorLinkTest, ALostCoordinatorIsUnavailable) {
   EXPECT_EQ(assignment.status().code(), absl::StatusCode::kUnavailable);
   EXPECT_THAT(std::string(assignment.status().message()), HasSubstr("it fell over"));
   EXPECT_TRUE(stop_.stop_requested());
+}
+
+TEST_F(CoordinatorLinkTest, WhoCannotLeaveALostCoordinatorIsMadeTo) {
+  service_.script = [&](ServerStream* stream) {
+    v1::WorkerMessage hello;
+    stream->Read(&hello);
+    Welcome(stream);
+    return grpc::Status(grpc::StatusCode::INTERNAL, "it fell over");
+  };
+  std::promise<void> gave_up;
+  CoordinatorLink::Options options{.coordinator = listening_.address, .host = "some-host"};
+  options.leave_within = std::chrono::milliseconds(1);
+  options.give_up = [&] { gave_up.set_value(); };
+  const auto link = CoordinatorLink::Open(options, stop_);
+  ASSERT_TRUE(link.ok()) << link.status();
+  gave_up.get_future().wait();  // while this thread does not come to an end
 }
 
 TEST_F(CoordinatorLinkTest, RefusalsNameTheCoordinatorAndTheReason) {
@@ -195,7 +214,8 @@ TEST_F(CoordinatorLinkTest, RefusalsNameTheCoordinatorAndTheReason) {
 }
 
 TEST(CoordinatorLink, SaysThatNothingAnswers) {
-  const auto link = CoordinatorLink::Open({"127.0.0.1:1", "h", std::chrono::milliseconds(300)}, std::stop_source());
+  const auto link = CoordinatorLink::Open(
+      {.coordinator = "127.0.0.1:1", .host = "h", .patience = std::chrono::milliseconds(300)}, std::stop_source());
   EXPECT_EQ(link.status().code(), absl::StatusCode::kUnavailable);
   EXPECT_THAT(std::string(link.status().message()), HasSubstr("127.0.0.1:1"));
 }

@@ -5,6 +5,7 @@
 #include <stop_token>
 #include <string>
 
+#include "student_worker/exit_codes.h"
 #include "student_worker/signals.h"
 #include "student_worker/worker.h"
 
@@ -15,13 +16,17 @@ constexpr char kExamples[] =
     "  polystill-student --coordinator 127.0.0.1:7070\n"
     "  polystill-student --coordinator head-node:7070 --host $(hostname -I | cut -d' ' -f1)\n"
     "\n"
-    "Exit status: 0 the run has ended, 1 a job failed here or the coordinator was lost, 130 or 143 after SIGINT or\n"
-    "SIGTERM (a job under way ends at its next step, with a checkpoint).";
+    "Exit status: 0 the run is done, 1 a job failed here or the coordinator was lost, 75 the run was stopped or "
+    "failed\n"
+    "elsewhere and may go on (start it again), 130 or 143 after SIGINT or SIGTERM (a job under way ends at its next "
+    "step,\n"
+    "with a checkpoint).";
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  polystill::student_worker::WorkerOptions options;
+  using namespace polystill::student_worker;
+  WorkerOptions options;
   CLI::App app("A worker of a Polystill run: trains with the other workers, and evaluates, as the coordinator says.",
                "polystill-student");
   app.footer(kExamples);
@@ -40,10 +45,10 @@ int main(int argc, char** argv) {
   spdlog::set_default_logger(spdlog::stderr_color_mt("student"));
 
   std::stop_source stop;
-  const polystill::student_worker::Signals signals(stop);
-  const absl::Status status = polystill::student_worker::Work(options, stop);
+  const Signals signals(stop);
+  const auto end = Work(options, stop);
   if (signals.received() != 0) return 128 + signals.received();
-  if (status.ok()) return 0;
-  spdlog::error("{}", std::string(status.message()));
-  return 1;
+  if (end.ok()) return *end == polystill::v1::RunStatus::STATE_DONE ? kExitDone : kExitRunNotDone;
+  spdlog::error("{}", std::string(end.status().message()));
+  return kExitFailed;
 }

@@ -40,7 +40,7 @@ absl::StatusOr<v1::WorkerMessage::Done> CarryOut(const v1::WorkerOrder::Assignme
 
 }  // namespace
 
-absl::Status Work(const WorkerOptions& options, std::stop_source stop) {
+absl::StatusOr<v1::RunStatus::State> Work(const WorkerOptions& options, std::stop_source stop) {
   at::set_num_interop_threads(1);
   WorkerContext context;
   context.host = OwnHost(options);
@@ -55,12 +55,15 @@ absl::Status Work(const WorkerOptions& options, std::stop_source stop) {
   WorkerMetrics worker_metrics(&metrics);
   context.metrics = &worker_metrics;
   if (!options.metrics.empty()) RETURN_IF_ERROR(metrics.Listen(options.metrics, options.insecure));
-  ASSIGN_OR_RETURN(auto link, CoordinatorLink::Open({options.coordinator, context.host}, stop));
+  ASSIGN_OR_RETURN(auto link, CoordinatorLink::Open({.coordinator = options.coordinator, .host = context.host}, stop));
   context.link = link.get();
   absl::Status last;
   while (true) {
     ASSIGN_OR_RETURN(const std::optional<v1::WorkerOrder::Assignment> assignment, link->NextAssignment());
-    if (!assignment.has_value()) return last;
+    if (!assignment.has_value()) {
+      RETURN_IF_ERROR(last);
+      return link->RunEnd();
+    }
     const auto done = CarryOut(*assignment, context);
     last = absl::IsCancelled(done.status()) ? absl::OkStatus() : done.status();
     if (done.ok()) {

@@ -3,7 +3,8 @@
 #include <stop_token>
 #include <string>
 
-#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "polystill/v1/coordinator.pb.h"
 
 namespace polystill::student_worker {
 
@@ -22,9 +23,10 @@ struct WorkerOptions {
   std::string trace_records;
 };
 
-// Works for a run: joins it, carries out assignment after assignment, and returns when told to stop or when `stop` is
-// requested by others. A job that fails is reported, and the worker waits for further orders; the status is then that
-// of the last one that failed. UNAVAILABLE when the coordinator is lost.
-absl::Status Work(const WorkerOptions& options, std::stop_source stop);
+// Works for a run: joins it, carries out assignment after assignment, and returns when told to stop, with how the run
+// has ended, or when `stop` is requested by others, with STATE_UNSPECIFIED. A job that fails is reported, and the
+// worker waits for further orders; the status is then that of the last one that failed. UNAVAILABLE when the
+// coordinator is lost.
+absl::StatusOr<v1::RunStatus::State> Work(const WorkerOptions& options, std::stop_source stop);
 
 }  // namespace polystill::student_worker

@@ -43,8 +43,8 @@ class Backend {
  public:
   virtual ~Backend() = default;
   // For each of the outputs its numbers, float32 [rows, width], record after record, all by one forward, on whichever
-  // device they are; a record's numbers do not depend on the others. Called by one thread at a time. INTERNAL when the
-  // model fails; numbers that are not finite are the caller's matter.
+  // device they are; a record's numbers do not depend on the others. Thread-safe. INTERNAL when the model fails;
+  // numbers that are not finite are the caller's matter.
   virtual absl::StatusOr<std::vector<at::Tensor>> Forward(const Question& question) = 0;
 };
 

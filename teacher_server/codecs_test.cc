@@ -58,7 +58,7 @@ class CodecsTest : public testing::Test {
     signature.set_max_length(40);
     const auto model = models::MakeModel(shape, 5).value();
     ASSERT_TRUE(models::SavePackage(folder_ + "/package", "small", *model, shape, signature, "").ok());
-    Teacher teacher = LoadTeacher(folder_ + "/package", 1).value();
+    Teacher teacher = LoadTeacher(folder_ + "/package").value();
     service_.Serve(std::make_unique<Engine>(std::move(teacher), FitToTeacher({}, signature)));
     listening_ = Listen("127.0.0.1:0", {&service_}).value();
     client_ = soft_labels::LabelClient::Connect({listening_.address}, {}).value();

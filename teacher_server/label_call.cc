@@ -21,23 +21,29 @@ Time DeadlineOf(const grpc::CallbackServerContext& context) {
 
 }  // namespace
 
-LabelCall::LabelCall(Engine* engine, const grpc::CallbackServerContext& context, grpc::ByteBuffer bytes,
+LabelCall::LabelCall(Engine* engine, grpc::CallbackServerContext* context, grpc::ByteBuffer bytes,
                      grpc::ByteBuffer* response, std::function<void()> gone)
-    : gone_(std::move(gone)) {
+    : engine_(engine), context_(context), gone_(std::move(gone)) {
   v1::LabelRequest request;
   absl::Status status = Parse(&bytes, &request);
   if (status.ok()) {
     const uint64_t id = request.request_id();
-    status = engine->Ask(std::move(request), DeadlineOf(context), cancelled_,
-                         [this, engine, id, response](absl::StatusOr<Answer> answer) {
-                           if (!answer.ok()) return Finish(ToGrpc(answer.status()));
-                           *response = Pack(engine->Reply(id, std::move(answer)));
+    status = engine->Ask(std::move(request), DeadlineOf(*context), cancelled_,
+                         [this, id, response](absl::StatusOr<Answer> answer) {
+                           if (!answer.ok()) return Refuse(answer.status());
+                           *response = Pack(engine_->Reply(id, std::move(answer)));
                            Finish(grpc::Status::OK);
                          });
   } else if (const absl::Status bad_text = FindBadText(request); !bad_text.ok()) {
     status = bad_text;
   }
-  if (!status.ok()) Finish(ToGrpc(status));
+  if (!status.ok()) Refuse(status);
+}
+
+void LabelCall::Refuse(const absl::Status& status) {
+  const int64_t retry_after_ms = engine_->Reply(0, status).retry_after_ms();
+  if (retry_after_ms > 0) AddRetryAfter(context_, retry_after_ms);
+  Finish(ToGrpc(status));
 }
 
 void LabelCall::OnDone() {

@@ -14,13 +14,17 @@ namespace polystill::teacher_server {
 class LabelCall final : public grpc::ServerUnaryReactor {
  public:
   // `gone` is called last.
-  LabelCall(Engine* engine, const grpc::CallbackServerContext& context, grpc::ByteBuffer request,
-            grpc::ByteBuffer* response, std::function<void()> gone);
+  LabelCall(Engine* engine, grpc::CallbackServerContext* context, grpc::ByteBuffer request, grpc::ByteBuffer* response,
+            std::function<void()> gone);
 
  private:
   void OnCancel() override { *cancelled_ = true; }
   void OnDone() override;
+  // With the engine's hint when to ask again, where that may help.
+  void Refuse(const absl::Status& status);
 
+  Engine* const engine_;
+  grpc::CallbackServerContext* const context_;
   const std::function<void()> gone_;
   const std::shared_ptr<std::atomic<bool>> cancelled_ = std::make_shared<std::atomic<bool>>(false);
 };

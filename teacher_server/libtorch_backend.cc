@@ -27,15 +27,14 @@ namespace {
 
 class LibTorchBackend final : public Backend {
  public:
-  LibTorchBackend(std::unique_ptr<models::Model> model, int64_t classes, int threads)
-      : model_(std::move(model)), classes_(classes), threads_(threads) {
-    if (model_->device().is_cuda()) stream_ = cuda::NewStream(model_->device());
-  }
+  LibTorchBackend(std::unique_ptr<models::Model> model, int64_t classes)
+      : model_(std::move(model)), classes_(classes) {}
 
   absl::StatusOr<std::vector<at::Tensor>> Forward(const Question& question) override {
-    at::set_num_threads(threads_);  // holds for the calling thread
+    at::set_num_threads(1);  // of the calling thread: the bits of a product depend on them
     const at::NoGradGuard no_grad;
-    const c10::OptionalStreamGuard stream(stream_);
+    const std::optional<c10::Stream> own = OwnStream();
+    const c10::OptionalStreamGuard stream(own);
     try {
       models::Outputs outputs = models::FixedShapeForward(*model_, question.ids, WantedOf(question));
       if (outputs.logits.defined()) outputs.features[OfLogits(question)] = outputs.logits;
@@ -44,7 +43,7 @@ class LibTorchBackend final : public Backend {
         RETURN_IF_ERROR(CheckShape(question, name, outputs.features.at(name)));
         numbers.push_back(outputs.features.at(name).to(at::kFloat).contiguous());
       }
-      if (stream_.has_value()) stream_->synchronize();  // what comes next is on another stream
+      if (own.has_value()) own->synchronize();  // what comes next is on another stream
       return numbers;
     } catch (const c10::Error& error) {
       return absl::InternalError(absl::StrCat("the model failed: ", error.what_without_backtrace()));
@@ -54,6 +53,13 @@ class LibTorchBackend final : public Backend {
   }
 
  private:
+  // Of the calling thread, on a GPU.
+  std::optional<c10::Stream> OwnStream() const {
+    if (!model_->device().is_cuda()) return std::nullopt;
+    thread_local const c10::Stream stream = cuda::NewStream(model_->device());
+    return stream;
+  }
+
   // What a question calls that which the model gives as logits.
   static std::string OfLogits(const Question& question) {
     const auto& names = question.outputs;
@@ -91,8 +97,6 @@ class LibTorchBackend final : public Backend {
 
   const std::unique_ptr<models::Model> model_;
   const int64_t classes_;
-  const int threads_;
-  std::optional<c10::Stream> stream_;  // on a GPU
 };
 
 // Rows of many lengths, of every output; where logits are those of tokens, the first one's.
@@ -153,7 +157,7 @@ absl::StatusOr<HeadFile> HeadOf(const models::Model& model) {
 
 }  // namespace
 
-absl::StatusOr<Teacher> LoadTeacher(const std::string& folder, int threads, at::Device device) {
+absl::StatusOr<Teacher> LoadTeacher(const std::string& folder, at::Device device) {
   ASSIGN_OR_RETURN(models::Package package, models::LoadPackage(folder));
   RETURN_IF_ERROR(Annotate(package.model->MoveTo(device), folder));
   Teacher teacher{.name = package.info.name, .digest = package.info.digest, .signature = package.info.signature};
@@ -176,7 +180,7 @@ absl::StatusOr<Teacher> LoadTeacher(const std::string& folder, int threads, at::
   ASSIGN_OR_RETURN(teacher.head, HeadOf(*package.model));
   const v1::Signature& signature = teacher.signature;
   const int64_t classes = models::LogitCount(signature.task(), signature.labels_size(), signature.vocab_size());
-  teacher.backend = std::make_unique<LibTorchBackend>(std::move(package.model), classes, threads);
+  teacher.backend = std::make_unique<LibTorchBackend>(std::move(package.model), classes);
   const absl::StatusOr<bool> repeatable = IsRepeatable(teacher);
   if (!repeatable.ok()) return Annotate(repeatable.status(), folder);
   teacher.repeatable = *repeatable;

@@ -17,7 +17,16 @@ TeacherMetrics::TeacherMetrics(Metrics* metrics)
               .Add({}, SecondsBuckets())),
       labels_(metrics->AddCounters("polystill_teacher_labels_total", "Labels given: records times outputs").Add({})),
       label_bytes_(metrics->AddCounters("polystill_teacher_label_bytes_total", "Payload of the labels given").Add({})),
-      requests_(metrics->AddCounters("polystill_teacher_requests_total", "Requests answered, by code")) {}
+      requests_(metrics->AddCounters("polystill_teacher_requests_total", "Requests answered, by code")),
+      cache_lookups_(metrics->AddCounters("polystill_teacher_cache_lookups_total", "Labels looked up in the cache")),
+      cache_hits_(cache_lookups_.Add({{"result", "hit"}})),
+      cache_shared_(cache_lookups_.Add({{"result", "shared"}})),
+      cache_misses_(cache_lookups_.Add({{"result", "miss"}})),
+      cache_refused_(cache_lookups_.Add({{"result", "refused"}})),
+      cache_bytes_(metrics->AddGauges("polystill_teacher_cache_bytes", "Labels in the cache, on the disk").Add({})),
+      cache_dropped_bytes_(
+          metrics->AddCounters("polystill_teacher_cache_dropped_bytes_total", "Labels that had to make room").Add({})) {
+}
 
 void TeacherMetrics::Waiting(int64_t records, int64_t tokens) {
   queue_records_.Set(static_cast<double>(records));
@@ -36,6 +45,24 @@ void TeacherMetrics::Answered(const absl::Status& status, int64_t labels, int64_
   requests_.Add({{"code", absl::StatusCodeToString(status.code())}}).Increment();
   labels_.Increment(static_cast<double>(labels));
   label_bytes_.Increment(static_cast<double>(bytes));
+}
+
+void TeacherMetrics::CacheLookedUp(CacheLookup lookup) {
+  switch (lookup) {
+    case CacheLookup::kHit:
+      return cache_hits_.Increment();
+    case CacheLookup::kShared:
+      return cache_shared_.Increment();
+    case CacheLookup::kMiss:
+      return cache_misses_.Increment();
+    case CacheLookup::kRefused:
+      return cache_refused_.Increment();
+  }
+}
+
+void TeacherMetrics::CacheHolds(int64_t bytes, int64_t dropped) {
+  cache_bytes_.Set(static_cast<double>(bytes));
+  cache_dropped_bytes_.Increment(static_cast<double>(dropped));
 }
 
 }  // namespace polystill::teacher_server

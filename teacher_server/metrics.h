@@ -11,6 +11,10 @@
 
 namespace polystill::teacher_server {
 
+// What became of a question to the label cache: on the disk, another's who computes it, to be computed, refused as torn
+// or foreign (and to be computed).
+enum class CacheLookup { kHit, kShared, kMiss, kRefused };
+
 // What a teacher server counts; docs/metrics.md lists the names. Thread-safe.
 class TeacherMetrics {
  public:
@@ -25,6 +29,9 @@ class TeacherMetrics {
   void Computed(int64_t records, int64_t tokens, double seconds);
   // A request was answered: with so many labels (records times outputs) of so many bytes, or with an error.
   void Answered(const absl::Status& status, int64_t labels, int64_t bytes);
+  // The label cache was asked; it holds so many bytes, and has dropped so many since the last call.
+  void CacheLookedUp(CacheLookup lookup);
+  void CacheHolds(int64_t bytes, int64_t dropped);
 
  private:
   prometheus::Gauge& queue_records_;
@@ -36,6 +43,13 @@ class TeacherMetrics {
   prometheus::Counter& labels_;
   prometheus::Counter& label_bytes_;
   prometheus::Family<prometheus::Counter>& requests_;
+  prometheus::Family<prometheus::Counter>& cache_lookups_;
+  prometheus::Counter& cache_hits_;
+  prometheus::Counter& cache_shared_;
+  prometheus::Counter& cache_misses_;
+  prometheus::Counter& cache_refused_;
+  prometheus::Gauge& cache_bytes_;
+  prometheus::Counter& cache_dropped_bytes_;
 };
 
 }  // namespace polystill::teacher_server

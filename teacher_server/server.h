@@ -24,7 +24,6 @@ struct ServerOptions {
   std::string address_file = {};
   // host:port at which Prometheus reads; none when empty.
   std::string metrics = {};
-  int threads = 1;
   // Where the model computes; in a run the coordinator says. With DEVICE_CUDA: which of this machine's GPUs.
   v1::Device device = v1::DEVICE_CPU;
   int gpu = 0;

@@ -56,7 +56,11 @@ class HeadCall final : public grpc::ServerWriteReactor<v1::HeadChunk> {
   v1::HeadChunk chunk_;
 };
 
+// For a teacher to be loaded, or calls to end; of full queues the engine says more.
+constexpr int64_t kRetryAfterMs = 250;
+
 grpc::ServerUnaryReactor* FinishWith(grpc::CallbackServerContext* context, const absl::Status& status) {
+  if (absl::IsUnavailable(status) || absl::IsResourceExhausted(status)) AddRetryAfter(context, kRetryAfterMs);
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   reactor->Finish(ToGrpc(status));
   return reactor;
@@ -135,7 +139,7 @@ grpc::ServerWriteReactor<v1::HeadChunk>* TeacherService::GetHead(grpc::CallbackS
 grpc::ServerUnaryReactor* TeacherService::Label(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
                                                 grpc::ByteBuffer* reply) {
   if (const absl::Status status = AdmitCall(); !status.ok()) return FinishWith(context, status);
-  return new LabelCall(engine_.get(), *context, *request, reply, [this] { CallGone(); });
+  return new LabelCall(engine_.get(), context, *request, reply, [this] { CallGone(); });
 }
 
 grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* TeacherService::LabelStream(grpc::CallbackServerContext*) {

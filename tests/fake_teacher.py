@@ -82,6 +82,8 @@ class FakeTeacher:
         reply = self.reply(request)
         if reply.code:
             code = next(code for code in grpc.StatusCode if code.value[0] == reply.code)
+            if reply.retry_after_ms:
+                context.set_trailing_metadata((("grpc-retry-pushback-ms", str(reply.retry_after_ms)),))
             context.abort(code, reply.message)
         return reply
 

@@ -10,6 +10,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -125,8 +126,26 @@ class Cluster:
         words = pod.command(self.hosts.address(pod.name))
         alone = ["unshare", "--mount", "--pid", "--fork", "--kill-child"]
         command = [*self.hosts.on(pod.name), *alone, "sh", "-c", "\n".join(self._root(pod)), "sh", *words]
-        with self._log(pod).open("wb") as log:
+        with self._log(pod).open("ab") as log:
             self.processes[pod.name] = subprocess.Popen(command, stdout=log, stderr=log)
+
+    def start_again_until_complete(self) -> dict[str, list[int]]:
+        """As the kubelet: starts each container that has ended again, where its pod's restartPolicy says so, until all
+        Jobs are complete; but at once. Returns with which codes they ended, by pod."""
+        ended: dict[str, list[int]] = {pod.name: [] for pod in self.pods}
+        deadline = time.monotonic() + 2 * PATIENCE_SECONDS
+        jobs = of_kind(self.manifests, "Job")
+        while any(self.processes[pod.name].poll() != 0 for pod in self.pods if pod.workload in jobs):
+            assert time.monotonic() < deadline, self.logs()
+            for pod in self.pods:
+                code = self.processes[pod.name].poll()
+                if code is None or (code == 0 and pod.spec.get("restartPolicy") == "OnFailure"):
+                    continue
+                ended[pod.name].append(code)
+                assert pod.workload not in jobs or len(ended[pod.name]) < jobs[pod.workload]["spec"]["backoffLimit"]
+                self.start(pod)
+            time.sleep(0.1)
+        return ended
 
     def signal(self, name: str, number: signal.Signals) -> None:
         """To the first process of a pod, as the kubelet does; to nobody when it has ended."""
@@ -160,6 +179,18 @@ class Cluster:
         done = subprocess.run([*self.hosts.on(KUBELET), *command], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         return dict(json.loads(done.stdout))
+
+    def scraped(self, pod: Pod) -> str:
+        """What Prometheus reads, by the pod's annotations."""
+        told = pod.template["metadata"]["annotations"]
+        assert told["prometheus.io/scrape"] == "true"
+        assert int(told["prometheus.io/port"]) in [port["containerPort"] for port in pod.container["ports"]]
+        url = f"http://{self.hosts.address(pod.name)}:{told['prometheus.io/port']}{told['prometheus.io/path']}"
+        read = "import sys, urllib.request as web; print(web.urlopen(sys.argv[1]).read().decode())"
+        command = [*self.hosts.on(KUBELET), "env", "no_proxy=*", sys.executable, "-c", read, url]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     def claim(self, name: str) -> Path:
         """The folder of a claim that a StatefulSet of the manifests makes."""
@@ -224,8 +255,9 @@ class Cluster:
         yield "if [ -L /$at ]; then cp -P /$at $at; elif [ -d /$at ]; then mkdir $at; mount --rbind /$at $at; fi; done"
         yield "mkdir etc; for at in passwd group nsswitch.conf ld.so.cache; do cp /etc/$at etc; done"
         yield f"cp {shlex.quote(str(self.folder / 'hosts'))} etc"
-        yield from bind((REPO / ".venv").resolve(), str((REPO / ".venv").resolve()))  # where the programs look
-        yield from bind(BIN, f"{PLACE}/bin")
+        yield from bind((REPO / ".venv").resolve(), str(REPO / ".venv"))  # where the programs look
+        for folder in ("bin", "lib"):  # as `cmake --install` puts them
+            yield from bind(BIN.parent / folder, f"{PLACE}/{folder}")
         yield from bind(REPO / "recipes/package_topics/sample", f"{PLACE}/recipes/package_topics/sample")
         volumes = self._volumes(pod)
         for mount in pod.container["volumeMounts"]:

@@ -209,6 +209,16 @@ def test_retry_after_is_obeyed(fake: FakeTeacher, servers: list[grpc.Server]) ->
     check(["ab"], answer)
 
 
+def test_retry_after_of_a_unary_call_is_obeyed(fake: FakeTeacher, servers: list[grpc.Server]) -> None:
+    fake.failures = deque([(BUSY, 300), (BUSY, -1)])
+    with client_of(fake, servers) as client:
+        began = time.monotonic()
+        with pytest.raises(polystill.TeacherUnavailable):  # at the second answer, which says never
+            client.label(["ab"])
+        assert time.monotonic() - began >= 0.3
+    assert fake.sizes == [1, 1]
+
+
 def test_broken_streams_are_opened_again(fake: FakeTeacher, servers: list[grpc.Server]) -> None:
     fake.breaks = deque([2, 0, 3])
     with client_of(fake, servers) as client:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,36 @@ def caller(server: str, messages: object) -> Caller:
 
 def text(value: str, record: str = "r1") -> dict[str, str]:
     return {"id": record, "text": value}
+
+
+def retry_after_ms(error: grpc.RpcError) -> list[int]:
+    return [int(value) for key, value in error.trailing_metadata() if key == "grpc-retry-pushback-ms"]
+
+
+def test_refusals_of_a_busy_server_say_when_to_ask_again(package: Path, messages: Any, tmp_path: Path) -> None:
+    flags = ["--queue-records", "1", "--batch-delay-us", "10000000", "--address-file", str(tmp_path / "address")]
+    with Cluster(tmp_path / "serve") as cluster:
+        process = cluster.start("teacher", "polystill-teacher", "--package", str(package), *flags)
+        with grpc.insecure_channel(wait_for_file(tmp_path / "address", process)) as channel:
+            # While one waits for company, the queue is full for the other.
+            request = messages.LabelRequest(protocol_version=1, request_id=1, inputs=[text("hello")])
+            calls = [channel.unary_unary(METHOD + "Label").future(request.SerializeToString()) for _ in range(2)]
+            while not any(call.done() for call in calls):
+                time.sleep(0.01)
+            (refused,) = [call.exception() for call in calls if call.done()]
+    assert refused.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert [0 < pause < 10_000 for pause in retry_after_ms(refused)] == [True]
+
+
+def test_a_server_without_its_teacher_says_when_to_ask_again(messages: Any, tmp_path: Path) -> None:
+    flags = ["--coordinator", "127.0.0.1:1", "--teacher", "x", "--address-file", str(tmp_path / "address")]
+    with Cluster(tmp_path / "serve") as cluster:
+        process = cluster.start("teacher", "polystill-teacher", *flags)
+        caller = Caller(wait_for_file(tmp_path / "address", process), messages)
+        with pytest.raises(grpc.RpcError) as caught:
+            caller.describe()
+    assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+    assert [0 < pause < 10_000 for pause in retry_after_ms(caught.value)] == [True]
 
 
 def test_describes_itself_and_answers(caller: Caller) -> None:

@@ -1,3 +1,4 @@
 FROM polystill-base
+EXPOSE 9464
 USER 65532:65532
 ENTRYPOINT ["/opt/polystill/bin/polystill-student"]

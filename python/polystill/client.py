@@ -46,6 +46,14 @@ def error_of(code: str, message: str) -> TeacherError:
     return (TeacherUnavailable if code in RETRIED else kinds.get(code, TeacherError))(code, message)
 
 
+def _pushback(error: grpc.RpcError) -> float | None:
+    """Seconds after which the server wants to be asked again, as gRPC's retries know it; negative: never."""
+    for key, value in error.trailing_metadata() or ():
+        if key == "grpc-retry-pushback-ms":
+            return int(value) / 1e3
+    return None
+
+
 class TeacherClient:
     """A client of one teacher server.
 
@@ -55,8 +63,9 @@ class TeacherClient:
                 print(labels["logits"])
 
     What a busy or restarting server does not answer (UNAVAILABLE, RESOURCE_EXHAUSTED) is asked again, with growing
-    pauses, until `retry_for` seconds have passed. Errors are TeacherError; those of records name the record. Threads
-    may share a client; `close` lets every call of every thread end with TeacherClosed.
+    pauses, or the longer ones that the server asks for, until `retry_for` seconds have passed. Errors are TeacherError;
+    those of records name the record. Threads may share a client; `close` lets every call of every thread end with
+    TeacherClosed.
     """
 
     def __init__(
@@ -235,9 +244,10 @@ class TeacherClient:
                 return call()
             except grpc.RpcError as error:
                 code, details = error.code().name, error.details() or ""
-                pause = self._backoff.pause(attempt)
+                pushback = _pushback(error)
+                pause = max(self._backoff.pause(attempt), pushback or 0.0)
                 left = began + self._retry_for - time.monotonic()
-                if code not in RETRIED or left <= pause:
+                if code not in RETRIED or left <= pause or (pushback is not None and pushback < 0):
                     raise error_of(code, f"{self.address}: {of_whom}: {details}") from error
             except ValueError as error:  # what gRPC says of a channel that another thread closed
                 if self._closed.is_set():
