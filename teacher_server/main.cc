@@ -29,6 +29,11 @@ void AddFlags(CLI::App& app, polystill::teacher_server::ServerOptions& options, 
   app.add_option("--threads", options.threads, "threads of the model's tensor operations")
       ->check(CLI::Range(1, 1024))
       ->capture_default_str();
+  auto* cache = app.add_option("--cache", options.cache, "folder of this server's own in which labels are kept");
+  app.add_option("--cache-bytes", options.cache_bytes, "bytes on the disk that they may take, e.g. 50GiB")
+      ->needs(cache)
+      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false))
+      ->default_str("10GiB");
   app.add_flag_callback(
       "--cuda", [&options] { options.device = polystill::v1::DEVICE_CUDA; },
       "with --package: compute on a GPU; in a run, the run file's teachers.N.device says");
