@@ -28,16 +28,23 @@ Launch LaunchCoordinator(const std::string& folder, const std::string& run_file,
   return launch;
 }
 
-std::vector<Launch> LaunchMembers(const std::string& folder, const v1::RunSpec& spec, const std::string& address) {
+std::vector<Launch> LaunchMembers(const std::string& folder, const v1::RunSpec& spec, const std::string& address,
+                                  int cores) {
   std::vector<Launch> launches;
   const std::vector<coordinator::PlannedJob> jobs = coordinator::PlanJobs(spec);
+  const auto starts = [&jobs](const v1::Teacher& teacher) {
+    return teacher.address().empty() && IsAsked(jobs, teacher.name());
+  };
+  int servers = 0;
+  for (const v1::Teacher& teacher : spec.teachers()) servers += starts(teacher) ? teacher.replicas() : 0;
+  const std::string threads = std::to_string(std::max(1, cores / std::max(1, servers)));
   int gpu = 0;  // of the next teacher server that computes on one
   for (const v1::Teacher& teacher : spec.teachers()) {
-    if (!teacher.address().empty() || !IsAsked(jobs, teacher.name())) continue;
+    if (!starts(teacher)) continue;
     for (int i = 0; i < teacher.replicas(); ++i) {
       launches.push_back({absl::StrCat(kTeacherPrefix, teacher.name(), "-", i),
                           {absl::StrCat(folder, "/polystill-teacher"), "--coordinator", address, "--teacher",
-                           teacher.name(), "--threads", std::to_string(spec.student().threads())}});
+                           teacher.name(), "--threads", threads}});
       if (teacher.device() != v1::DEVICE_CUDA) continue;
       launches.back().argv.insert(launches.back().argv.end(), {"--gpu", std::to_string(gpu++)});
     }

@@ -20,8 +20,9 @@ Launch LaunchCoordinator(const std::string& folder, const std::string& run_file,
                          const std::vector<std::string>& settings, bool overwrite, const std::string& address_file);
 
 // The teacher servers that the student's losses ask (those with an address run elsewhere) and the student workers,
-// which join the coordinator at `address`.
-std::vector<Launch> LaunchMembers(const std::string& folder, const v1::RunSpec& spec, const std::string& address);
+// which join the coordinator at `address`. The servers share the machine's `cores` as threads, at least one each.
+std::vector<Launch> LaunchMembers(const std::string& folder, const v1::RunSpec& spec, const std::string& address,
+                                  int cores);
 
 // Whether a run at `status` can do without a child that has ended: a teacher server, once every job that asks teachers
 // has begun. A job waits for all replicas before it begins; after that the coordinator judges whether enough are left.

@@ -41,7 +41,7 @@ student:
   threads: 3
 )");
   std::vector<std::string> lines;
-  for (const Launch& launch : LaunchMembers("/bin", spec, "127.0.0.1:7")) {
+  for (const Launch& launch : LaunchMembers("/bin", spec, "127.0.0.1:7", 6)) {
     lines.push_back(launch.name + ": " + absl::StrJoin(launch.argv, " "));
   }
   EXPECT_THAT(lines,
@@ -65,7 +65,7 @@ student:
   device: cuda
 )");
   std::vector<std::string> last;
-  for (const Launch& launch : LaunchMembers("/bin", spec, "a:7")) {
+  for (const Launch& launch : LaunchMembers("/bin", spec, "a:7", 2)) {
     last.push_back(launch.name + " " + launch.argv[launch.argv.size() - 2] + " " + launch.argv.back());
   }
   EXPECT_THAT(last, ElementsAre("teacher-small-0 --threads 1", "teacher-large-0 --gpu 0", "teacher-large-1 --gpu 1",

@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <thread>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
@@ -162,7 +163,8 @@ absl::Status Session::StartAll() {
   std::error_code gone;
   fs::remove(address_file, gone);
   RETURN_IF_ERROR(address.status());
-  for (const Launch& launch : LaunchMembers(options_.programs, spec_, *address)) {
+  const int cores = static_cast<int>(std::thread::hardware_concurrency());
+  for (const Launch& launch : LaunchMembers(options_.programs, spec_, *address, cores)) {
     RETURN_IF_ERROR(children_.Start(launch, options_.resume));
   }
   // Only now: it starts threads, and a fork should not meet any.

@@ -4,7 +4,9 @@
 #include <stdlib.h>
 #include <torch/csrc/inductor/aoti_package/model_package_loader.h>
 
+#include <algorithm>
 #include <filesystem>
+#include <thread>
 #include <unordered_map>
 #include <utility>
 
@@ -51,7 +53,6 @@ class AotModel final : public PaddedModel {
     TORCH_CHECK(false, error.what());
   }
 
-  // One runner: its own lock lets forwards through one by one.
   const std::unique_ptr<AOTIModelPackageLoader> loader_;
   const std::vector<std::string> outputs_;
 };
@@ -96,7 +97,9 @@ absl::StatusOr<std::unique_ptr<AOTIModelPackageLoader>> Open(const std::string& 
   try {
     if (!std::filesystem::exists(path)) return absl::NotFoundError(absl::StrCat(path, ": there is no such file"));
     RETURN_IF_ERROR(Annotate(CheckMachine(AOTIModelPackageLoader::load_metadata_from_package(path, "model")), path));
-    return std::make_unique<AOTIModelPackageLoader>(path);
+    // Its runners share the weights; each lets forwards through one by one.
+    return std::make_unique<AOTIModelPackageLoader>(path, "model", /*run_single_threaded=*/false,
+                                                    /*num_runners=*/std::max(std::thread::hardware_concurrency(), 1u));
   } catch (const c10::Error& error) {
     return torn(error.what_without_backtrace());
   } catch (const std::exception& error) {

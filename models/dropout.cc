@@ -42,16 +42,17 @@ void FillRow(uint64_t key, uint32_t dropped, T kept, int64_t count, T* out) {
 
 }  // namespace
 
-at::Tensor DropoutMask(const std::vector<uint64_t>& row_keys, const std::vector<int64_t>& row_lengths, int64_t length,
-                       int64_t width, double rate, uint64_t site, at::ScalarType dtype) {
+at::Tensor DropoutMask(const std::vector<uint64_t>& row_keys, const std::vector<int64_t>& offsets, int64_t width,
+                       double rate, uint64_t site, at::ScalarType dtype) {
   const auto dropped = static_cast<uint32_t>(std::lround(rate * kRange));
   const double kept = static_cast<double>(kRange) / (kRange - dropped);
-  const auto rows = static_cast<int64_t>(row_keys.size());
-  at::Tensor mask = at::zeros({rows, length, width}, at::TensorOptions(dtype));
+  at::Tensor mask = at::empty({offsets.back(), width}, at::TensorOptions(dtype));
   AT_DISPATCH_FLOATING_TYPES(dtype, "DropoutMask", [&] {
     auto* out = mask.mutable_data_ptr<scalar_t>();
-    for (int64_t row = 0; row < rows; ++row, out += length * width) {
-      FillRow(CombineKey(row_keys[row], site), dropped, static_cast<scalar_t>(kept), row_lengths[row] * width, out);
+    for (size_t row = 0; row < row_keys.size(); ++row) {
+      const int64_t count = (offsets[row + 1] - offsets[row]) * width;
+      FillRow(CombineKey(row_keys[row], site), dropped, static_cast<scalar_t>(kept), count, out);
+      out += count;
     }
   });
   return mask;

@@ -109,12 +109,6 @@ int64_t ParameterCount(const checkpoint::NamedTensors& parameters) {
   return count;
 }
 
-int64_t LengthBucket(int64_t length) {
-  int64_t bucket = 16;
-  while (bucket < length) bucket *= 2;
-  return bucket;
-}
-
 std::string WeightsDigest(const checkpoint::NamedTensors& parameters) {
   Sha256 digest;
   for (const auto& [name, parameter] : parameters) {

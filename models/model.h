@@ -19,10 +19,11 @@ namespace polystill::models {
 // Lists of numbers, one a record: token ids, or places among them.
 using Rows = std::vector<std::vector<int32_t>>;
 
-// Token ids of some rows, as models take them: ragged, row i is ids[offsets[i] .. offsets[i + 1]).
+// Token ids of some rows, as models take them: ragged, row i is ids[offsets[i] .. offsets[i + 1]). Ids behind the last
+// row fill a forward up; nothing is given of them.
 struct TokenBatch {
   at::Tensor ids;      // [tokens] int64
-  at::Tensor offsets;  // [rows + 1] int64, first 0, last = tokens
+  at::Tensor offsets;  // [rows + 1] int64, first 0, last <= tokens
   // In training: for each row the key that its random draws follow from. Empty at inference, which draws nothing.
   std::vector<uint64_t> row_keys = {};
   // When the model judges tokens: those whose logits are wanted, [positions] int64 places in `ids`, ascending;
@@ -32,8 +33,15 @@ struct TokenBatch {
   std::vector<std::string> features = {};
 };
 
-// Makes a batch of rows [first, last) of `rows`; filled up with rows of the one id 0 to `fill_to` rows.
-TokenBatch MakeBatch(const Rows& rows, size_t first, size_t last, size_t fill_to = 0);
+// What a batch is filled up to.
+struct Shape {
+  // With rows of the one id 0; with empty ones where tokens are filled up too.
+  size_t rows = 0;
+  // With ids 0 behind the last row.
+  size_t tokens = 0;
+};
+
+TokenBatch MakeBatch(const Rows& rows, Shape fill_to = {});
 
 // What a forward gives, row after row.
 struct Outputs {
@@ -52,8 +60,13 @@ class Model {
   virtual Outputs Forward(const TokenBatch& batch) const = 0;
   // Names as in the checkpoint, e.g. "embedding.weight".
   virtual checkpoint::NamedTensors NamedParameters() const = 0;
-  // Whether a row's bits depend on the length that its batch is padded to: then batches hold rows of one length bucket.
-  virtual bool pads_to_length() const = 0;
+  // What the bits of a row depend on beside the row.
+  enum class Takes {
+    kRows,        // the batch's number of rows
+    kTokens,      // that and the batch's number of tokens
+    kPaddedRows,  // that and the length that they are padded to
+  };
+  virtual Takes takes() const = 0;
   // Whether the logits are those of tokens.
   virtual bool judges_tokens() const = 0;
   // The features that it can give, and how wide each is.
@@ -99,11 +112,8 @@ absl::Status SetParameters(const checkpoint::NamedTensors& values, Model* model)
 // Number of trained numbers.
 int64_t ParameterCount(const checkpoint::NamedTensors& parameters);
 
-// The length that rows of `length` tokens are padded to by a model that pads: the next power of two, at least 16.
-int64_t LengthBucket(int64_t length);
-
-// A batch as models take it that pad: `length` is the bucket of the longest row, or in training (TokenBatch::row_keys)
-// the next multiple of 8; at most max_length.
+// A batch as models take it that pad: `length` is the LengthBucket of the longest row, or in training
+// (TokenBatch::row_keys) its TrainingLength; at most max_length.
 struct PaddedBatch {
   at::Tensor ids;      // [rows, length] int64, 0 after a row's end
   at::Tensor mask;     // [rows, length] bool, true where a token is
@@ -116,7 +126,7 @@ PaddedBatch PadToBucket(const TokenBatch& batch, int64_t max_length);
 // [tokens, width] of padded [rows, length, width]: what stands at the rows' tokens, row after row.
 at::Tensor TokensOf(const at::Tensor& padded, const PaddedBatch& batch);
 
-// Rows of one forward in repeatable mode.
+// Rows of one forward in repeatable mode, of a model that does not pad.
 inline constexpr int64_t kRowsPerForward = 32;
 
 // Positions of one product with the head of a model that judges tokens, in repeatable mode.
@@ -131,17 +141,18 @@ struct Wanted {
   std::vector<std::string> features = {};
 };
 
-// Outputs of all rows, in their order, by forwards of a fixed shape: kRowsPerForward rows each (the last filled up),
-// rows of one length bucket together when the model pads. A fp32 forward's bits depend on its shape, but at a fixed
-// shape not on the other rows: so a row's outputs have the same bits whatever rows came with it, in whatever process on
-// the same kind of CPU with the same number of threads. Outputs are on the CPU. Keeps the autograd graph unless the
-// caller has a NoGradGuard. Throws c10::Error, beside what Model::Forward does, on a position outside its row.
+// Outputs of all rows, in their order, by forwards of fixed shapes (models/row_groups.h), filled up to what the model
+// takes: kRowsPerForward rows; these and TokensPerForward tokens; RowsPerForward rows of one LengthBucket. A fp32
+// forward's bits depend on its shape, but at a fixed shape not on the other rows: so a row's outputs have the same bits
+// whatever rows came with it, in whatever process on the same kind of CPU with the same number of threads. Outputs are
+// on the CPU. Keeps the autograd graph unless the caller has a NoGradGuard. Throws c10::Error, beside what
+// Model::Forward does, on a position outside its row.
 Outputs FixedShapeForward(const Model& model, const Rows& rows, const Wanted& wanted = {});
 
 // Outputs of all rows in training, each with its key (TokenBatch::row_keys): one forward, or when the model pads one
-// for each of some groups of similar lengths, such that little is padded, none of them filled up; an empty slice is a
-// forward all the same, so that every parameter gets a gradient. Outputs are on the model's device. Equal to
-// FixedShapeForward but for rounding, which here depends on the rows, and what a model does in training alone.
+// for each GroupByCost, none of them filled up; an empty slice is a forward all the same, so that every parameter gets
+// a gradient. Outputs are on the model's device. Equal to FixedShapeForward but for rounding, which here depends on the
+// rows, and what a model does in training alone.
 Outputs TrainingForward(const Model& model, const Rows& rows, const std::vector<uint64_t>& row_keys,
                         const Wanted& wanted = {});
 

@@ -43,12 +43,15 @@ Rows SomeRows(size_t count) {
 
 TEST(ModelTest, BatchesAreRaggedAndFilledUp) {
   const Rows rows = {{5}, {1, 2, 3}, {}};
-  const TokenBatch plain = MakeBatch(rows, 0, 3);
+  const TokenBatch plain = MakeBatch(rows);
   EXPECT_TRUE(at::equal(plain.ids, at::tensor({5, 1, 2, 3}, at::kLong)));
   EXPECT_TRUE(at::equal(plain.offsets, at::tensor({0, 1, 4, 4}, at::kLong)));
-  const TokenBatch filled = MakeBatch(rows, 1, 2, 3);
-  EXPECT_TRUE(at::equal(filled.ids, at::tensor({1, 2, 3, 0, 0}, at::kLong)));
-  EXPECT_TRUE(at::equal(filled.offsets, at::tensor({0, 3, 4, 5}, at::kLong)));
+  const TokenBatch rows_filled = MakeBatch({{1, 2, 3}}, {.rows = 3});
+  EXPECT_TRUE(at::equal(rows_filled.ids, at::tensor({1, 2, 3, 0, 0}, at::kLong)));
+  EXPECT_TRUE(at::equal(rows_filled.offsets, at::tensor({0, 3, 4, 5}, at::kLong)));
+  const TokenBatch tokens_filled = MakeBatch({{1, 2, 3}}, {.rows = 3, .tokens = 5});
+  EXPECT_TRUE(at::equal(tokens_filled.ids, at::tensor({1, 2, 3, 0, 0}, at::kLong)));
+  EXPECT_TRUE(at::equal(tokens_filled.offsets, at::tensor({0, 3, 3, 3}, at::kLong)));
 }
 
 // The bag written out with plain operations in float64.
@@ -65,7 +68,7 @@ TEST(ModelTest, ForwardIsTheFormula) {
       x = x * 0.5 * (1 + at::erf(x / std::sqrt(2.0)));
     }
     const at::Tensor expected = p["head.weight"].matmul(x) + p["head.bias"];
-    EXPECT_TRUE(at::allclose(model->Forward(MakeBatch({ids}, 0, 1)).logits[0], expected, 1e-12, 1e-12));
+    EXPECT_TRUE(at::allclose(model->Forward(MakeBatch({ids})).logits[0], expected, 1e-12, 1e-12));
   }
 }
 
@@ -204,11 +207,6 @@ TEST(ModelTest, SetParametersTakesAllOrNothing) {
   ASSERT_TRUE(SetParameters(other->NamedParameters(), model.get()).ok());
   EXPECT_EQ(WeightsDigest(*model), WeightsDigest(*other));
   EXPECT_TRUE(model->NamedParameters()[0].second.requires_grad());
-}
-
-TEST(ModelTest, LengthBuckets) {
-  const std::pair<int64_t, int64_t> cases[] = {{0, 16}, {1, 16}, {16, 16}, {17, 32}, {256, 256}, {257, 512}};
-  for (const auto& [length, bucket] : cases) EXPECT_EQ(LengthBucket(length), bucket) << length;
 }
 
 }  // namespace

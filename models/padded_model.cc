@@ -71,7 +71,7 @@ absl::Status PaddedModel::Check(const Answer& answer, const PaddedBatch& padded)
 }
 
 absl::Status PaddedModel::Try(const Rows& rows) {
-  const TokenBatch batch = MakeBatch(rows, 0, rows.size());
+  const TokenBatch batch = MakeBatch(rows);
   const PaddedBatch padded = PadToBucket(batch, max_length_);
   const Answer answer = Run(batch, padded);
   RETURN_IF_ERROR(Check(answer, padded));

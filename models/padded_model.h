@@ -23,7 +23,7 @@ class PaddedModel : public Model {
   };
 
   Outputs Forward(const TokenBatch& batch) const final;
-  bool pads_to_length() const final { return true; }
+  Takes takes() const final { return Takes::kPaddedRows; }
   bool judges_tokens() const final { return judges_tokens_; }
   const std::map<std::string, int64_t>& feature_widths() const final { return feature_widths_; }
 

@@ -30,7 +30,7 @@ class SubwordBag : public Model {
 
   Outputs Forward(const TokenBatch& batch) const override;
   checkpoint::NamedTensors NamedParameters() const override { return parameters_; }
-  bool pads_to_length() const override { return false; }
+  Takes takes() const override { return Takes::kRows; }
   bool judges_tokens() const override { return false; }
   const std::map<std::string, int64_t>& feature_widths() const override { return feature_widths_; }
 

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "models/dropout.h"
+#include "models/ragged.h"
 #include "runtime/cuda/device.h"
 #include "runtime/status.h"
 
@@ -70,7 +71,13 @@ Transformer::Transformer(const ModelShape& shape, checkpoint::NamedTensors param
 class Transformer::Pass {
  public:
   Pass(const Transformer& model, const TokenBatch& batch)
-      : model_(model), batch_(batch), padded_(PadToBucket(batch, model.parameters_[1].second.size(0))) {}
+      : model_(model),
+        batch_(batch),
+        offsets_(batch.offsets.const_data_ptr<int64_t>(),
+                 batch.offsets.const_data_ptr<int64_t>() + batch.offsets.size(0)) {
+    const int64_t longest = batch.offsets.diff().max().item<int64_t>(), most = model.parameters_[1].second.size(0);
+    TORCH_CHECK(longest <= most, "a row has ", longest, " ids, max_length is ", most);
+  }
 
   Outputs Run() {
     for (const std::string& name : batch_.features) {
@@ -79,18 +86,16 @@ class Transformer::Pass {
     }
     at::Tensor x = Dropout(Embed());
     Keep(HiddenName(0), x);
-    // A row without tokens attends to its padding, since a softmax over nothing is not finite; its mean ignores it.
-    const at::Tensor empty = padded_.lengths.eq(0).unsqueeze(1);
-    const at::Tensor attended = There(padded_.mask.logical_or(empty).unsqueeze(1).unsqueeze(1));
     for (int64_t layer = 0; layer < model_.layers_; ++layer) {
-      x = x + Dropout(Attention(LayerNorm(x), attended));
+      x = x + Dropout(Attention(LayerNorm(x)));
       x = x + Dropout(FeedForward(LayerNorm(x)));
       if (layer + 1 < model_.layers_) Keep(HiddenName(layer + 1), x);
     }
     x = LayerNorm(x);
     Keep(HiddenName(model_.layers_), x);
-    if (Wants(kEmbedding)) outputs_.features[kEmbedding] = Mean(x);
-    outputs_.logits = model_.judges_tokens() ? JudgeTokens(x) : Linear(Mean(x));
+    const at::Tensor mean = RaggedMean(x, offsets_);
+    if (Wants(kEmbedding)) outputs_.features[kEmbedding] = mean;
+    outputs_.logits = model_.judges_tokens() ? JudgeTokens(x) : Linear(mean);
     return std::move(outputs_);
   }
 
@@ -105,13 +110,12 @@ class Transformer::Pass {
   }
 
   void Keep(const std::string& name, const at::Tensor& x) {
-    if (Wants(name)) outputs_.features[name] = TokensOf(x, padded_);
+    if (Wants(name)) outputs_.features[name] = x;
   }
 
-  // [rows, length, width] -> [positions, classes].
+  // [tokens, width] -> [positions, classes].
   at::Tensor JudgeTokens(const at::Tensor& x) {
-    at::Tensor tokens = TokensOf(x, padded_);
-    if (batch_.positions.defined()) tokens = tokens.index_select(0, There(batch_.positions));
+    const at::Tensor tokens = batch_.positions.defined() ? x.index_select(0, There(batch_.positions)) : x;
     const bool training = !batch_.row_keys.empty();
     if (training || tokens.size(0) == 0) return Head(tokens);
     // Products of a fixed shape, since the number of positions depends on the other rows.
@@ -134,8 +138,8 @@ class Transformer::Pass {
   }
 
   at::Tensor Embed() {
-    const at::Tensor tokens = at::embedding(Next(), There(padded_.ids));
-    return tokens + Next().narrow(0, 0, padded_.ids.size(1));
+    const at::Tensor tokens = at::embedding(Next(), There(batch_.ids));
+    return tokens + at::embedding(Next(), There(PlacesInRows(offsets_, batch_.ids.size(0))));
   }
 
   at::Tensor LayerNorm(const at::Tensor& x) {
@@ -148,12 +152,9 @@ class Transformer::Pass {
     return at::linear(x, weight, Next());
   }
 
-  // [rows, length, width] -> the same; `attended`: [rows, 1, 1, length].
-  at::Tensor Attention(const at::Tensor& x, const at::Tensor& attended) {
-    const int64_t rows = x.size(0), length = x.size(1), width = x.size(2), heads = model_.heads_;
-    const auto qkv = Linear(x).view({rows, length, 3, heads, width / heads}).permute({2, 0, 3, 1, 4});
-    const at::Tensor mixed = at::scaled_dot_product_attention(qkv[0], qkv[1], qkv[2], attended);
-    return Linear(mixed.transpose(1, 2).reshape({rows, length, width}));
+  at::Tensor Attention(const at::Tensor& x) {
+    const int64_t heads = model_.heads_;
+    return Linear(RaggedAttention(Linear(x).view({x.size(0), 3, heads, x.size(1) / heads}), offsets_));
   }
 
   at::Tensor FeedForward(const at::Tensor& x) {
@@ -161,23 +162,17 @@ class Transformer::Pass {
     return Linear(inner);
   }
 
-  at::Tensor Mean(const at::Tensor& x) const {
-    const at::Tensor counts = There(padded_.lengths.clamp_min(1).unsqueeze(1));
-    return (x * There(padded_.mask.unsqueeze(2))).sum(1) / counts;
-  }
-
   // Each call is a site of its own.
   at::Tensor Dropout(const at::Tensor& x) {
     const uint64_t site = site_++;
     if (batch_.row_keys.empty() || model_.dropout_ == 0) return x;
-    const int64_t* lengths = padded_.lengths.const_data_ptr<int64_t>();
-    return x * There(DropoutMask(batch_.row_keys, {lengths, lengths + x.size(0)}, x.size(1), x.size(2), model_.dropout_,
-                                 site, model_.parameters_[0].second.scalar_type()));
+    return x * There(DropoutMask(batch_.row_keys, offsets_, x.size(1), model_.dropout_, site,
+                                 model_.parameters_[0].second.scalar_type()));
   }
 
   const Transformer& model_;
   const TokenBatch& batch_;
-  const PaddedBatch padded_;
+  const std::vector<int64_t> offsets_;
   size_t next_ = 0;
   uint64_t site_ = 0;
   Outputs outputs_;

@@ -13,7 +13,7 @@ namespace polystill::models {
 
 // Encoder with the norms before the sublayers (Xiong et al. 2020, arXiv:2002.04745) and learned positions:
 //
-//   ids, padded to [rows, length] --embedding + position--> x [rows, length, width]
+//   ids [tokens], row behind row --embedding + position--> x [tokens, width]
 //   x += linear(attention(layer norm(x))); x += linear(GELU(linear(layer norm(x))))     `layers` times
 //   layer norm --mean over the row's tokens--> [rows, width] --linear--> logits, or
 //                --each token--> linear --> logits (task token_classification), or
@@ -23,8 +23,8 @@ namespace polystill::models {
 // Features: "embedding", the mean that a head of rows reads; "hidden.0", x before the first layer, "hidden.I" after I
 // of them, the last one after the last norm.
 //
-// Padding is not attended to, and a row without tokens has the mean 0. In training (TokenBatch::row_keys) dropout falls
-// on x after the embedding and on what each sublayer adds; its masks follow from the rows' keys alone
+// Nothing is padded on a CPU (models/ragged.h). A row without tokens has the mean 0. In training (TokenBatch::row_keys)
+// dropout falls on x after the embedding and on what each sublayer adds; its masks follow from the rows' keys alone
 // (models/dropout.h).
 class Transformer : public Model {
  public:
@@ -41,7 +41,7 @@ class Transformer : public Model {
 
   Outputs Forward(const TokenBatch& batch) const override;
   checkpoint::NamedTensors NamedParameters() const override { return parameters_; }
-  bool pads_to_length() const override { return true; }
+  Takes takes() const override { return Takes::kTokens; }
   bool judges_tokens() const override { return JudgesTokens(task_); }
   const std::map<std::string, int64_t>& feature_widths() const override { return feature_widths_; }
 

@@ -31,7 +31,7 @@ std::vector<Item> Take(const std::vector<Item>& items, size_t size, size_t* next
 
 // As whoever uses the model calls it.
 models::TokenBatch BatchOf(const Rows& rows, v1::Task task) {
-  models::TokenBatch batch = models::MakeBatch(rows, 0, rows.size());
+  models::TokenBatch batch = models::MakeBatch(rows);
   if (task != v1::TASK_MASKED_LM) return batch;
   std::vector<int64_t> places;
   int64_t begin = 0;

@@ -64,7 +64,7 @@ class CountingModel : public models::Model {
     return {at::zeros({rows.back(), 2}), {}};
   }
   checkpoint::NamedTensors NamedParameters() const override { return {}; }
-  bool pads_to_length() const override { return false; }
+  Takes takes() const override { return Takes::kRows; }
   bool judges_tokens() const override { return false; }
   const std::map<std::string, int64_t>& feature_widths() const override { return feature_widths_; }
 

@@ -30,7 +30,7 @@ class Backend {
  public:
   virtual ~Backend() = default;
   // For each of the outputs its numbers, row-major [rows, width], record after record, all by one forward; a record's
-  // numbers do not depend on the others. Called by one thread at a time. INTERNAL when the model fails; numbers that
+  // numbers do not depend on the others. Thread-safe. INTERNAL when the model fails; numbers that
   // are not finite are the caller's matter.
   virtual absl::StatusOr<std::vector<std::vector<float>>> Forward(const Question& question) = 0;
 };

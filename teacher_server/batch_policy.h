@@ -12,8 +12,8 @@ using Time = std::chrono::steady_clock::time_point;
 struct BatchLimits {
   // Tokens of a batch, at most, unless one request alone has more.
   int64_t max_tokens = 65'536;
-  // Records of a batch, at most, unless one request alone has more.
-  int64_t max_rows = 1'024;
+  // Records of a batch, at most, unless one request alone has more: few enough to leave some to the other instances.
+  int64_t max_rows = 256;
   // Bytes of the answers of a batch in memory, as float32, at most.
   int64_t max_bytes = 256 << 20;
   // Forwards run on this many rows: a batch that is a multiple wastes none.
@@ -40,7 +40,7 @@ struct BatchDecision {
 };
 
 // A pure function of the queue and the time. Requests are taken in order, whole:
-//   kRows    some of them together are a multiple of row_multiple: the most that are;
+//   kRows    some of them together waste at most a quarter of their forwards: the most that do;
 //   kFull    no more fit: all that do;
 //   kDelay   the oldest has waited max_delay: all that fit.
 BatchDecision DecideBatch(const BatchLimits& limits, std::span<const QueuedRequest> queue, Time now);

@@ -12,9 +12,9 @@ bool IsCancelled(const LabelTask& task) { return task.cancelled != nullptr && *t
 
 }  // namespace
 
-Batcher::Batcher(BatchLimits batch, QueueLimits queue, Label label, Now now, TeacherMetrics* metrics)
+Batcher::Batcher(BatchLimits batch, QueueLimits queue, int threads, Label label, Now now, TeacherMetrics* metrics)
     : batch_limits_(batch), queue_limits_(queue), label_(std::move(label)), now_(std::move(now)), metrics_(metrics) {
-  thread_ = std::thread([this] { Run(); });
+  for (int i = 0; i < threads; ++i) threads_.emplace_back([this] { Run(); });
 }
 
 Batcher::~Batcher() {
@@ -23,7 +23,7 @@ Batcher::~Batcher() {
     stopping_ = true;
     changed_.NotifyAll();
   }
-  thread_.join();
+  for (std::thread& thread : threads_) thread.join();
   MutexLock lock(&mutex_);
   for (LabelTask& task : queue_) task.done(absl::UnavailableError("the teacher server is shutting down"));
 }

@@ -32,7 +32,7 @@ struct LabelTask {
   Time deadline = Time::max();
   // Set by the caller when nobody waits for the answer any more.
   std::shared_ptr<const std::atomic<bool>> cancelled;
-  // Called exactly once, by the batcher's thread (or its destructor); must not block.
+  // Called exactly once, by a thread of the batcher's (or its destructor); must not block.
   std::function<void(absl::StatusOr<Answer>)> done;
 };
 
@@ -43,8 +43,8 @@ struct QueueLimits {
   int64_t max_bytes = 256 << 20;
 };
 
-// Gathers requests of all callers into batches and hands them, one batch at a time, to the model. First come, first
-// served.
+// Gathers requests of all callers into batches and hands them to the model, as many batches at a time as it has
+// threads. First come, first served.
 //
 //   callers --Submit--> bounded queue --DecideBatch--> batch --less expired and cancelled--> label --> done
 //
@@ -52,14 +52,14 @@ struct QueueLimits {
 class Batcher {
  public:
   using Answers = std::vector<absl::StatusOr<Answer>>;
-  // One answer a request, in order. Called by the batcher's own thread alone.
+  // One answer a request, in order. Called by the batcher's own threads alone, by several at once.
   using Label = std::function<Answers(const std::vector<const v1::LabelRequest*>&)>;
   using Now = std::function<Time()>;
 
-  // `metrics` may be null.
-  Batcher(BatchLimits batch, QueueLimits queue, Label label, Now now = std::chrono::steady_clock::now,
+  // `threads`: batches that are labelled at once. `metrics` may be null.
+  Batcher(BatchLimits batch, QueueLimits queue, int threads, Label label, Now now = std::chrono::steady_clock::now,
           TeacherMetrics* metrics = nullptr);
-  // Finishes the batch under way; what still waits is answered with UNAVAILABLE.
+  // Finishes the batches under way; what still waits is answered with UNAVAILABLE.
   ~Batcher();
 
   // Queues a task (its arrival is set here). RESOURCE_EXHAUSTED when the queue is full: `done` is not called then.
@@ -94,7 +94,7 @@ class Batcher {
   Load load_ ABSL_GUARDED_BY(mutex_);
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
 
-  std::thread thread_;  // last: starts when everything else is there
+  std::vector<std::thread> threads_;  // last: start when everything else is there
 };
 
 }  // namespace polystill::teacher_server

@@ -76,8 +76,21 @@ class BatcherTest : public testing::Test {
   absl::Status refused_;
 };
 
+TEST_F(BatcherTest, LabelsAsManyBatchesAtOnceAsItHasThreads) {
+  Batcher batcher(kBatch, {}, 3, puppet_.process());
+  std::vector<std::future<absl::Status>> answers;
+  for (uint64_t id = 0; id < 3; ++id) {
+    answers.push_back(Submit(batcher, id, 4));
+    puppet_.WaitUntilItHas(id + 1);  // none is finished yet
+  }
+  for (uint64_t id = 3; id < 5; ++id) answers.push_back(Submit(batcher, id, 4));
+  puppet_.Step(4);
+  for (auto& answer : answers) EXPECT_TRUE(answer.get().ok());
+  EXPECT_THAT(puppet_.batches(), ElementsAre(ElementsAre(0), ElementsAre(1), ElementsAre(2), ElementsAre(3, 4)));
+}
+
 TEST_F(BatcherTest, GathersInOrderWhileTheModelIsBusy) {
-  Batcher batcher(kBatch, {}, puppet_.process());
+  Batcher batcher(kBatch, {}, 1, puppet_.process());
   auto first = Submit(batcher, 1, 4);
   puppet_.WaitUntilItHas(1);
   auto second = Submit(batcher, 2, 1);
@@ -95,7 +108,7 @@ TEST_F(BatcherTest, GathersInOrderWhileTheModelIsBusy) {
 TEST_F(BatcherTest, ARequestWithoutCompanyGoesAfterTheDelay) {
   BatchLimits limits = kBatch;
   limits.max_delay = std::chrono::milliseconds(1);
-  Batcher batcher(limits, {}, puppet_.process());
+  Batcher batcher(limits, {}, 1, puppet_.process());
   puppet_.Step(1);
   EXPECT_TRUE(Submit(batcher, 1, 1).get().ok());
 }
@@ -113,7 +126,7 @@ TEST_F(BatcherTest, AFullQueueRefusesBeforeAnyWork) {
   };
   for (const Case& c : cases) {
     Puppet puppet;
-    Batcher batcher(kBatch, c.limits, puppet.process());
+    Batcher batcher(kBatch, c.limits, 1, puppet.process());
     auto busy = Submit(batcher, 1, 4);
     puppet.WaitUntilItHas(1);
     auto waits = Submit(batcher, 2, c.records, c.tokens);
@@ -129,7 +142,7 @@ TEST_F(BatcherTest, AFullQueueRefusesBeforeAnyWork) {
 }
 
 TEST_F(BatcherTest, RoomComesBack) {
-  Batcher batcher(kBatch, {.max_records = 4, .max_tokens = 1'000, .max_bytes = 1'000}, puppet_.process());
+  Batcher batcher(kBatch, {.max_records = 4, .max_tokens = 1'000, .max_bytes = 1'000}, 1, puppet_.process());
   puppet_.Step(100);
   for (int i = 0; i < 100; ++i) {
     auto done = Submit(batcher, i, 4);
@@ -139,7 +152,7 @@ TEST_F(BatcherTest, RoomComesBack) {
 }
 
 TEST_F(BatcherTest, CancelledWorkIsDroppedBeforeTheModelSeesIt) {
-  Batcher batcher(kBatch, {}, puppet_.process());
+  Batcher batcher(kBatch, {}, 1, puppet_.process());
   auto busy = Submit(batcher, 1, 4);
   puppet_.WaitUntilItHas(1);
   auto cancelled = std::make_shared<std::atomic<bool>>(false);
@@ -155,7 +168,7 @@ TEST_F(BatcherTest, CancelledWorkIsDroppedBeforeTheModelSeesIt) {
 TEST_F(BatcherTest, ExpiredWorkIsDroppedBeforeTheModelSeesIt) {
   std::atomic<int64_t> now_ms = 1'000;
   const auto now = [&] { return Time(std::chrono::milliseconds(now_ms)); };
-  Batcher batcher(kBatch, {}, puppet_.process(), now);
+  Batcher batcher(kBatch, {}, 1, puppet_.process(), now);
   auto busy = Submit(batcher, 1, 4);
   puppet_.WaitUntilItHas(1);
   auto late = Submit(batcher, 2, 4, 1, nullptr, Time(std::chrono::milliseconds(1'500)));
@@ -170,7 +183,7 @@ TEST_F(BatcherTest, ExpiredWorkIsDroppedBeforeTheModelSeesIt) {
 TEST_F(BatcherTest, DestructionFinishesTheBatchAndAnswersTheRest) {
   std::future<absl::Status> busy, waiting;
   {
-    Batcher batcher(kBatch, {}, puppet_.process());
+    Batcher batcher(kBatch, {}, 1, puppet_.process());
     busy = Submit(batcher, 1, 4);
     puppet_.WaitUntilItHas(1);
     waiting = Submit(batcher, 2, 1);

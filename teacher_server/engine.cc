@@ -54,7 +54,7 @@ Engine::Engine(Teacher teacher, EngineOptions options, Batcher::Now now, Teacher
       description_(Describe(teacher, options)),
       labeller_(std::move(teacher), options.memo_bytes),
       batcher_(
-          options.batch, options.queue,
+          options.batch, options.queue, options.threads,
           [this](const std::vector<const v1::LabelRequest*>& requests) { return labeller_.Label(requests); },
           std::move(now), metrics) {}
 

@@ -18,6 +18,8 @@ struct EngineOptions {
   int32_t max_records_per_request = 256;
   // Records in flight of one stream. Lowered where the answers of one stream could fill more than 64 MiB.
   int32_t stream_credits = 2'048;
+  // Batches that are labelled at once, each by a thread of its own.
+  int threads = 1;
   BatchLimits batch = {};
   QueueLimits queue = {};
   // Memory for token ids of the texts asked for last.
@@ -43,10 +45,10 @@ class Engine {
 
   const v1::DescribeReply& description() const { return description_; }
 
-  // Checks and queues a request; never blocks. `done` is called exactly once, by the engine's thread, unless the result
-  // is not OK: RESOURCE_EXHAUSTED when the queue is full, and those of CheckRequest and CheckAnswerSize. The answer's
-  // deadline is `deadline` or timeout_ms from now, whichever comes first; work that is late or `cancelled` before its
-  // turn is dropped.
+  // Checks and queues a request; never blocks. `done` is called exactly once, by a thread of the engine's, unless the
+  // result is not OK: RESOURCE_EXHAUSTED when the queue is full, and those of CheckRequest and CheckAnswerSize. The
+  // answer's deadline is `deadline` or timeout_ms from now, whichever comes first; work that is late or `cancelled`
+  // before its turn is dropped.
   absl::Status Ask(v1::LabelRequest request, Time deadline, std::shared_ptr<const std::atomic<bool>> cancelled,
                    Done done);
 
@@ -61,8 +63,8 @@ class Engine {
   const Batcher::Now now_;
   TeacherMetrics* const metrics_;
   const v1::DescribeReply description_;
-  Labeller labeller_;  // of the batcher's thread
-  Batcher batcher_;    // last: its thread uses everything above
+  Labeller labeller_;
+  Batcher batcher_;  // last: its threads use everything above
 };
 
 }  // namespace polystill::teacher_server

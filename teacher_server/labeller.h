@@ -14,7 +14,7 @@ namespace polystill::teacher_server {
 
 // Requests to soft labels: tokenises, runs one forward over all records of the requests that want the same outputs,
 // encodes each request's rows by its codec.
-// Knows neither queues nor RPC. Used by one thread at a time.
+// Knows neither queues nor RPC. Thread-safe.
 class Labeller {
  public:
   // `memo_bytes`: memory for remembered token ids.

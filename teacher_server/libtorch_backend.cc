@@ -26,15 +26,13 @@ namespace {
 
 class LibTorchBackend final : public Backend {
  public:
-  LibTorchBackend(std::unique_ptr<models::Model> model, int64_t classes, int threads)
-      : model_(std::move(model)), classes_(classes), threads_(threads) {
-    if (model_->device().is_cuda()) stream_ = cuda::NewStream(model_->device());
-  }
+  LibTorchBackend(std::unique_ptr<models::Model> model, int64_t classes)
+      : model_(std::move(model)), classes_(classes) {}
 
   absl::StatusOr<std::vector<std::vector<float>>> Forward(const Question& question) override {
-    at::set_num_threads(threads_);  // holds for the calling thread
+    at::set_num_threads(1);  // of the calling thread: the bits of a product depend on them
     const at::NoGradGuard no_grad;
-    const c10::OptionalStreamGuard stream(stream_);
+    const c10::OptionalStreamGuard stream(OwnStream());
     try {
       models::Outputs outputs = models::FixedShapeForward(*model_, question.ids, WantedOf(question));
       if (outputs.logits.defined()) outputs.features[soft_labels::kLogits] = outputs.logits;
@@ -54,6 +52,13 @@ class LibTorchBackend final : public Backend {
   }
 
  private:
+  // Of the calling thread, on a GPU.
+  std::optional<c10::Stream> OwnStream() const {
+    if (!model_->device().is_cuda()) return std::nullopt;
+    thread_local const c10::Stream stream = cuda::NewStream(model_->device());
+    return stream;
+  }
+
   models::Wanted WantedOf(const Question& question) const {
     models::Wanted wanted;
     for (const std::string& name : question.outputs) {
@@ -81,8 +86,6 @@ class LibTorchBackend final : public Backend {
 
   const std::unique_ptr<models::Model> model_;
   const int64_t classes_;
-  const int threads_;
-  std::optional<c10::Stream> stream_;  // on a GPU
 };
 
 // Rows of many lengths, of every output; where logits are those of tokens, the first one's.
@@ -129,7 +132,7 @@ absl::StatusOr<bool> IsRepeatable(const Teacher& teacher) {
 
 }  // namespace
 
-absl::StatusOr<Teacher> LoadTeacher(const std::string& folder, int threads, at::Device device) {
+absl::StatusOr<Teacher> LoadTeacher(const std::string& folder, at::Device device) {
   ASSIGN_OR_RETURN(models::Package package, models::LoadPackage(folder));
   RETURN_IF_ERROR(Annotate(package.model->MoveTo(device), folder));
   Teacher teacher{.name = package.info.name, .digest = package.info.digest, .signature = package.info.signature};
@@ -150,7 +153,7 @@ absl::StatusOr<Teacher> LoadTeacher(const std::string& folder, int threads, at::
   }
   const v1::Signature& signature = teacher.signature;
   const int64_t classes = models::LogitCount(signature.task(), signature.labels_size(), signature.vocab_size());
-  teacher.backend = std::make_unique<LibTorchBackend>(std::move(package.model), classes, threads);
+  teacher.backend = std::make_unique<LibTorchBackend>(std::move(package.model), classes);
   const absl::StatusOr<bool> repeatable = IsRepeatable(teacher);
   if (!repeatable.ok()) return Annotate(repeatable.status(), folder);
   teacher.repeatable = *repeatable;

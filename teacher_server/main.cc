@@ -26,9 +26,6 @@ void AddFlags(CLI::App& app, polystill::teacher_server::ServerOptions& options, 
   app.add_flag("--insecure", options.insecure, "allow an address other than loopback, without TLS");
   app.add_option("--address-file", options.address_file, "file to write the bound host:port to");
   app.add_option("--metrics", options.metrics, "host:port at which Prometheus reads /metrics; none when left out");
-  app.add_option("--threads", options.threads, "threads of the model's tensor operations")
-      ->check(CLI::Range(1, 1024))
-      ->capture_default_str();
   auto* cache = app.add_option("--cache", options.cache, "folder of this server's own in which labels are kept");
   app.add_option("--cache-bytes", options.cache_bytes, "bytes on the disk that they may take, e.g. 50GiB")
       ->needs(cache)
@@ -41,6 +38,10 @@ void AddFlags(CLI::App& app, polystill::teacher_server::ServerOptions& options, 
       ->check(CLI::Range(0, 1023))
       ->capture_default_str();
   auto& engine = options.engine;
+  app.add_option("--threads", engine.threads,
+                 "batches computed at once, each on a thread of its own, on a GPU on a stream")
+      ->check(CLI::Range(1, 1024))
+      ->capture_default_str();
   app.add_option("--max-records", engine.max_records_per_request, "records that one request may hold")
       ->check(CLI::Range(1, 65536))
       ->capture_default_str();

@@ -52,7 +52,7 @@ class Server {
           absl::StrCat("this server serves ", package_, " already, cannot load ", package));
     }
     ASSIGN_OR_RETURN(const at::Device device, cuda::OpenDevice(kind, options_.gpu));
-    ASSIGN_OR_RETURN(Teacher teacher, LoadTeacher(package, options_.threads, device));
+    ASSIGN_OR_RETURN(Teacher teacher, LoadTeacher(package, device));
     ASSIGN_OR_RETURN(const EngineOptions fitted, FitToTeacher(options_.engine, teacher.signature));
     const std::string digest = teacher.digest;
     spdlog::info("serving teacher '{}' of {} with digest {}", teacher.name, package, digest);

@@ -170,7 +170,8 @@ def forward(self, ids, mask):
 // A server of a package without flags, signals or a coordinator.
 struct RunningService {
   explicit RunningService(const std::string& package, EngineOptions options = {}) {
-    Teacher teacher = LoadTeacher(package, 1).value();
+    Teacher teacher = LoadTeacher(package).value();
+    options.threads = 3;
     const EngineOptions fitted = FitToTeacher(options, teacher.signature).value();
     service.Serve(std::make_unique<Engine>(std::move(teacher), fitted));
     listening = Listen("127.0.0.1:0", {&service}).value();
@@ -319,11 +320,11 @@ TEST_F(ServerTest, FeaturesAreBitEqual) {
 // Bits that depend on a row's place in its batch are found out. (Products with a
 // matrix that is not stored as a linear layer's weight do that on some CPUs.)
 TEST_F(ServerTest, ATeacherThatIsNotRepeatableSaysSo) {
-  EXPECT_TRUE(LoadTeacher(NativePackage(v1::Signature::INPUT_IDS), 1)->repeatable);
-  EXPECT_TRUE(LoadTeacher(ScriptPackage("torch.matmul(mean, self.head.t())"), 1)->repeatable);
+  EXPECT_TRUE(LoadTeacher(NativePackage(v1::Signature::INPUT_IDS))->repeatable);
+  EXPECT_TRUE(LoadTeacher(ScriptPackage("torch.matmul(mean, self.head.t())"))->repeatable);
   const std::string by_place =
       "torch.matmul(mean, self.head.t()) * (1 + torch.arange(mean.size(0)).unsqueeze(1) * 1e-6)";
-  EXPECT_FALSE(LoadTeacher(ScriptPackage(by_place), 1)->repeatable);
+  EXPECT_FALSE(LoadTeacher(ScriptPackage(by_place))->repeatable);
 }
 
 // A server told to stop while a forward hangs. Does not come back.

@@ -11,14 +11,24 @@ int64_t TokenMemo::BytesOf(const Entry& entry) {
   return kNodes + entry.text.size() + entry.ids.size() * sizeof(int32_t);
 }
 
-const std::vector<int32_t>& TokenMemo::Ids(std::string_view text) {
-  if (const auto found = by_text_.find(text); found != by_text_.end()) {
-    entries_.splice(entries_.begin(), entries_, found->second);
-    return found->second->ids;
+int64_t TokenMemo::bytes() const {
+  MutexLock lock(&mutex_);
+  return bytes_;
+}
+
+std::vector<int32_t> TokenMemo::Ids(std::string_view text) {
+  {
+    MutexLock lock(&mutex_);
+    if (const auto found = by_text_.find(text); found != by_text_.end()) {
+      entries_.splice(entries_.begin(), entries_, found->second);
+      return found->second->ids;
+    }
   }
-  Entry entry{std::string(text), encode_(text)};
+  Entry entry{std::string(text), encode_(text)};  // others go on meanwhile
   const int64_t bytes = BytesOf(entry);
-  if (bytes > max_bytes_) return unkept_ = std::move(entry.ids);
+  if (bytes > max_bytes_) return std::move(entry.ids);
+  MutexLock lock(&mutex_);
+  if (by_text_.contains(text)) return std::move(entry.ids);  // another thread's was sooner
   for (bytes_ += bytes; bytes_ > max_bytes_; entries_.pop_back()) {
     bytes_ -= BytesOf(entries_.back());
     by_text_.erase(entries_.back().text);

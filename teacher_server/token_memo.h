@@ -7,21 +7,21 @@
 #include <unordered_map>
 #include <vector>
 
+#include "runtime/mutex.h"
 #include "teacher_server/backend.h"
 
 namespace polystill::teacher_server {
 
 // Remembers the token ids of the texts asked for last, up to a number of bytes: a training run asks for the same text
-// in every epoch, and tokenising costs more than a small model's forward. Not thread-safe.
+// in every epoch, and tokenising costs more than a small model's forward. Thread-safe if `encode` is.
 class TokenMemo {
  public:
   // `max_bytes`: 0 remembers nothing.
   TokenMemo(Encode encode, int64_t max_bytes);
 
-  // Valid until the next call.
-  const std::vector<int32_t>& Ids(std::string_view text);
+  std::vector<int32_t> Ids(std::string_view text);
 
-  int64_t bytes() const { return bytes_; }
+  int64_t bytes() const;
 
  private:
   struct Entry {
@@ -32,10 +32,12 @@ class TokenMemo {
 
   const Encode encode_;
   const int64_t max_bytes_;
-  std::list<Entry> entries_;                                                  // the last used first
-  std::unordered_map<std::string_view, std::list<Entry>::iterator> by_text_;  // keys lie in entries_
-  int64_t bytes_ = 0;
-  std::vector<int32_t> unkept_;
+  mutable Mutex mutex_;
+  // The last used first.
+  std::list<Entry> entries_ ABSL_GUARDED_BY(mutex_);
+  // Keys lie in entries_.
+  std::unordered_map<std::string_view, std::list<Entry>::iterator> by_text_ ABSL_GUARDED_BY(mutex_);
+  int64_t bytes_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
 }  // namespace polystill::teacher_server
