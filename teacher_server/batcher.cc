@@ -34,6 +34,7 @@ Batcher::~Batcher() {
 
 absl::Status Batcher::Submit(LabelTask task) {
   MutexLock lock(&mutex_);
+  if (stopping_) return absl::UnavailableError("the teacher server is shutting down");
   const int64_t records = load_.records + task.request.inputs_size();
   const int64_t tokens = load_.tokens + task.tokens;
   const int64_t bytes = load_.bytes + static_cast<int64_t>(task.request.ByteSizeLong());

@@ -60,8 +60,8 @@ class Server {
     if (fitted.batch.max_rows == 0) fitted.batch.max_rows = device.is_cpu() ? BatchLimits().max_rows : kRowsOnGpu;
     const std::string digest = teacher.digest;
     spdlog::info("serving teacher '{}' of {} with digest {}", teacher.name, package, digest);
-    service_.Serve(
-        std::make_unique<Engine>(std::move(teacher), fitted, std::chrono::steady_clock::now, &teacher_metrics_));
+    service_.Serve(std::make_unique<Engine>(std::move(teacher), fitted, std::chrono::steady_clock::now,
+                                            &teacher_metrics_, cache_.get()));
     SetHealthy(true);
     package_ = package;
     return digest;
