@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.corpora import write_corpus
-from benchmarks.ours import seconds_of, write_run_file
+from benchmarks.ours import seconds_of_steps, write_run_file
 from benchmarks.pairing import Ratio, measure
 from benchmarks.rivals.start import number_from
 
@@ -29,7 +29,7 @@ def run(workload: dict[str, Any], folder: Path, pairs: int) -> list[Ratio]:
         }
         ratio = Ratio(f"step_time_vs_python.{name}", over="polystill", under="python")
         sides = {
-            "polystill": lambda spec=spec: seconds_of(spec, "distilled"),
+            "polystill": lambda spec=spec: seconds_of_steps(spec, "distilled"),
             "python": lambda rival=rival: number_from("ddp", rival),
         }
         ratios.append(measure(ratio, sides, pairs))

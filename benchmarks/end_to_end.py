@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.corpora import write_corpus, write_package
-from benchmarks.ours import seconds_of, write_run_file
+from benchmarks.ours import seconds_of_steps, write_run_file
 from benchmarks.pairing import Ratio, measure
 from benchmarks.rivals.start import number_from
 
@@ -37,7 +37,7 @@ def run(workload: dict[str, Any], folder: Path, pairs: int) -> list[Ratio]:
         ratio = Ratio(f"first_epoch_vs_python.{cost}", over="python", under="polystill")
         sides = {
             "python": lambda rival=rival: number_from("distil", rival),
-            "polystill": lambda spec=spec: seconds_of(spec, "distilled"),
+            "polystill": lambda spec=spec: seconds_of_steps(spec, "distilled"),
         }
         ratios.append(measure(ratio, sides, pairs))
     return ratios

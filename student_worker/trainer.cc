@@ -111,6 +111,8 @@ class Trainer {
   // Of the last roll call.
   int64_t called_step_ = 0;
   Clock::time_point called_at_ = Clock::now();
+  // What passed between the wait for the first batch and the end of the last step.
+  std::chrono::duration<double> stepping_{0};
   double wait_before_ = 0;
   v1::WorkerMessage::Progress progress_;
   std::string trained_digest_;
@@ -232,8 +234,10 @@ absl::Status Trainer::JoinGroup() {
 absl::Status Trainer::Run() {
   // Replicas that read one checkpoint from several disks may differ.
   if (!assignment_.checkpoint().empty()) RETURN_IF_ERROR(CallRoll(/*compare=*/true).status());
+  const Clock::time_point began = Clock::now();
   while (!ended()) {
     RETURN_IF_ERROR(Step());
+    stepping_ = Clock::now() - began;
     ASSIGN_OR_RETURN(const bool stop, AfterStep());
     if (!stop || ended()) continue;
     RETURN_IF_ERROR(writer_->Flush());
@@ -346,8 +350,9 @@ absl::Status Trainer::BeginCheckpoint(const v1::Counted& counted) {
 void Trainer::TellCosts() const {
   const double reads = loader_->ReadsPerBlock();
   const int64_t steps = std::max<int64_t>(optimizer_->step() - first_step_, 1);
-  spdlog::info("{}: {} steps; milliseconds a step: {}; each block of the corpus was read {:.1f} times a pass",
-               job_.name(), steps, training_step_->phases().PerStep(steps, loader_->wait_seconds()), reads);
+  spdlog::info(
+      "{}: {} steps in {:.3f} s; milliseconds a step: {}; each block of the corpus was read {:.1f} times a pass",
+      job_.name(), steps, stepping_.count(), training_step_->phases().PerStep(steps, loader_->wait_seconds()), reads);
   if (loader_->cut_words() > 0) {
     spdlog::info("{}: {} words of the records drawn lie beyond tokenizer.max_length and were not judged", job_.name(),
                  loader_->cut_words());

@@ -65,7 +65,9 @@ absl::StatusOr<v1::RunStatus::State> Work(const WorkerOptions& options, std::sto
       return link->RunEnd();
     }
     const auto done = CarryOut(*assignment, context);
-    last = absl::IsCancelled(done.status()) ? absl::OkStatus() : done.status();
+    // What fails after the order to stop is its consequence: peers have left.
+    const bool told_to_stop = link->RunEnd() != v1::RunStatus::STATE_UNSPECIFIED;
+    last = absl::IsCancelled(done.status()) || told_to_stop ? absl::OkStatus() : done.status();
     if (done.ok()) {
       link->SendDone(*done);
     } else {

@@ -26,6 +26,11 @@ void AddFlags(CLI::App& app, polystill::teacher_server::ServerOptions& options, 
   app.add_flag("--insecure", options.insecure, "allow an address other than loopback, without TLS");
   app.add_option("--address-file", options.address_file, "file to write the bound host:port to");
   app.add_option("--metrics", options.metrics, "host:port at which Prometheus reads /metrics; none when left out");
+  auto* cache = app.add_option("--cache", options.cache, "folder of this server's own in which labels are kept");
+  app.add_option("--cache-bytes", options.cache_bytes, "bytes on the disk that they may take, e.g. 50GiB")
+      ->needs(cache)
+      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false))
+      ->default_str("10GiB");
   app.add_flag_callback(
       "--cuda", [&options] { options.device = polystill::v1::DEVICE_CUDA; },
       "with --package: compute on a GPU; in a run, the run file's teachers.N.device says");

@@ -14,6 +14,7 @@
 #include "runtime/files.h"
 #include "runtime/rpc.h"
 #include "runtime/status.h"
+#include "teacher_server/label_cache.h"
 #include "teacher_server/libtorch_backend.h"
 #include "teacher_server/metrics.h"
 #include "teacher_server/registration.h"
@@ -30,6 +31,13 @@ class Server {
   explicit Server(const ServerOptions& options) : options_(options) {}
 
   absl::Status Start() {
+    if (!options_.cache.empty()) {
+      ASSIGN_OR_RETURN(auto segments,
+                       LabelSegments::Open({.folder = options_.cache, .max_bytes = options_.cache_bytes}));
+      spdlog::info("label cache {}: holds {} MiB of at most {}", options_.cache, segments->bytes() >> 20,
+                   options_.cache_bytes >> 20);
+      cache_ = std::make_unique<LabelCache>(std::move(segments), &teacher_metrics_);
+    }
     if (!options_.metrics.empty()) RETURN_IF_ERROR(metrics_.Listen(options_.metrics, options_.insecure));
     ASSIGN_OR_RETURN(listening_, Listen(options_.listen, {&service_}, options_.insecure, options_.advertise));
     SetHealthy(false);
@@ -83,6 +91,7 @@ class Server {
   const ServerOptions& options_;
   Metrics metrics_;
   TeacherMetrics teacher_metrics_{&metrics_};
+  std::unique_ptr<LabelCache> cache_;
   TeacherService service_;
   ListeningServer listening_;
   std::string package_;

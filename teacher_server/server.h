@@ -24,6 +24,9 @@ struct ServerOptions {
   std::string address_file = {};
   // host:port at which Prometheus reads; none when empty.
   std::string metrics = {};
+  // Folder of the label cache, which no other server may use at the same time, and its cap; no cache when empty.
+  std::string cache = {};
+  int64_t cache_bytes = int64_t{10} << 30;
   // Where the model computes; in a run the coordinator says. With DEVICE_CUDA: which of this machine's GPUs.
   v1::Device device = v1::DEVICE_CPU;
   int gpu = 0;

@@ -508,6 +508,14 @@ TEST_F(ServerTest, OnItsOwnItWritesItsAddress) {
   EXPECT_THAT(ReadFile(options.address_file).value(), testing::MatchesRegex("127\\.0\\.0\\.1:[0-9]+\n"));
 }
 
+TEST_F(ServerTest, ACacheThatCannotBeOpenedIsToldAtOnce) {
+  ASSERT_TRUE(WriteFileAtomically(PathOf("mine/notes.txt"), "notes").ok());
+  StopSignal stop;
+  const absl::Status status = RunTeacherServer({.package = PathOf("none"), .cache = PathOf("mine")}, &stop);
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(status.message()), HasSubstr(PathOf("mine")));
+}
+
 TEST_F(ServerTest, FlagsThatDoNotFitAreNamed) {
   StopSignal stop;
   TeacherService service;

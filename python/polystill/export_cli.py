@@ -54,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--max-length", type=int, help="tokens kept of an input; by default as many as the model takes")
     made.add_argument("--input", choices=("text", "ids"), help="by default text where a package can hold the tokeniser")
     made.add_argument("--attention", choices=("sdpa", "eager"), help="how attention is computed")
-    made.add_argument("--threads", type=int, default=1, help="of aot_inductor: those of the server that will serve it")
+    made.add_argument("--threads", type=int, default=1, help="of aot_inductor: those of a compiled forward")
     made.add_argument("--tolerance", type=float, default=1e-4, help="largest difference from the model (default 1e-4)")
     return made
 

@@ -51,7 +51,8 @@ def export(
     compiling takes minutes). `method`, of torchscript: script follows the module's control flow, trace that of one
     example; auto: script where it compiles. `tokenizer`: file of a package with signature.input text, a SentencePiece
     model or a tokenizer.json. `tolerance`: largest difference, relative to the largest answer where that is above 1.
-    `threads`: those of aot_inductor's loops, which are compiled for so many; give its server the same with --threads.
+    `threads`: of the loops that aot_inductor compiles; a server computes a batch on one thread, so that 1 serves best
+    where it has several.
 
     ExportError says what does not fit, and leaves nothing behind.
     """
