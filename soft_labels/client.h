@@ -32,6 +32,8 @@ class LabelClient {
   struct Options {
     // Who asks, for the server's logs.
     std::string client = "student";
+    // For whom (runtime/tenant.h): teacher servers share their time fairly among tenants. Empty: nobody's.
+    std::string tenant = {};
     // Of its requests, at the server.
     v1::Priority priority = v1::PRIORITY_TRAINING;
     // Expected digest of the teacher; replies of another are errors. Empty: the first replica's digest.

@@ -129,8 +129,9 @@ void ClientLoop::Act(const Router::Actions& actions) {
   for (const int i : actions.connect) {
     Replica& replica = replicas_[i];
     replica.opened = false;
-    replica.stream = std::make_unique<ReplicaStream>(
-        replica.channel, options_.client, [inbox = inbox_](StreamEvent event) { inbox->Put(std::move(event)); });
+    replica.stream =
+        std::make_unique<ReplicaStream>(replica.channel, options_.client, options_.tenant,
+                                        [inbox = inbox_](StreamEvent event) { inbox->Put(std::move(event)); });
   }
   for (const int i : actions.disconnect) {
     replicas_[i].stream->Cancel(absl::DeadlineExceededError("did not describe itself in time"));

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "runtime/rpc.h"
+#include "runtime/tenant.h"
 
 namespace polystill::soft_labels {
 namespace {
@@ -11,8 +12,10 @@ constexpr char kMethod[] = "/polystill.v1.TeacherService/LabelStream";
 
 }  // namespace
 
-ReplicaStream::ReplicaStream(const std::shared_ptr<grpc::Channel>& channel, const std::string& client, Post post)
+ReplicaStream::ReplicaStream(const std::shared_ptr<grpc::Channel>& channel, const std::string& client,
+                             const std::string& tenant, Post post)
     : post_(std::move(post)), stub_(channel) {
+  if (!tenant.empty()) context_.AddMetadata(kTenantKey, tenant);
   stub_.PrepareBidiStreamingCall(&context_, kMethod, grpc::StubOptions(), this);
   v1::LabelStreamRequest open;
   open.mutable_open()->set_protocol_version(kProtocolVersion);

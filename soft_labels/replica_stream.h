@@ -42,7 +42,8 @@ class ReplicaStream final : private grpc::ClientBidiReactor<v1::LabelStreamReque
  public:
   using Post = std::function<void(StreamEvent)>;
 
-  ReplicaStream(const std::shared_ptr<grpc::Channel>& channel, const std::string& client, Post post);
+  ReplicaStream(const std::shared_ptr<grpc::Channel>& channel, const std::string& client, const std::string& tenant,
+                Post post);
 
   // Bounded by the caller: the replica's credits.
   void Send(v1::LabelStreamRequest request);

@@ -76,9 +76,10 @@ absl::Status CoordinatorLink::Greet() {
   }
   if (!order.has_welcome()) return absl::InternalError("its first order is not a welcome");
   RETURN_IF_ERROR(CheckProtocolVersion(order.welcome().protocol_version()));
+  run_ = order.welcome().run();
   MutexLock lock(&mutex_);
   term_ = order.welcome().term();
-  spdlog::info("joined run {} at {} as {}", order.welcome().run(), options_.coordinator, options_.host);
+  spdlog::info("joined run {} at {} as {}", run_, options_.coordinator, options_.host);
   return absl::OkStatus();
 }
 

@@ -48,6 +48,8 @@ class CoordinatorLink : public JobLink {
   static absl::StatusOr<std::unique_ptr<CoordinatorLink>> Open(const Options& options, std::stop_source stop);
   ~CoordinatorLink() override;
 
+  // The run's name.
+  const std::string& run() const { return run_; }
   // Waits for the next assignment; none once `stop` is requested. UNAVAILABLE: the coordinator is lost.
   absl::StatusOr<std::optional<v1::WorkerOrder::Assignment>> NextAssignment();
   // How the run has ended, once the coordinator has said so; STATE_UNSPECIFIED before.
@@ -79,6 +81,7 @@ class CoordinatorLink : public JobLink {
   const std::unique_ptr<v1::CoordinatorService::Stub> stub_;
   grpc::ClientContext context_;
   std::unique_ptr<Stream> stream_;
+  std::string run_;  // set before the threads start
 
   Mutex mutex_;
   CondVar changed_;

@@ -12,6 +12,7 @@
 #include "models/signature.h"
 #include "runtime/sha256.h"
 #include "runtime/status.h"
+#include "runtime/tenant.h"
 #include "runtime/tokenizer_file.h"
 #include "soft_labels/head.h"
 
@@ -82,7 +83,8 @@ absl::Status Teachers::CheckOutputs(const v1::Job& job, const std::vector<LabelK
 }
 
 absl::StatusOr<std::unique_ptr<Teachers>> Teachers::Connect(const v1::WorkerOrder::Assignment& assignment,
-                                                            const std::vector<LabelKind>& kinds) {
+                                                            const std::vector<LabelKind>& kinds,
+                                                            const std::string& run) {
   auto connected = std::make_unique<Teachers>();
   const v1::Job& job = assignment.job();
   connected->judges_tokens_ = models::JudgesTokens(job.task());
@@ -101,6 +103,8 @@ absl::StatusOr<std::unique_ptr<Teachers>> Teachers::Connect(const v1::WorkerOrde
     if (addresses.empty()) return absl::InvalidArgumentError(absl::StrCat(who, ": the assignment names no replica"));
     soft_labels::LabelClient::Options options;
     options.client = absl::StrCat(job.name(), "/worker-", assignment.rank());
+    options.tenant = TenantNamed(run);
+    options.priority = v1::PRIORITY_TRAINING;
     options.teacher_digest = teacher.digest;
     // Every record that the loader may have asked for: a slice for each step of the queue and for the one that waits
     // for room in it, by each codec.

@@ -23,13 +23,13 @@ std::vector<LabelKind> LabelKindsOf(const v1::WorkerOrder::Assignment& assignmen
 // Connections to the teachers of a job. Thread-safe.
 class Teachers {
  public:
-  // Connects to every replica of every teacher that `kinds` name; as many records may wait as `assignment` asks for
-  // ahead. FAILED_PRECONDITION when a teacher's classes or inputs are not the job's, it does not give an output, or
-  // gives one of tokens and the student's tokens are not its own (another side of the record, another tokeniser),
-  // or gives it by another codec only; INVALID_ARGUMENT when the assignment names no replica of one, UNAVAILABLE when
-  // none answers.
+  // Connects to every replica of every teacher that `kinds` name, as the tenant named after `run`; as many records may
+  // wait as `assignment` asks for ahead. FAILED_PRECONDITION when a teacher's classes or inputs are not the job's, it
+  // does not give an output, or gives one of tokens and the student's tokens are not its own (another side of the
+  // record, another tokeniser), or gives it by another codec only; INVALID_ARGUMENT when the assignment names no
+  // replica of one, UNAVAILABLE when none answers.
   static absl::StatusOr<std::unique_ptr<Teachers>> Connect(const v1::WorkerOrder::Assignment& assignment,
-                                                           const std::vector<LabelKind>& kinds);
+                                                           const std::vector<LabelKind>& kinds, const std::string& run);
 
   // Sources for the data loader, which must be gone before this object is: one for each teacher and codec.
   std::vector<DataLoader::LabelSource> Sources(const std::vector<LabelKind>& kinds) const;

@@ -9,6 +9,7 @@
 #include "runtime/files.h"
 #include "runtime/rpc.h"
 #include "runtime/sha256.h"
+#include "runtime/tenant.h"
 #include "runtime/tokenizer_file.h"
 
 namespace polystill::student_worker {
@@ -27,8 +28,11 @@ class SilentTeacher : public v1::TeacherService::Service {
   const std::string& address() const { return listening_.address; }
 
  private:
-  grpc::Status LabelStream(grpc::ServerContext*,
+  grpc::Status LabelStream(grpc::ServerContext* context,
                            grpc::ServerReaderWriter<v1::LabelStreamReply, v1::LabelStreamRequest>* stream) override {
+    const auto [first, last] = context->client_metadata().equal_range(kTenantKey);
+    for (auto found = first; found != last; ++found) EXPECT_EQ(found->second, "my-run");
+    EXPECT_NE(first, last);
     v1::LabelStreamRequest request;
     stream->Read(&request);
     v1::LabelStreamReply reply;
@@ -89,7 +93,7 @@ class TeachersTest : public testing::Test {
     endpoint.set_name("english");
     endpoint.set_address(teacher_->address());
     endpoint.set_reads(reads);
-    return Teachers::Connect(assignment_, LabelKindsOf(assignment_));
+    return Teachers::Connect(assignment_, LabelKindsOf(assignment_), "My run");
   }
 
   std::string Refusal(v1::Side reads = v1::SIDE_TEXT) {

@@ -129,7 +129,7 @@ absl::Status Trainer::Prepare() {
     ASSIGN_OR_RETURN(tokenizer_, corpus::Tokenizer::Load(tokenizer_file_, job_.tokenizer().max_length()));
   }
   RETURN_IF_ERROR(MakeModel());
-  ASSIGN_OR_RETURN(teachers_, Teachers::Connect(assignment_, LabelKindsOf(assignment_)));
+  ASSIGN_OR_RETURN(teachers_, Teachers::Connect(assignment_, LabelKindsOf(assignment_), context_.run));
   RETURN_IF_ERROR(MakeOptimizer());
   RETURN_IF_ERROR(Annotate(Resume(), assignment_.checkpoint()));
   RETURN_IF_ERROR(LoadData());

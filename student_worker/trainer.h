@@ -15,6 +15,8 @@ namespace polystill::student_worker {
 struct WorkerContext {
   // Name or address of this machine for the other workers.
   std::string host;
+  // The run's name.
+  std::string run = {};
   JobLink* link = nullptr;
   // Null: not wanted.
   RecordTrace* trace = nullptr;

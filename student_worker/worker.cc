@@ -56,6 +56,7 @@ absl::StatusOr<v1::RunStatus::State> Work(const WorkerOptions& options, std::sto
   context.metrics = &worker_metrics;
   if (!options.metrics.empty()) RETURN_IF_ERROR(metrics.Listen(options.metrics, options.insecure));
   ASSIGN_OR_RETURN(auto link, CoordinatorLink::Open({.coordinator = options.coordinator, .host = context.host}, stop));
+  context.run = link->run();
   context.link = link.get();
   absl::Status last;
   while (true) {

@@ -1,5 +1,7 @@
 #include "teacher_server/batch_policy.h"
 
+#include <algorithm>
+
 namespace polystill::teacher_server {
 
 BatchDecision DecideBatch(const BatchLimits& limits, std::span<const QueuedRequest> queue, Time now) {
@@ -10,16 +12,18 @@ BatchDecision DecideBatch(const BatchLimits& limits, std::span<const QueuedReque
   int64_t rows = 0;
   int64_t tokens = 0;
   int64_t bytes = 0;
+  Time oldest = Time::max();  // not always the first: the order is the queue's
   for (; fit < queue.size(); ++fit) {
     rows += queue[fit].rows;
     tokens += queue[fit].tokens;
     bytes += queue[fit].bytes;
     if (fit > 0 && (rows > limits.max_rows || tokens > limits.max_tokens || bytes > limits.max_bytes)) break;
+    oldest = std::min(oldest, queue[fit].arrival);
     if (rows % limits.row_multiple == 0) whole = fit + 1;
   }
   if (whole > 0) return {Reason::kRows, whole};
   if (fit < queue.size()) return {Reason::kFull, fit};
-  const Time until = queue.front().arrival + limits.max_delay;
+  const Time until = oldest + limits.max_delay;
   if (until <= now) return {Reason::kDelay, fit};
   return {Reason::kWait, 0, until};
 }

@@ -4,9 +4,9 @@
 #include <cstdint>
 #include <span>
 
-namespace polystill::teacher_server {
+#include "teacher_server/label_task.h"
 
-using Time = std::chrono::steady_clock::time_point;
+namespace polystill::teacher_server {
 
 // When waiting requests become a batch.
 struct BatchLimits {
@@ -24,7 +24,7 @@ struct BatchLimits {
   std::chrono::microseconds max_delay{0};
 };
 
-// A request in the queue, the oldest first.
+// A request in the queue, in the order in which they are to go.
 struct QueuedRequest {
   int64_t rows;
   int64_t tokens;

@@ -30,6 +30,7 @@ TEST(BatchPolicyTest, Table) {
       {"a young request waits for company", {{8, 80, At(100)}}, 1000, {Reason::kWait, 0, At(2100)}},
       {"but not for ever", {{8, 80, At(100)}}, 2100, {Reason::kDelay, 1}},
       {"the wait is the oldest's", {{8, 80, At(100)}, {8, 80, At(2000)}}, 2100, {Reason::kDelay, 2}},
+      {"who is not the first", {{8, 80, At(2000)}, {8, 80, At(100)}}, 2100, {Reason::kDelay, 2}},
       {"a full forward goes at once", {{32, 320, At(100)}}, 100, {Reason::kRows, 1}},
       {"also when made of parts", {{8, 80, At(100)}, {20, 80, At(100)}, {4, 80, At(100)}}, 100, {Reason::kRows, 3}},
       {"what would fill half a forward stays", {{32, 320, At(100)}, {8, 80, At(100)}}, 100, {Reason::kRows, 1}},

@@ -1,19 +1,16 @@
 #include "teacher_server/batcher.h"
 
-#include <algorithm>
 #include <utility>
-
-#include "absl/strings/str_cat.h"
 
 namespace polystill::teacher_server {
 namespace {
 
-bool IsCancelled(const LabelTask& task) { return task.cancelled != nullptr && *task.cancelled; }
+bool IsCancelled(const LabelTask& task) { return task.requester.cancelled != nullptr && *task.requester.cancelled; }
 
 }  // namespace
 
 Batcher::Batcher(BatchLimits batch, QueueLimits queue, int threads, Label label, Now now, TeacherMetrics* metrics)
-    : batch_limits_(batch), queue_limits_(queue), label_(std::move(label)), now_(std::move(now)), metrics_(metrics) {
+    : batch_limits_(batch), label_(std::move(label)), now_(std::move(now)), metrics_(metrics), queue_(queue) {
   for (int i = 0; i < threads; ++i) threads_.emplace_back([this] { Run(); });
 }
 
@@ -24,10 +21,11 @@ Batcher::~Batcher() {
     changed_.NotifyAll();
   }
   for (std::thread& thread : threads_) thread.join();
-  std::deque<LabelTask> left;
+  std::vector<LabelTask> left;
   {
     MutexLock lock(&mutex_);
-    left.swap(queue_);
+    left = std::move(shed_);
+    while (!queue_.empty()) left.push_back(queue_.Pop());
   }
   for (LabelTask& task : left) task.done(absl::UnavailableError("the teacher server is shutting down"));
 }
@@ -35,53 +33,40 @@ Batcher::~Batcher() {
 absl::Status Batcher::Submit(LabelTask task) {
   MutexLock lock(&mutex_);
   if (stopping_) return absl::UnavailableError("the teacher server is shutting down");
-  const int64_t records = load_.records + task.request.inputs_size();
-  const int64_t tokens = load_.tokens + task.tokens;
-  const int64_t bytes = load_.bytes + static_cast<int64_t>(task.request.ByteSizeLong());
-  if (!queue_.empty() &&
-      (records > queue_limits_.max_records || tokens > queue_limits_.max_tokens || bytes > queue_limits_.max_bytes)) {
-    changed_.NotifyOne();  // what is cancelled may make room
-    return absl::ResourceExhaustedError(absl::StrCat("the teacher's queue is full: ", load_.records, " records of ",
-                                                     load_.tokens, " tokens wait; try again later"));
-  }
   task.arrival = now_();
-  Charge(task, 1);
-  queue_.push_back(std::move(task));
-  changed_.NotifyOne();
-  return absl::OkStatus();
+  const absl::Status status = queue_.Push(std::move(task), &shed_);
+  ShowWaiting();
+  changed_.NotifyOne();  // also when it is full: what is cancelled may make room
+  return status;
 }
 
-void Batcher::Charge(const LabelTask& task, int sign) {
-  load_.records += sign * task.request.inputs_size();
-  load_.tokens += sign * task.tokens;
-  load_.bytes += sign * static_cast<int64_t>(task.request.ByteSizeLong());
-  if (metrics_ != nullptr) metrics_->Waiting(load_.records, load_.tokens);
+void Batcher::ShowWaiting() const {
+  if (metrics_ == nullptr) return;
+  metrics_->Waiting(v1::PRIORITY_TRAINING, queue_.load(FairQueue::kTraining));
+  metrics_->Waiting(v1::PRIORITY_ON_DEMAND, queue_.load(FairQueue::kOnDemand));
 }
 
 void Batcher::Run() {
-  std::vector<LabelTask> batch, dead;
+  std::vector<LabelTask> batch;
+  std::vector<Dead> dead;
   while (Next(&batch, &dead)) {
-    for (LabelTask& task : std::exchange(dead, {})) {
-      task.done(IsCancelled(task) ? absl::CancelledError("cancelled by the caller")
-                                  : absl::DeadlineExceededError("the request's time was up before its turn came"));
-    }
+    for (Dead& one : std::exchange(dead, {})) one.task.done(std::move(one.why));
     if (!batch.empty()) Process(std::exchange(batch, {}));
   }
 }
 
-bool Batcher::Next(std::vector<LabelTask>* batch, std::vector<LabelTask>* dead) {
+bool Batcher::Next(std::vector<LabelTask>* batch, std::vector<Dead>* dead) {
   MutexLock lock(&mutex_);
   while (!stopping_) {
     SortOutDead(dead);
     const BatchDecision decision = Decide();
-    for (size_t i = 0; i < decision.take; ++i) {
-      Charge(queue_.front(), -1);
-      batch->push_back(std::move(queue_.front()));
-      queue_.pop_front();
-    }
+    for (size_t i = 0; i < decision.take; ++i) batch->push_back(queue_.Pop());
     computing_bytes_ += AnswerBytesOf(*batch);
     if (!batch->empty() && !queue_.empty()) changed_.NotifyOne();  // another thread may take of the rest
-    if (!batch->empty() || !dead->empty()) return true;
+    if (!batch->empty() || !dead->empty()) {
+      ShowWaiting();
+      return true;
+    }
     if (decision.until == Time::max()) {
       changed_.Wait(&mutex_);
     } else {
@@ -91,15 +76,19 @@ bool Batcher::Next(std::vector<LabelTask>* batch, std::vector<LabelTask>* dead) 
   return false;
 }
 
-void Batcher::SortOutDead(std::vector<LabelTask>* dead) {
+void Batcher::SortOutDead(std::vector<Dead>* dead) {
   const Time now = now_();
-  const auto first_dead = std::stable_partition(
-      queue_.begin(), queue_.end(), [&](const LabelTask& task) { return !IsCancelled(task) && task.deadline > now; });
-  for (auto task = first_dead; task != queue_.end(); ++task) {
-    Charge(*task, -1);
-    dead->push_back(std::move(*task));
+  const auto is_dead = [now](const LabelTask& task) { return IsCancelled(task) || task.requester.deadline <= now; };
+  for (LabelTask& task : queue_.RemoveIf(is_dead)) {
+    const bool cancelled = IsCancelled(task);
+    dead->push_back(
+        {std::move(task), cancelled ? absl::CancelledError("cancelled by the caller")
+                                    : absl::DeadlineExceededError("the request's time was up before its turn came")});
   }
-  queue_.erase(first_dead, queue_.end());
+  for (LabelTask& task : std::exchange(shed_, {})) {
+    dead->push_back({std::move(task), absl::ResourceExhaustedError("the teacher's queue is full: other tenants need "
+                                                                   "this request's room; try again later")});
+  }
 }
 
 int64_t Batcher::AnswerBytesOf(const std::vector<LabelTask>& batch) {
@@ -110,9 +99,8 @@ int64_t Batcher::AnswerBytesOf(const std::vector<LabelTask>& batch) {
 
 BatchDecision Batcher::Decide() const {
   std::vector<QueuedRequest> front;  // more than a batch can hold is of no interest
-  for (const LabelTask& task : queue_) {
-    front.push_back({task.request.inputs_size(), task.tokens, task.arrival, task.answer_bytes});
-    if (static_cast<int64_t>(front.size()) > batch_limits_.max_rows) break;
+  for (const LabelTask* task : queue_.Front(static_cast<size_t>(batch_limits_.max_rows) + 1)) {
+    front.push_back({task->request.inputs_size(), task->tokens, task->arrival, task->answer_bytes});
   }
   BatchLimits limits = batch_limits_;
   limits.max_bytes -= computing_bytes_;

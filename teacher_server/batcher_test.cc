@@ -58,15 +58,16 @@ class BatcherTest : public testing::Test {
       .max_tokens = 1'000, .max_rows = 100, .row_multiple = 4, .max_delay = std::chrono::hours(1)};
 
   std::future<absl::Status> Submit(Batcher& batcher, uint64_t id, int records, int64_t tokens = 1,
-                                   std::shared_ptr<std::atomic<bool>> cancelled = nullptr,
-                                   Time deadline = Time::max()) {
+                                   std::shared_ptr<std::atomic<bool>> cancelled = nullptr, Time deadline = Time::max(),
+                                   const std::string& tenant = "") {
     LabelTask task;
     task.request.set_request_id(id);
     for (int i = 0; i < records; ++i) task.request.add_inputs()->set_text("12345678");
     task.tokens = tokens;
     task.answer_bytes = answer_bytes_;
-    task.cancelled = std::move(cancelled);
-    task.deadline = deadline;
+    task.requester.cancelled = std::move(cancelled);
+    task.requester.tenant = tenant;
+    task.requester.deadline = deadline;
     auto promise = std::make_shared<std::promise<absl::Status>>();
     task.done = [promise](absl::StatusOr<Answer> labels) { promise->set_value(labels.status()); };
     refused_ = batcher.Submit(std::move(task));
@@ -169,6 +170,42 @@ TEST_F(BatcherTest, AFullQueueRefusesBeforeAnyWork) {
     EXPECT_THAT(puppet.batches(), ElementsAre(Batch{1}));
     puppet.Step(1);
   }
+}
+
+TEST_F(BatcherTest, ATenantIsNotBehindAnothersBacklog) {
+  Batcher batcher(kBatch, {}, 1, puppet_.process());
+  auto busy = Submit(batcher, 0, 4);
+  puppet_.WaitUntilItHas(1);
+  std::vector<std::future<absl::Status>> flood;
+  for (uint64_t id = 1; id <= 8; ++id) {
+    flood.push_back(Submit(batcher, id, 4, /*tokens=*/1'000, nullptr, Time::max(), "flood"));
+  }
+  auto small = Submit(batcher, 100, 4, /*tokens=*/1'000, nullptr, Time::max(), "small");
+  puppet_.Step(10);
+  for (auto& answer : flood) EXPECT_TRUE(answer.get().ok());
+  EXPECT_TRUE(busy.get().ok() && small.get().ok());
+  const std::vector<Batch> batches = puppet_.batches();  // of at most 1,000 tokens
+  ASSERT_EQ(batches.size(), 10u);
+  EXPECT_THAT(batches[1], ElementsAre(1));
+  EXPECT_THAT(batches[2], ElementsAre(100));
+}
+
+TEST_F(BatcherTest, BorrowedRoomIsGivenBack) {
+  Batcher batcher(kBatch, {.max_records = 8, .max_tokens = 1'000, .max_bytes = 1'000}, 1, puppet_.process());
+  auto busy = Submit(batcher, 1, 4);
+  puppet_.WaitUntilItHas(1);
+  auto old = Submit(batcher, 2, 4, 1, nullptr, Time::max(), "flood");
+  auto young = Submit(batcher, 3, 4, 1, nullptr, Time::max(), "flood");
+  auto small = Submit(batcher, 4, 4, 1, nullptr, Time::max(), "small");
+  EXPECT_TRUE(refused_.ok()) << refused_;
+  Submit(batcher, 5, 4, 1, nullptr, Time::max(), "flood");
+  EXPECT_TRUE(absl::IsResourceExhausted(refused_)) << refused_;
+  puppet_.Step(2);
+  const absl::Status shed = young.get();
+  EXPECT_TRUE(absl::IsResourceExhausted(shed)) << shed;
+  EXPECT_THAT(std::string(shed.message()), HasSubstr("other tenants"));
+  EXPECT_TRUE(busy.get().ok() && old.get().ok() && small.get().ok());
+  EXPECT_THAT(puppet_.batches(), ElementsAre(Batch{1}, Batch{2, 4}));
 }
 
 TEST_F(BatcherTest, RoomComesBack) {

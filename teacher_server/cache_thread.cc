@@ -23,10 +23,9 @@ CacheThread::~CacheThread() {
   for (Question& question : left) question.done(absl::UnavailableError("the teacher server is shutting down"));
 }
 
-void CacheThread::Ask(v1::LabelRequest request, Time deadline, CachedAnswers::Cancelled cancelled,
-                      CachedAnswers::Done done) {
+void CacheThread::Ask(v1::LabelRequest request, Requester requester, CachedAnswers::Done done) {
   MutexLock lock(&mutex_);
-  waiting_.push_back({std::move(request), deadline, std::move(cancelled), std::move(done)});
+  waiting_.push_back({std::move(request), std::move(requester), std::move(done)});
   changed_.NotifyOne();
 }
 
@@ -40,7 +39,7 @@ void CacheThread::Run() {
       next = std::move(waiting_.front());
       waiting_.pop_front();
     }
-    answers_->Ask(std::move(next.request), next.deadline, std::move(next.cancelled), std::move(next.done));
+    answers_->Ask(std::move(next.request), std::move(next.requester), std::move(next.done));
   }
 }
 

@@ -21,13 +21,12 @@ class CacheThread {
   ~CacheThread();
 
   // As CachedAnswers::Ask, but never calls `done` within this call.
-  void Ask(v1::LabelRequest request, Time deadline, CachedAnswers::Cancelled cancelled, CachedAnswers::Done done);
+  void Ask(v1::LabelRequest request, Requester requester, CachedAnswers::Done done);
 
  private:
   struct Question {
     v1::LabelRequest request;
-    Time deadline;
-    CachedAnswers::Cancelled cancelled;
+    Requester requester;
     CachedAnswers::Done done;
   };
 

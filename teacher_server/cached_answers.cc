@@ -27,8 +27,7 @@ struct CachedAnswers::Call {
   }
 
   v1::LabelRequest request;
-  Time deadline;
-  Cancelled cancelled;
+  Requester requester;
   Done done;
 
   Mutex mutex;
@@ -40,12 +39,11 @@ struct CachedAnswers::Call {
   std::vector<Leased> gathered ABSL_GUARDED_BY(mutex);
 };
 
-void CachedAnswers::Ask(v1::LabelRequest request, Time deadline, Cancelled cancelled, Done done) {
+void CachedAnswers::Ask(v1::LabelRequest request, Requester requester, Done done) {
   const auto call = std::make_shared<Call>();
   const std::vector<std::vector<std::string>> keys = parts_.keys(request);
   call->request = std::move(request);
-  call->deadline = deadline;
-  call->cancelled = cancelled;
+  call->requester = std::move(requester);
   call->done = std::move(done);
   {
     MutexLock lock(&call->mutex);
@@ -56,9 +54,10 @@ void CachedAnswers::Ask(v1::LabelRequest request, Time deadline, Cancelled cance
   }
   for (size_t record = 0; record < keys.size(); ++record) {
     for (size_t output = 0; output < keys[record].size(); ++output) {
-      cache_->Ask(keys[record][output], cancelled, [this, call, record, output](LabelCache::Outcome outcome) {
-        Take(call, static_cast<int>(record), static_cast<int>(output), std::move(outcome));
-      });
+      cache_->Ask(keys[record][output], call->requester.cancelled,
+                  [this, call, record, output](LabelCache::Outcome outcome) {
+                    Take(call, static_cast<int>(record), static_cast<int>(output), std::move(outcome));
+                  });
     }
   }
   std::vector<Leased> gathered;
@@ -96,7 +95,7 @@ void CachedAnswers::ComputeLeased(const std::shared_ptr<Call>& call, std::vector
   const auto asked = std::make_shared<const v1::LabelRequest>(request);
   const auto shared = std::make_shared<std::vector<Leased>>(std::move(leased));  // a std::function is copied
   const absl::Status refused = compute_(
-      std::move(request), call->deadline, call->cancelled,
+      std::move(request), call->requester,
       [this, call, asked, shared](absl::StatusOr<Answer> answer) { Finish(call, *asked, std::move(*shared), answer); });
   if (!refused.ok()) Finish(call, *asked, std::move(*shared), refused);
 }

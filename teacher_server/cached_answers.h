@@ -1,6 +1,5 @@
 #pragma once
 
-#include <atomic>
 #include <functional>
 #include <memory>
 #include <string>
@@ -9,8 +8,8 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "polystill/v1/teacher.pb.h"
-#include "teacher_server/batcher.h"
 #include "teacher_server/label_cache.h"
+#include "teacher_server/label_task.h"
 
 namespace polystill::teacher_server {
 
@@ -38,9 +37,8 @@ struct AnswerParts {
 class CachedAnswers {
  public:
   using Done = std::function<void(absl::StatusOr<Answer>)>;
-  using Cancelled = std::shared_ptr<const std::atomic<bool>>;
   // As Engine::Ask: `done` is called once, from any thread, unless the status is not OK.
-  using Compute = std::function<absl::Status(v1::LabelRequest, Time deadline, Cancelled, Done)>;
+  using Compute = std::function<absl::Status(v1::LabelRequest, Requester, Done)>;
 
   // `cache` outlives this and whatever is under way.
   CachedAnswers(LabelCache* cache, AnswerParts parts, Compute compute)
@@ -48,7 +46,7 @@ class CachedAnswers {
 
   // Calls `done` exactly once, within this call or later, with the answer or the first error. Reads the disk. This
   // outlives all that is under way.
-  void Ask(v1::LabelRequest request, Time deadline, Cancelled cancelled, Done done);
+  void Ask(v1::LabelRequest request, Requester requester, Done done);
 
  private:
   struct Call;

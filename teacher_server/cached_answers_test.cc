@@ -101,13 +101,12 @@ class CachedAnswersTest : public testing::Test {
     auto segments = LabelSegments::Open({.folder = folder_, .max_bytes = 16 << 20});
     ASSERT_TRUE(segments.ok()) << segments.status();
     cache_ = std::make_unique<LabelCache>(*std::move(segments), nullptr);
-    answers_ = std::make_unique<CachedAnswers>(
-        cache_.get(), Parts(),
-        [this](v1::LabelRequest request, Time, CachedAnswers::Cancelled, CachedAnswers::Done done) {
-          if (!refuses_.ok()) return refuses_;
-          computations_.push_back({std::move(request), std::move(done)});
-          return absl::OkStatus();
-        });
+    answers_ = std::make_unique<CachedAnswers>(cache_.get(), Parts(),
+                                               [this](v1::LabelRequest request, Requester, CachedAnswers::Done done) {
+                                                 if (!refuses_.ok()) return refuses_;
+                                                 computations_.push_back({std::move(request), std::move(done)});
+                                                 return absl::OkStatus();
+                                               });
   }
   void TearDown() override {
     for (const Computation& left : std::exchange(computations_, {})) left.done(absl::CancelledError("the test ends"));
@@ -116,8 +115,9 @@ class CachedAnswersTest : public testing::Test {
   }
 
   // Its answer goes to said_, as "WHO: ...".
-  void Ask(const std::string& who, v1::LabelRequest request, CachedAnswers::Cancelled cancelled = nullptr) {
-    answers_->Ask(std::move(request), Time::max(), std::move(cancelled), [this, who](absl::StatusOr<Answer> answer) {
+  void Ask(const std::string& who, v1::LabelRequest request,
+           std::shared_ptr<const std::atomic<bool>> cancelled = nullptr) {
+    answers_->Ask(std::move(request), {.cancelled = std::move(cancelled)}, [this, who](absl::StatusOr<Answer> answer) {
       said_.push_back(absl::StrCat(who, ": ", Text(answer)));
     });
   }

@@ -57,53 +57,51 @@ Engine::Engine(Teacher teacher, EngineOptions options, Batcher::Now now, Teacher
           [this](const std::vector<const v1::LabelRequest*>& requests) { return labeller_.Label(requests); },
           std::move(now), metrics) {
   if (cache == nullptr) return;
-  cached_.emplace(cache, AnswerPartsOf(description_),
-                  [this](v1::LabelRequest request, Time deadline, CachedAnswers::Cancelled cancelled, Done done) {
-                    return Queue(std::move(request), deadline, std::move(cancelled), std::move(done));
-                  });
+  cached_.emplace(cache, AnswerPartsOf(description_), [this](v1::LabelRequest request, Requester requester, Done done) {
+    return Queue(std::move(request), std::move(requester), std::move(done));
+  });
   cache_thread_.emplace(&*cached_);
 }
 
-absl::Status Engine::Ask(v1::LabelRequest request, Time deadline, std::shared_ptr<const std::atomic<bool>> cancelled,
-                         Done done) {
-  if (metrics_ == nullptr) return Check(std::move(request), deadline, std::move(cancelled), std::move(done));
-  const auto counted = [metrics = metrics_, records = request.inputs_size(),
+absl::Status Engine::Ask(v1::LabelRequest request, Requester requester, Done done) {
+  if (metrics_ == nullptr) return Check(std::move(request), std::move(requester), std::move(done));
+  const v1::Priority priority = request.priority();
+  const auto counted = [metrics = metrics_, priority, tenant = requester.tenant, records = request.inputs_size(),
                         done = std::move(done)](absl::StatusOr<Answer> answer) {
     int64_t labels = 0, bytes = 0;
     if (answer.ok()) {
       labels = records * static_cast<int64_t>(answer->size());
       for (const v1::SoftLabels& of_output : *answer) bytes += static_cast<int64_t>(of_output.ByteSizeLong());
     }
-    metrics->Answered(answer.status(), labels, bytes);
+    metrics->Answered(answer.status());
+    metrics->Labelled(priority, tenant, labels, bytes);
     done(std::move(answer));
   };
-  const absl::Status status = Check(std::move(request), deadline, std::move(cancelled), counted);
-  if (!status.ok()) metrics_->Answered(status, 0, 0);
+  const absl::Status status = Check(std::move(request), std::move(requester), counted);
+  if (!status.ok()) metrics_->Answered(status);
   return status;
 }
 
-absl::Status Engine::Check(v1::LabelRequest request, Time deadline, std::shared_ptr<const std::atomic<bool>> cancelled,
-                           Done done) {
+absl::Status Engine::Check(v1::LabelRequest request, Requester requester, Done done) {
   RETURN_IF_ERROR(CheckRequest(request, description_));
   RETURN_IF_ERROR(CheckAnswerSize(request, description_, options_.batch.max_bytes));
   if (request.spec().codec() == v1::CODEC_UNSPECIFIED) request.mutable_spec()->set_codec(v1::CODEC_DENSE_FP32);
   if (request.timeout_ms() > 0) {
     constexpr int64_t kDayMs = 86'400'000;
-    deadline = std::min(deadline, now_() + std::chrono::milliseconds(std::min(request.timeout_ms(), kDayMs)));
+    const Time end = now_() + std::chrono::milliseconds(std::min(request.timeout_ms(), kDayMs));
+    requester.deadline = std::min(requester.deadline, end);
   }
-  if (!cache_thread_.has_value()) return Queue(std::move(request), deadline, std::move(cancelled), std::move(done));
-  cache_thread_->Ask(std::move(request), deadline, std::move(cancelled), std::move(done));
+  if (!cache_thread_.has_value()) return Queue(std::move(request), std::move(requester), std::move(done));
+  cache_thread_->Ask(std::move(request), std::move(requester), std::move(done));
   return absl::OkStatus();
 }
 
-absl::Status Engine::Queue(v1::LabelRequest request, Time deadline, std::shared_ptr<const std::atomic<bool>> cancelled,
-                           Done done) {
+absl::Status Engine::Queue(v1::LabelRequest request, Requester requester, Done done) {
   LabelTask task;
-  task.deadline = deadline;
   task.tokens = TokensAtMost(request, description_);
   task.answer_bytes = AnswerBytesOf(request, description_).in_memory;
   task.request = std::move(request);
-  task.cancelled = std::move(cancelled);
+  task.requester = std::move(requester);
   task.done = std::move(done);
   return batcher_.Submit(std::move(task));
 }

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <atomic>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -52,19 +51,16 @@ class Engine {
 
   // Checks and queues a request; never blocks. `done` is called exactly once, by a thread of the engine's, unless the
   // result is not OK: RESOURCE_EXHAUSTED when the queue is full, and those of CheckRequest and CheckAnswerSize. The
-  // answer's deadline is `deadline` or timeout_ms from now, whichever comes first; work that is late or `cancelled`
+  // answer's deadline is the caller's or timeout_ms from now, whichever comes first; work that is late or cancelled
   // before its turn is dropped.
-  absl::Status Ask(v1::LabelRequest request, Time deadline, std::shared_ptr<const std::atomic<bool>> cancelled,
-                   Done done);
+  absl::Status Ask(v1::LabelRequest request, Requester requester, Done done);
 
   // The message that carries an answer, or what went wrong.
   v1::LabelReply Reply(uint64_t request_id, absl::StatusOr<Answer> answer) const;
 
  private:
-  absl::Status Check(v1::LabelRequest request, Time deadline, std::shared_ptr<const std::atomic<bool>> cancelled,
-                     Done done);
-  absl::Status Queue(v1::LabelRequest request, Time deadline, std::shared_ptr<const std::atomic<bool>> cancelled,
-                     Done done);
+  absl::Status Check(v1::LabelRequest request, Requester requester, Done done);
+  absl::Status Queue(v1::LabelRequest request, Requester requester, Done done);
 
   const EngineOptions options_;
   const Batcher::Now now_;

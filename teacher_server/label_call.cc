@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "runtime/rpc.h"
+#include "teacher_server/call_tenant.h"
 #include "teacher_server/validation.h"
 #include "teacher_server/wire.h"
 
@@ -26,9 +27,12 @@ LabelCall::LabelCall(Engine* engine, grpc::CallbackServerContext* context, grpc:
     : engine_(engine), context_(context), gone_(std::move(gone)) {
   v1::LabelRequest request;
   absl::Status status = Parse(&bytes, &request);
-  if (status.ok()) {
+  const absl::StatusOr<std::string> tenant = TenantOf(*context);
+  if (!tenant.ok()) {
+    status = tenant.status();
+  } else if (status.ok()) {
     const uint64_t id = request.request_id();
-    status = engine->Ask(std::move(request), DeadlineOf(*context), cancelled_,
+    status = engine->Ask(std::move(request), {*tenant, DeadlineOf(*context), cancelled_},
                          [this, id, response](absl::StatusOr<Answer> answer) {
                            if (!answer.ok()) return Refuse(answer.status());
                            *response = Pack(engine_->Reply(id, std::move(answer)));

@@ -22,8 +22,8 @@ grpc::ByteBuffer PackReply(v1::LabelReply reply) {
 
 }  // namespace
 
-LabelStream::LabelStream(Engine* engine, std::function<void(LabelStream*)> gone)
-    : engine_(engine), gone_(std::move(gone)) {}
+LabelStream::LabelStream(Engine* engine, std::string tenant, std::function<void(LabelStream*)> gone)
+    : engine_(engine), tenant_(std::move(tenant)), gone_(std::move(gone)) {}
 
 void LabelStream::Start() {
   MutexLock lock(&mutex_);
@@ -103,8 +103,9 @@ absl::Status LabelStream::Ask(v1::LabelRequest request) {
   const uint64_t id = request.request_id();
   const int64_t bytes = AnswerBytesOf(request, engine_->description()).on_wire;
   auto flight = std::make_shared<Flight>(id, records, bytes);
-  RETURN_IF_ERROR(engine_->Ask(std::move(request), Time::max(),
-                               std::shared_ptr<const std::atomic<bool>>(flight, &flight->cancelled),
+  Requester requester{.tenant = tenant_};
+  requester.cancelled = std::shared_ptr<const std::atomic<bool>>(flight, &flight->cancelled);
+  RETURN_IF_ERROR(engine_->Ask(std::move(request), std::move(requester),
                                [self = shared_from_this(), flight](absl::StatusOr<Answer> answer) {
                                  self->Deliver(flight, std::move(answer));
                                }));

@@ -40,8 +40,9 @@ class LabelStream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
   // Bytes that the answers under way will have, beyond which nothing is read.
   static constexpr int64_t kMaxFlightBytes = int64_t{64} << 20;
 
-  // `engine` outlives the stream. `gone` is called last, and gives up the ownership.
-  LabelStream(Engine* engine, std::function<void(LabelStream*)> gone);
+  // `engine` outlives the stream. `tenant`: whom its requests are for. `gone` is called last, and gives up the
+  // ownership.
+  LabelStream(Engine* engine, std::string tenant, std::function<void(LabelStream*)> gone);
 
   // Starts reading. Once, after the stream is owned by a shared_ptr.
   void Start();
@@ -84,6 +85,7 @@ class LabelStream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
   void Advance() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   Engine* const engine_;
+  const std::string tenant_;
   const std::function<void(LabelStream*)> gone_;
   grpc::ByteBuffer incoming_;  // gRPC's while reading_
 

@@ -2,9 +2,14 @@
 
 namespace polystill::teacher_server {
 TeacherMetrics::TeacherMetrics(Metrics* metrics)
-    : queue_records_(metrics->AddGauges("polystill_teacher_queue_records", "Records that wait for the model").Add({})),
-      queue_tokens_(
-          metrics->AddGauges("polystill_teacher_queue_tokens", "Tokens of the records that wait, at most").Add({})),
+    : queue_records_(metrics->AddGauges("polystill_teacher_queue_records", "Records that wait for the model")),
+      queue_tokens_(metrics->AddGauges("polystill_teacher_queue_tokens", "Tokens of the records that wait, at most")),
+      labels_(metrics->AddCounters("polystill_teacher_labels_total", "Labels given: records times outputs")),
+      tenant_labels_(metrics->AddCounters("polystill_teacher_tenant_labels_total", "Labels given, by tenant")),
+      training_{queue_records_.Add({{"priority", "training"}}), queue_tokens_.Add({{"priority", "training"}}),
+                labels_.Add({{"priority", "training"}})},
+      on_demand_{queue_records_.Add({{"priority", "on_demand"}}), queue_tokens_.Add({{"priority", "on_demand"}}),
+                 labels_.Add({{"priority", "on_demand"}})},
       queue_seconds_(
           metrics->AddHistograms("polystill_teacher_queue_seconds", "Time from a request's arrival to its batch")
               .Add({}, SecondsBuckets())),
@@ -15,7 +20,6 @@ TeacherMetrics::TeacherMetrics(Metrics* metrics)
       compute_seconds_(
           metrics->AddHistograms("polystill_teacher_compute_seconds", "Time of a batch: tokenising, forward, encoding")
               .Add({}, SecondsBuckets())),
-      labels_(metrics->AddCounters("polystill_teacher_labels_total", "Labels given: records times outputs").Add({})),
       label_bytes_(metrics->AddCounters("polystill_teacher_label_bytes_total", "Payload of the labels given").Add({})),
       requests_(metrics->AddCounters("polystill_teacher_requests_total", "Requests answered, by code")),
       cache_lookups_(metrics->AddCounters("polystill_teacher_cache_lookups_total", "Labels looked up in the cache")),
@@ -28,9 +32,9 @@ TeacherMetrics::TeacherMetrics(Metrics* metrics)
           metrics->AddCounters("polystill_teacher_cache_dropped_bytes_total", "Labels that had to make room").Add({})) {
 }
 
-void TeacherMetrics::Waiting(int64_t records, int64_t tokens) {
-  queue_records_.Set(static_cast<double>(records));
-  queue_tokens_.Set(static_cast<double>(tokens));
+void TeacherMetrics::Waiting(v1::Priority priority, const Load& load) {
+  Of(priority).queue_records.Set(static_cast<double>(load.records));
+  Of(priority).queue_tokens.Set(static_cast<double>(load.tokens));
 }
 
 void TeacherMetrics::Queued(double seconds) { queue_seconds_.Observe(seconds); }
@@ -41,10 +45,20 @@ void TeacherMetrics::Computed(int64_t records, int64_t tokens, double seconds) {
   compute_seconds_.Observe(seconds);
 }
 
-void TeacherMetrics::Answered(const absl::Status& status, int64_t labels, int64_t bytes) {
+void TeacherMetrics::Answered(const absl::Status& status) {
   requests_.Add({{"code", absl::StatusCodeToString(status.code())}}).Increment();
-  labels_.Increment(static_cast<double>(labels));
+}
+
+void TeacherMetrics::Labelled(v1::Priority priority, const std::string& tenant, int64_t labels, int64_t bytes) {
+  Of(priority).labels.Increment(static_cast<double>(labels));
   label_bytes_.Increment(static_cast<double>(bytes));
+  std::string name = tenant.empty() ? "none" : tenant;  // to Prometheus an empty label is no label
+  {
+    MutexLock lock(&mutex_);
+    if (!tenants_.contains(name) && tenants_.size() == kMaxTenants) name = "other";
+    if (name != "other") tenants_.insert(name);
+  }
+  tenant_labels_.Add({{"tenant", name}}).Increment(static_cast<double>(labels));
 }
 
 void TeacherMetrics::CacheLookedUp(CacheLookup lookup) {

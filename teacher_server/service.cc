@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "runtime/rpc.h"
 #include "runtime/utf8.h"
+#include "teacher_server/call_tenant.h"
 
 namespace polystill::teacher_server {
 namespace {
@@ -142,7 +143,9 @@ grpc::ServerUnaryReactor* TeacherService::Label(grpc::CallbackServerContext* con
   return new LabelCall(engine_.get(), context, *request, reply, [this] { CallGone(); });
 }
 
-grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* TeacherService::LabelStream(grpc::CallbackServerContext*) {
+grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* TeacherService::LabelStream(
+    grpc::CallbackServerContext* context) {
+  const absl::StatusOr<std::string> tenant = TenantOf(*context);
   std::shared_ptr<teacher_server::LabelStream> stream;
   {
     MutexLock lock(&mutex_);
@@ -150,9 +153,10 @@ grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* TeacherService::Lab
     if (streams_.size() >= kMaxStreams) {
       status.Update(absl::ResourceExhaustedError("too many label streams; ask another replica"));
     }
+    status.Update(tenant.status());
     if (!status.ok()) return new RefusedStream(status);
     stream = std::make_shared<teacher_server::LabelStream>(
-        engine_.get(), [this](teacher_server::LabelStream* gone) { StreamGone(gone); });
+        engine_.get(), *tenant, [this](teacher_server::LabelStream* gone) { StreamGone(gone); });
     streams_.insert(stream);
   }
   stream->Start();

@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "runtime/rpc.h"
+#include "runtime/tenant.h"
 #include "soft_labels/dense.h"
 #include "teacher_server/wire.h"
 
@@ -154,7 +155,10 @@ class ServiceTest : public testing::Test {
 // A stream stepped by hand.
 class Caller {
  public:
-  explicit Caller(v1::TeacherService::Stub& stub, bool open = true) : stream_(stub.LabelStream(&context_)) {
+  explicit Caller(v1::TeacherService::Stub& stub, bool open = true) : Caller(stub, {}, open) {}
+  Caller(v1::TeacherService::Stub& stub, const std::vector<std::string>& tenants, bool open = true) {
+    for (const std::string& tenant : tenants) context_.AddMetadata(kTenantKey, tenant);
+    stream_ = stub.LabelStream(&context_);
     context_.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(60));
     if (!open) return;
     Open(kProtocolVersion);
@@ -332,6 +336,32 @@ TEST_F(ServiceTest, AnAnswerBeyondTheBatchIsRefusedBeforeAnyWork) {
 }
 
 // The same errors by both ways, and a stream that lives on. validation_test.cc has every field.
+TEST_F(ServiceTest, TheTenantIsInTheMetadata) {
+  Serve();
+  struct Case {
+    std::vector<std::string> tenants;
+    std::string error;
+  };
+  const Case cases[] = {{{}, ""},
+                        {{"run-7.b_c"}, ""},
+                        {{""}, ""},
+                        {{"Run"}, "'Run' is no tenant"},
+                        {{std::string(65, 'a')}, "at most 64"},
+                        {{"a", "a"}, "sent twice"}};
+  for (const Case& c : cases) {
+    grpc::ClientContext context;
+    for (const std::string& tenant : c.tenants) context.AddMetadata(kTenantKey, tenant);
+    v1::LabelReply reply;
+    const absl::Status status = FromGrpc(stub_->Label(&context, Request(1, {"abc"}), &reply));
+    EXPECT_EQ(status.code(), c.error.empty() ? absl::StatusCode::kOk : absl::StatusCode::kInvalidArgument) << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr(c.error));
+    Caller caller(*stub_, c.tenants);
+    const absl::Status end = (caller.HalfClose(), caller.End());
+    EXPECT_EQ(end.code(), status.code()) << end;
+    EXPECT_THAT(std::string(end.message()), HasSubstr(c.error));
+  }
+}
+
 TEST_F(ServiceTest, BadRequestsAreAnsweredByRecord) {
   Serve();
   Caller caller(*stub_);

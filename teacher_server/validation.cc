@@ -127,6 +127,9 @@ absl::Status CheckRequest(const v1::LabelRequest& request, const v1::DescribeRep
   if (request.timeout_ms() < 0) {
     return absl::InvalidArgumentError(absl::StrCat("timeout_ms ", request.timeout_ms(), " is negative"));
   }
+  if (!v1::Priority_IsValid(request.priority())) {
+    return absl::InvalidArgumentError(absl::StrCat("priority ", static_cast<int>(request.priority()), " is unknown"));
+  }
   if (request.inputs().empty() || request.inputs_size() > teacher.max_records_per_request()) {
     return absl::InvalidArgumentError(absl::StrCat("a request holds 1 to ", teacher.max_records_per_request(),
                                                    " inputs, this one ", request.inputs_size()));

@@ -68,6 +68,8 @@ TEST(ValidationTest, EveryFieldIsChecked) {
       {kText, [](R& r) { r.mutable_spec()->set_codec(static_cast<v1::Codec>(77)); }, kInvalid, "spec.codec 77"},
       {kText, [](R& r) { r.mutable_spec()->set_teacher_digest("d2"); }, kPrecondition, "asks for d2"},
       {kText, [](R& r) { r.set_timeout_ms(-1); }, kInvalid, "timeout_ms -1"},
+      {kText, [](R& r) { r.set_priority(v1::PRIORITY_TRAINING); }, absl::StatusCode::kOk, ""},
+      {kText, [](R& r) { r.set_priority(static_cast<v1::Priority>(3)); }, kInvalid, "priority 3 is unknown"},
       {kText, [](R& r) { r.clear_inputs(); }, kInvalid, "1 to 3 inputs, this one 0"},
       {kText, [](R& r) { r.add_inputs(), r.add_inputs(); }, kInvalid, "1 to 3 inputs, this one 4"},
       {kText, [](R& r) { r.mutable_inputs(1)->clear_input(); }, kInvalid,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,7 +17,7 @@ from polystill.codecs import Codec
 from polystill.errors import TeacherClosed, TeacherError, TeacherRefused, TeacherTimeout, TeacherUnavailable
 from polystill.label_stream import LabelStream
 from polystill.labels import Description, Labels
-from polystill.requests import Batch, Gathered, Input, Question, Request, cut
+from polystill.requests import PRIORITIES, Batch, Gathered, Input, Question, Request, cut
 from polystill.wire import messages
 
 METHOD = "/polystill.v1.TeacherService/"
@@ -77,18 +78,28 @@ class TeacherClient:
         retry_for: float = 60.0,
         backoff: Backoff | None = None,
         teacher_digest: str = "",
+        tenant: str = "",
+        priority: str = "on_demand",
     ) -> None:
         """`address`: host:port. `name`: who asks, for the server's log. `timeout`: seconds for each request, retries
         included; None: any. `teacher_digest`: of the package that must answer (FAILED_PRECONDITION if another does).
+        `tenant`: for whom; a server that is asked for more than it can do shares its tokens equally among tenants.
+        `priority`: "on_demand" or "training"; where both wait, training gets nine tenths of the tokens.
         """
         if ":" not in address:
             raise ValueError(f"address {address!r} is not host:port")
+        if not re.fullmatch(r"[a-z0-9._-]{0,64}", tenant):
+            raise ValueError(f"tenant {tenant!r}: give at most 64 of the characters a-z 0-9 . _ -")
+        if priority not in PRIORITIES:
+            raise ValueError(f"priority {priority!r}: give one of {', '.join(PRIORITIES)}")
         self.address = address
         self._name = name
         self._timeout = timeout
         self._retry_for = retry_for
         self._backoff = backoff or Backoff()
         self._digest = teacher_digest
+        self._metadata = (("polystill-tenant", tenant),) if tenant else None
+        self._priority = priority
         self._wire = messages()
         self._channel = grpc.insecure_channel(address, options=_OPTIONS)
         self._closed = threading.Event()
@@ -205,7 +216,7 @@ class TeacherClient:
         teacher = self._teacher()
         names = teacher.default_outputs() if outputs is None else tuple(outputs)
         codec = Codec(codec) if isinstance(codec, str) else codec
-        question = Question(names, codec, self._digest, self._timeout if timeout is None else timeout)
+        question = Question(names, codec, self._digest, self._timeout if timeout is None else timeout, self._priority)
         question.check(teacher)
         return question
 
@@ -215,13 +226,13 @@ class TeacherClient:
             request_serializer=self._wire.LabelStreamRequest.SerializeToString,
             response_deserializer=self._wire.LabelStreamReply.FromString,
         )
-        return method(requests)
+        return method(requests, metadata=self._metadata)
 
     def _unary(self, method: str, request: Any, reply: Any, timeout: float | None) -> Any:
         call = self._channel.unary_unary(
             METHOD + method, request_serializer=type(request).SerializeToString, response_deserializer=reply.FromString
         )
-        return call(request, timeout=timeout)
+        return call(request, timeout=timeout, metadata=self._metadata)
 
     def _ask(self, request: Request, question: Question) -> Any:
         request.began = time.monotonic()

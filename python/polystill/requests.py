@@ -17,6 +17,9 @@ from polystill.labels import LOGITS, Description, Labels, is_of_tokens, join
 # A text, or the token ids of one.
 Input = str | Sequence[int] | NDArray[np.integer[Any]]
 
+# Of a request, as the protocol counts them.
+PRIORITIES = {"training": 1, "on_demand": 2}
+
 # A message may have 32 MiB; a request or an answer is kept below half of it, whatever the records.
 MAX_BYTES = 16 << 20
 
@@ -56,6 +59,8 @@ class Question:
     teacher_digest: str
     # Seconds that each request may take; None: any.
     timeout: float | None
+    # Of PRIORITIES.
+    priority: str = "on_demand"
 
     def check(self, teacher: Description) -> None:
         """ValueError names what the teacher does not give."""
@@ -97,7 +102,12 @@ class Request:
             "teacher_digest": question.teacher_digest,
         } | question.codec.spec()
         return wire.LabelRequest(
-            protocol_version=1, request_id=request_id, spec=spec, inputs=self.inputs, timeout_ms=left
+            protocol_version=1,
+            request_id=request_id,
+            spec=spec,
+            inputs=self.inputs,
+            timeout_ms=left,
+            priority=PRIORITIES[question.priority],
         )
 
     def decode(self, reply: Any, question: Question, teacher: Description) -> dict[str, Decoded]:
