@@ -15,8 +15,6 @@ namespace polystill::student_worker {
 struct WorkerContext {
   // Name or address of this machine for the other workers.
   std::string host;
-  // The run's name.
-  std::string run = {};
   JobLink* link = nullptr;
   // Null: not wanted.
   RecordTrace* trace = nullptr;
@@ -25,6 +23,8 @@ struct WorkerContext {
   WorkerMetrics* metrics = nullptr;
   // Which of this machine's GPUs to work on, where the job is on GPUs.
   int gpu = 0;
+  // The run's name.
+  std::string run = {};
 };
 
 // Carries out an assignment of KIND_TRAIN: trains the job's model together with the other ranks, writes checkpoints
