@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import yaml
 from benchmarks.pairing import FEWEST_PAIRS, machine, table, write
 
 HERE = Path(__file__).resolve().parent
+MOST_LOAD = 0.5
 NAMES = ["ddp", "end_to_end", "startup"]
 EXAMPLES = """examples:
   ./polystill bench                    lists the benchmarks
@@ -55,7 +57,10 @@ def main() -> int:
             print(f"{name:12} {module.__doc__}")
         return 0
     workload = yaml.safe_load((HERE / "workloads.yaml").read_text())
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: workload["cores"]])  # of both sides
     about = machine()
+    if about["load_before"] > MOST_LOAD:
+        print(f"polystill bench: the machine is busy (load {about['load_before']:.1f})", file=sys.stderr)
     folder = options.out / "bench" / options.name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)

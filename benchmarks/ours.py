@@ -47,7 +47,7 @@ def write_run_file(
 
 
 def seconds_of_steps(spec: Path, stage: str) -> float:
-    """How long the steps of a stage took, from the wait for the first batch to the end of the last step.
+    """How long the steps of a stage took, from the first request for data to the end of the last step.
 
     The run is stopped after them: what follows takes longer and is not measured.
     """

@@ -10,6 +10,7 @@ namespace polystill::cli {
 namespace {
 
 constexpr char kTeacherPrefix[] = "teacher-";
+constexpr char kThreadsOfAGpu[] = "2";
 
 bool IsAsked(const std::vector<coordinator::PlannedJob>& jobs, const std::string& teacher) {
   return std::any_of(jobs.begin(), jobs.end(), [&](const coordinator::PlannedJob& planned) {
@@ -42,9 +43,10 @@ std::vector<Launch> LaunchMembers(const std::string& folder, const v1::RunSpec& 
   for (const v1::Teacher& teacher : spec.teachers()) {
     if (!starts(teacher)) continue;
     for (int i = 0; i < teacher.replicas(); ++i) {
-      launches.push_back({absl::StrCat(kTeacherPrefix, teacher.name(), "-", i),
-                          {absl::StrCat(folder, "/polystill-teacher"), "--coordinator", address, "--teacher",
-                           teacher.name(), "--threads", threads}});
+      launches.push_back(
+          {absl::StrCat(kTeacherPrefix, teacher.name(), "-", i),
+           {absl::StrCat(folder, "/polystill-teacher"), "--coordinator", address, "--teacher", teacher.name(),
+            "--threads", teacher.device() == v1::DEVICE_CUDA ? kThreadsOfAGpu : threads}});
       if (teacher.device() != v1::DEVICE_CUDA) continue;
       launches.back().argv.insert(launches.back().argv.end(), {"--gpu", std::to_string(gpu++)});
     }

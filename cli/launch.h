@@ -20,7 +20,8 @@ Launch LaunchCoordinator(const std::string& folder, const std::string& run_file,
                          const std::vector<std::string>& settings, bool overwrite, const std::string& address_file);
 
 // The teacher servers that the student's losses ask (those with an address run elsewhere) and the student workers,
-// which join the coordinator at `address`. The servers share the machine's `cores` as threads, at least one each.
+// which join the coordinator at `address`. The servers share the machine's `cores` as threads, at least one each;
+// one on a GPU has two, to prepare a batch while another is computed.
 std::vector<Launch> LaunchMembers(const std::string& folder, const v1::RunSpec& spec, const std::string& address,
                                   int cores);
 

@@ -7,7 +7,6 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
-#include <thread>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
@@ -25,6 +24,7 @@
 #include "coordinator/run_folder.h"
 #include "coordinator/spec_difference.h"
 #include "coordinator/status_file.h"
+#include "runtime/cores.h"
 #include "runtime/files.h"
 #include "runtime/status.h"
 #include "student_worker/exit_codes.h"
@@ -163,8 +163,7 @@ absl::Status Session::StartAll() {
   std::error_code gone;
   fs::remove(address_file, gone);
   RETURN_IF_ERROR(address.status());
-  const int cores = static_cast<int>(std::thread::hardware_concurrency());
-  for (const Launch& launch : LaunchMembers(options_.programs, spec_, *address, cores)) {
+  for (const Launch& launch : LaunchMembers(options_.programs, spec_, *address, UsableCores())) {
     RETURN_IF_ERROR(children_.Start(launch, options_.resume));
   }
   // Only now: it starts threads, and a fork should not meet any.

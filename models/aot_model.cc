@@ -6,13 +6,13 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <thread>
 #include <unordered_map>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "models/padded_model.h"
+#include "runtime/cores.h"
 #include "runtime/status.h"
 
 namespace polystill::models {
@@ -99,7 +99,7 @@ absl::StatusOr<std::unique_ptr<AOTIModelPackageLoader>> Open(const std::string& 
     RETURN_IF_ERROR(Annotate(CheckMachine(AOTIModelPackageLoader::load_metadata_from_package(path, "model")), path));
     // Its runners share the weights; each lets forwards through one by one.
     return std::make_unique<AOTIModelPackageLoader>(path, "model", /*run_single_threaded=*/false,
-                                                    /*num_runners=*/std::max(std::thread::hardware_concurrency(), 1u));
+                                                    /*num_runners=*/static_cast<size_t>(UsableCores()));
   } catch (const c10::Error& error) {
     return torn(error.what_without_backtrace());
   } catch (const std::exception& error) {

@@ -149,6 +149,13 @@ void MarkSetting(const std::string& setting, YamlTree* tree) {
 
 }  // namespace
 
+YamlTree::YamlTree() = default;
+YamlTree::YamlTree(const YamlTree&) = default;
+YamlTree::YamlTree(YamlTree&&) noexcept = default;
+YamlTree& YamlTree::operator=(const YamlTree&) = default;
+YamlTree& YamlTree::operator=(YamlTree&&) noexcept = default;
+YamlTree::~YamlTree() = default;
+
 YamlTree* YamlTree::Find(const std::string& key) {
   for (auto& [name, child] : children) {
     if (name == key) return &child;

@@ -24,6 +24,14 @@ struct YamlTree {
   // The `path=value` that put this value here; empty when the file did.
   std::string setting;
 
+  // Elsewhere, where a child is a complete type: clang wants that of the vector's constexpr members.
+  YamlTree();
+  YamlTree(const YamlTree&);
+  YamlTree(YamlTree&&) noexcept;
+  YamlTree& operator=(const YamlTree&);
+  YamlTree& operator=(YamlTree&&) noexcept;
+  ~YamlTree();
+
   // The first child of that key; null when there is none.
   YamlTree* Find(const std::string& key);
 };

@@ -32,6 +32,8 @@ class LabelClient {
   struct Options {
     // Who asks, for the server's logs.
     std::string client = "student";
+    // Of its requests, at the server.
+    v1::Priority priority = v1::PRIORITY_TRAINING;
     // Expected digest of the teacher; replies of another are errors. Empty: the first replica's digest.
     std::string teacher_digest = {};
     // Time without any answering replica after which requests fail with UNAVAILABLE. Milliseconds.

@@ -146,6 +146,7 @@ void ClientLoop::Act(const Router::Actions& actions) {
     v1::LabelRequest& request = *message.mutable_request();
     request.set_protocol_version(kProtocolVersion);
     request.set_request_id(send.request_id);
+    request.set_priority(options_.priority);
     request.set_timeout_ms(options_.request_timeout_ms);
     *request.mutable_spec() = piece.call->spec;
     request.mutable_inputs()->Add(piece.inputs.begin(), piece.inputs.end());

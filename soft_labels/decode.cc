@@ -20,6 +20,11 @@ int64_t WidthOf(v1::Codec codec, const Output& output) {
   return codec == v1::CODEC_HIDDEN_HEAD ? output.head_width : output.width;
 }
 
+// Whether a codec's labels are in SoftLabels.dense, and not in `packed`.
+bool HasTensor(v1::Codec codec) {
+  return codec == v1::CODEC_HIDDEN_HEAD || (IsDense(codec) && codec != v1::CODEC_DENSE_INT8);
+}
+
 int64_t RowsOf(const std::vector<RecordSize>& sizes) {
   int64_t rows = 0;
   for (const RecordSize& size : sizes) rows += size.rows;
@@ -112,7 +117,11 @@ absl::StatusOr<v1::SoftLabels> Encode(const Array& array, const v1::LabelSpec& s
 
 absl::StatusOr<std::vector<v1::SoftLabels>> Cut(const v1::SoftLabels& labels, const std::vector<RecordSize>& sizes) {
   const bool sampled = labels.codec() == v1::CODEC_SAMPLED;
-  std::string_view left = labels.has_dense() ? labels.dense().data() : labels.packed();
+  const bool tensor = HasTensor(labels.codec());
+  if (tensor && labels.dense().shape_size() != 2) {
+    return absl::InvalidArgumentError(absl::StrCat("labels of ", labels.dense().shape_size(), " dimensions"));
+  }
+  std::string_view left = tensor ? labels.dense().data() : labels.packed();
   int64_t first = 0;
   std::vector<v1::SoftLabels> parts;
   for (const RecordSize& size : sizes) {
@@ -123,7 +132,7 @@ absl::StatusOr<std::vector<v1::SoftLabels>> Cut(const v1::SoftLabels& labels, co
     }
     v1::SoftLabels& part = parts.emplace_back();
     part.set_codec(labels.codec());
-    if (labels.has_dense()) {
+    if (tensor) {
       *part.mutable_dense()->mutable_shape() = labels.dense().shape();
       part.mutable_dense()->set_dtype(labels.dense().dtype());
       part.mutable_dense()->set_shape(0, size.rows);
@@ -147,19 +156,18 @@ absl::Status Append(const v1::SoftLabels& part, v1::SoftLabels* all) {
     *all = part;
     return absl::OkStatus();
   }
-  const v1::Tensor& from = part.dense();
-  v1::Tensor& to = *all->mutable_dense();
-  const bool alike = part.codec() == all->codec() && from.dtype() == to.dtype() &&
-                     from.shape_size() == to.shape_size() &&
-                     (from.shape().empty() || (from.shape_size() == 2 && from.shape(1) == to.shape(1)));
+  const v1::Tensor &from = part.dense(), &to = all->dense();
+  const bool tensor = HasTensor(part.codec());
+  const bool alike =
+      part.codec() == all->codec() && (!tensor || (from.dtype() == to.dtype() && from.shape_size() == 2 &&
+                                                   to.shape_size() == 2 && from.shape(1) == to.shape(1)));
   if (!alike) return absl::InvalidArgumentError("the parts of an answer are of different codecs or widths");
-  if (part.has_dense()) {
-    to.set_shape(0, to.shape(0) + from.shape(0));
-    to.mutable_data()->append(from.data());
+  if (tensor) {
+    all->mutable_dense()->set_shape(0, to.shape(0) + from.shape(0));
+    all->mutable_dense()->mutable_data()->append(from.data());
   } else {
-    all->clear_dense();
+    all->mutable_packed()->append(part.packed());
   }
-  all->mutable_packed()->append(part.packed());
   all->mutable_row_bytes()->MergeFrom(part.row_bytes());
   return absl::OkStatus();
 }

@@ -22,7 +22,7 @@ void Check(bool holds) {
 bool Same(const Array& a, const Array& b) {
   return a.numbers.size() == b.numbers.size() && a.width == b.width && a.ids == b.ids && a.counts == b.counts &&
          a.offsets == b.offsets &&
-         std::memcmp(a.numbers.data(), b.numbers.data(), a.numbers.size() * sizeof(float)) == 0;
+         (a.numbers.empty() || std::memcmp(a.numbers.data(), b.numbers.data(), a.numbers.size() * sizeof(float)) == 0);
 }
 
 void DecodeAnything(const uint8_t* data, size_t size) {

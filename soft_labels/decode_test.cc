@@ -252,5 +252,31 @@ TEST(DecodeTest, EveryCodecIsCutAndPutTogether) {
   }
 }
 
+TEST(DecodeTest, LabelsOfOtherDimensionsAreNotCut) {
+  v1::SoftLabels labels;
+  labels.set_codec(v1::CODEC_DENSE_FP32);
+  labels.mutable_dense()->set_data("01234567");
+  EXPECT_THAT(Cut(labels, {{1, 4}, {1, 4}}).status().ToString(), HasSubstr("labels of 0 dimensions"));
+  labels.mutable_dense()->add_shape(2);
+  v1::SoftLabels all = labels;
+  EXPECT_FALSE(Append(labels, &all).ok());
+}
+
+TEST(DecodeTest, NoRowsAreAnAnswerToo) {
+  const Output output{"logits", 6, true, 2};
+  for (int codec = v1::CODEC_DENSE_FP32; codec <= v1::CODEC_CLASSES; ++codec) {
+    v1::LabelSpec spec;
+    spec.set_codec(static_cast<v1::Codec>(codec));
+    spec.set_k(2);
+    spec.set_draws(4);
+    Array nothing;
+    nothing.offsets = {0};
+    const v1::SoftLabels labels = Encode(nothing, spec, output, 0).value();
+    const auto back = Decode(labels, spec, output, {});
+    ASSERT_TRUE(back.ok()) << back.status();
+    EXPECT_TRUE(back->numbers.empty() && back->ids.empty());
+  }
+}
+
 }  // namespace
 }  // namespace polystill::soft_labels

@@ -100,9 +100,9 @@ void WriteInt8Row(std::span<const float> row, char* to) {
                            static_cast<float>((static_cast<double>(*most) - *least) / (2 * kInt8Steps))};
   std::memcpy(to, header, kInt8HeaderBytes);
   to += kInt8HeaderBytes;
-  const float per_scale = header[1] > 0 ? 1 / header[1] : 0;
+  const float scale = header[1] > 0 ? header[1] : 1;  // of a row of equal numbers
   for (const float number : row) {
-    const float step = std::nearbyint(std::clamp((number - header[0]) * per_scale, -kInt8Steps, kInt8Steps));
+    const float step = std::nearbyint(std::clamp((number - header[0]) / scale, -kInt8Steps, kInt8Steps));
     *to++ = static_cast<char>(static_cast<int8_t>(step));
   }
 }
@@ -185,6 +185,7 @@ absl::StatusOr<std::vector<float>> DecodeDense(const v1::SoftLabels& labels, int
         absl::StrCat("expected ", row_bytes * rows, " bytes of labels, got ", data.size()));
   }
   std::vector<float> numbers(rows * width);
+  if (numbers.empty()) return numbers;
   if (packed) {
     for (int64_t row = 0; row < rows; ++row) {
       const std::span<float> into = std::span(numbers).subspan(row * width, width);

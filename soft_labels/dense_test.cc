@@ -57,6 +57,8 @@ TEST(DenseTest, Int8HasACentreAndAScaleARow) {
   spoilt = labels;
   spoilt.mutable_packed()->pop_back();
   EXPECT_THAT(DecodeDense(spoilt, 2, 4).status().ToString(), HasSubstr("expected 24 bytes of labels, got 23"));
+  const std::vector<float> narrow = {0, 1e-42f};  // the inverse of their scale is no number
+  EXPECT_NEAR(DecodeDense(EncodeDense(v1::CODEC_DENSE_INT8, narrow, 1, 2).value(), 1, 2)->at(1), 1e-42, 1e-44);
   const std::vector<float> wide = {-8e37f, 8e37f};
   EXPECT_NEAR(DecodeDense(EncodeDense(v1::CODEC_DENSE_INT8, wide, 1, 2).value(), 1, 2)->at(1), 8e37, 1e32);
 }

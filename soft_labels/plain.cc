@@ -16,6 +16,11 @@ absl::Status CheckBytes(const v1::SoftLabels& labels, v1::Codec codec, int64_t b
                                                  labels.packed().size(), " of ", v1::Codec_Name(labels.codec())));
 }
 
+// Of no rows there is nowhere to copy to.
+void CopyInto(const std::string& packed, void* numbers) {
+  if (!packed.empty()) std::memcpy(numbers, packed.data(), packed.size());
+}
+
 absl::Status CheckScores(const Array& scores, const RowName& row_name) {
   for (size_t row = 0; row + 1 < scores.offsets.size(); ++row) {
     for (int64_t i = scores.offsets[row]; i < scores.offsets[row + 1]; ++i) {
@@ -54,7 +59,7 @@ absl::StatusOr<Array> DecodeScores(const v1::SoftLabels& labels, const std::vect
   for (const int64_t numbers : numbers_of_rows) scores.offsets.push_back(scores.offsets.back() + numbers);
   RETURN_IF_ERROR(CheckBytes(labels, v1::CODEC_SCORES, scores.offsets.back() * kScoreBytes));
   scores.numbers.resize(scores.offsets.back());
-  std::memcpy(scores.numbers.data(), labels.packed().data(), labels.packed().size());
+  CopyInto(labels.packed(), scores.numbers.data());
   RETURN_IF_ERROR(CheckScores(scores, row_name));
   return scores;
 }
@@ -72,7 +77,7 @@ absl::StatusOr<Array> DecodeClasses(const v1::SoftLabels& labels, int64_t rows, 
   RETURN_IF_ERROR(CheckBytes(labels, v1::CODEC_CLASSES, rows * kClassBytes));
   Array classes;
   classes.ids.resize(rows);
-  std::memcpy(classes.ids.data(), labels.packed().data(), labels.packed().size());
+  CopyInto(labels.packed(), classes.ids.data());
   RETURN_IF_ERROR(CheckClasses(classes, vocabulary, row_name));
   return classes;
 }

@@ -111,7 +111,8 @@ class Trainer {
   // Of the last roll call.
   int64_t called_step_ = 0;
   Clock::time_point called_at_ = Clock::now();
-  // What passed between the wait for the first batch and the end of the last step.
+  // What passed between the first request for labels and the end of the last step.
+  Clock::time_point asked_at_;
   std::chrono::duration<double> stepping_{0};
   double wait_before_ = 0;
   v1::WorkerMessage::Progress progress_;
@@ -203,6 +204,7 @@ absl::Status Trainer::LoadData() {
   ASSIGN_OR_RETURN(options.masker, Masker::Of(job_, tokenizer_.get()));
   for (const v1::Loss& loss : job_.losses()) options.needs_gold |= loss.kind() == v1::LOSS_KIND_TASK;
   options.labels = teachers_->Sources(LabelKindsOf(assignment_));
+  asked_at_ = Clock::now();
   loader_ = std::make_unique<DataLoader>(std::move(options), std::make_shared<const corpus::Plan>(std::move(plan)),
                                          std::move(reader), tokenizer_);
   return absl::OkStatus();
@@ -234,10 +236,9 @@ absl::Status Trainer::JoinGroup() {
 absl::Status Trainer::Run() {
   // Replicas that read one checkpoint from several disks may differ.
   if (!assignment_.checkpoint().empty()) RETURN_IF_ERROR(CallRoll(/*compare=*/true).status());
-  const Clock::time_point began = Clock::now();
   while (!ended()) {
     RETURN_IF_ERROR(Step());
-    stepping_ = Clock::now() - began;
+    stepping_ = Clock::now() - asked_at_;
     ASSIGN_OR_RETURN(const bool stop, AfterStep());
     if (!stop || ended()) continue;
     RETURN_IF_ERROR(writer_->Flush());

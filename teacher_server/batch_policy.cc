@@ -6,7 +6,7 @@ BatchDecision DecideBatch(const BatchLimits& limits, std::span<const QueuedReque
   using Reason = BatchDecision::Reason;
   if (queue.empty()) return {};
   size_t fit = 0;    // requests that fit into the limits
-  size_t whole = 0;  // the most of them whose rows fill three quarters of their forwards
+  size_t whole = 0;  // the most of them whose rows fill their forwards
   int64_t rows = 0;
   int64_t tokens = 0;
   int64_t bytes = 0;
@@ -15,8 +15,7 @@ BatchDecision DecideBatch(const BatchLimits& limits, std::span<const QueuedReque
     tokens += queue[fit].tokens;
     bytes += queue[fit].bytes;
     if (fit > 0 && (rows > limits.max_rows || tokens > limits.max_tokens || bytes > limits.max_bytes)) break;
-    const int64_t forwards = (rows + limits.row_multiple - 1) / limits.row_multiple;
-    if (rows * 4 >= forwards * limits.row_multiple * 3) whole = fit + 1;
+    if (rows % limits.row_multiple == 0) whole = fit + 1;
   }
   if (whole > 0) return {Reason::kRows, whole};
   if (fit < queue.size()) return {Reason::kFull, fit};

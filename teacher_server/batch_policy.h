@@ -12,14 +12,16 @@ using Time = std::chrono::steady_clock::time_point;
 struct BatchLimits {
   // Tokens of a batch, at most, unless one request alone has more.
   int64_t max_tokens = 65'536;
-  // Records of a batch, at most, unless one request alone has more: few enough to leave some to the other instances.
-  int64_t max_rows = 256;
-  // Bytes of the answers of a batch in memory, as float32, at most.
+  // Records of a batch, at most, unless one request alone has more: few, since a batch takes one thread,
+  // which is no faster with more, and is answered as a whole. A GPU wants more.
+  int64_t max_rows = 64;
+  // Bytes of the answers of the batches that are computed at once in memory, as float32, at most.
   int64_t max_bytes = 256 << 20;
   // Forwards run on this many rows: a batch that is a multiple wastes none.
   int64_t row_multiple = 32;
-  // How long a request waits for company that fills a forward.
-  std::chrono::microseconds max_delay{2'000};
+  // How long a request waits, while a thread is free, for company that fills a forward. While none is free all wait, so
+  // that a busy server's batches are full anyway.
+  std::chrono::microseconds max_delay{0};
 };
 
 // A request in the queue, the oldest first.
@@ -40,7 +42,7 @@ struct BatchDecision {
 };
 
 // A pure function of the queue and the time. Requests are taken in order, whole:
-//   kRows    some of them together waste at most a quarter of their forwards: the most that do;
+//   kRows    some of them together are a multiple of row_multiple: the most that are;
 //   kFull    no more fit: all that do;
 //   kDelay   the oldest has waited max_delay: all that fit.
 BatchDecision DecideBatch(const BatchLimits& limits, std::span<const QueuedRequest> queue, Time now);

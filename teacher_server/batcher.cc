@@ -24,12 +24,17 @@ Batcher::~Batcher() {
     changed_.NotifyAll();
   }
   for (std::thread& thread : threads_) thread.join();
-  MutexLock lock(&mutex_);
-  for (LabelTask& task : queue_) task.done(absl::UnavailableError("the teacher server is shutting down"));
+  std::deque<LabelTask> left;
+  {
+    MutexLock lock(&mutex_);
+    left.swap(queue_);
+  }
+  for (LabelTask& task : left) task.done(absl::UnavailableError("the teacher server is shutting down"));
 }
 
 absl::Status Batcher::Submit(LabelTask task) {
   MutexLock lock(&mutex_);
+  if (stopping_) return absl::UnavailableError("the teacher server is shutting down");
   const int64_t records = load_.records + task.request.inputs_size();
   const int64_t tokens = load_.tokens + task.tokens;
   const int64_t bytes = load_.bytes + static_cast<int64_t>(task.request.ByteSizeLong());
@@ -74,6 +79,8 @@ bool Batcher::Next(std::vector<LabelTask>* batch, std::vector<LabelTask>* dead) 
       batch->push_back(std::move(queue_.front()));
       queue_.pop_front();
     }
+    computing_bytes_ += AnswerBytesOf(*batch);
+    if (!batch->empty() && !queue_.empty()) changed_.NotifyOne();  // another thread may take of the rest
     if (!batch->empty() || !dead->empty()) return true;
     if (decision.until == Time::max()) {
       changed_.Wait(&mutex_);
@@ -95,13 +102,23 @@ void Batcher::SortOutDead(std::vector<LabelTask>* dead) {
   queue_.erase(first_dead, queue_.end());
 }
 
+int64_t Batcher::AnswerBytesOf(const std::vector<LabelTask>& batch) {
+  int64_t bytes = 0;
+  for (const LabelTask& task : batch) bytes += task.answer_bytes;
+  return bytes;
+}
+
 BatchDecision Batcher::Decide() const {
   std::vector<QueuedRequest> front;  // more than a batch can hold is of no interest
   for (const LabelTask& task : queue_) {
     front.push_back({task.request.inputs_size(), task.tokens, task.arrival, task.answer_bytes});
     if (static_cast<int64_t>(front.size()) > batch_limits_.max_rows) break;
   }
-  return DecideBatch(batch_limits_, front, now_());
+  BatchLimits limits = batch_limits_;
+  limits.max_bytes -= computing_bytes_;
+  // Whoever ends a batch looks again.
+  if (computing_bytes_ > 0 && !front.empty() && front[0].bytes > limits.max_bytes) return {};
+  return DecideBatch(limits, front, now_());
 }
 
 void Batcher::Count(const std::vector<LabelTask>& batch, Time start) {
@@ -122,6 +139,9 @@ void Batcher::Process(std::vector<LabelTask> batch) {
   Answers answers = label_(requests);
   if (metrics_ != nullptr) Count(batch, start);
   for (size_t i = 0; i < batch.size(); ++i) batch[i].done(std::move(answers[i]));
+  MutexLock lock(&mutex_);
+  computing_bytes_ -= AnswerBytesOf(batch);
+  changed_.NotifyOne();
 }
 
 }  // namespace polystill::teacher_server

@@ -79,6 +79,7 @@ class Batcher {
   BatchDecision Decide() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Charge(const LabelTask& task, int sign) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Process(std::vector<LabelTask> batch);
+  static int64_t AnswerBytesOf(const std::vector<LabelTask>& batch);
   // A batch whose labelling began at `start` and is over.
   void Count(const std::vector<LabelTask>& batch, Time start);
 
@@ -92,6 +93,8 @@ class Batcher {
   CondVar changed_;
   std::deque<LabelTask> queue_ ABSL_GUARDED_BY(mutex_);
   Load load_ ABSL_GUARDED_BY(mutex_);
+  // Of the answers of the batches under way.
+  int64_t computing_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
 
   std::vector<std::thread> threads_;  // last: start when everything else is there

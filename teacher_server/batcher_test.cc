@@ -64,6 +64,7 @@ class BatcherTest : public testing::Test {
     task.request.set_request_id(id);
     for (int i = 0; i < records; ++i) task.request.add_inputs()->set_text("12345678");
     task.tokens = tokens;
+    task.answer_bytes = answer_bytes_;
     task.cancelled = std::move(cancelled);
     task.deadline = deadline;
     auto promise = std::make_shared<std::promise<absl::Status>>();
@@ -74,6 +75,7 @@ class BatcherTest : public testing::Test {
 
   Puppet puppet_;
   absl::Status refused_;
+  int64_t answer_bytes_ = 0;
 };
 
 TEST_F(BatcherTest, LabelsAsManyBatchesAtOnceAsItHasThreads) {
@@ -87,6 +89,34 @@ TEST_F(BatcherTest, LabelsAsManyBatchesAtOnceAsItHasThreads) {
   puppet_.Step(4);
   for (auto& answer : answers) EXPECT_TRUE(answer.get().ok());
   EXPECT_THAT(puppet_.batches(), ElementsAre(ElementsAre(0), ElementsAre(1), ElementsAre(2), ElementsAre(3, 4)));
+}
+
+TEST_F(BatcherTest, WakesAnotherThreadForWhatABatchLeaves) {
+  Batcher batcher({.max_tokens = 1'000, .max_rows = 8, .row_multiple = 8, .max_delay = std::chrono::hours(1)}, {}, 2,
+                  puppet_.process());
+  auto small = Submit(batcher, 0, 4);  // one thread waits for company, the other for anything
+  auto large = Submit(batcher, 1, 8);
+  puppet_.WaitUntilItHas(2);
+  puppet_.Step(2);
+  EXPECT_TRUE(small.get().ok() && large.get().ok());
+}
+
+TEST_F(BatcherTest, AnswersUnderWayStayWithinTheirBytes) {
+  BatchLimits limits = kBatch;
+  limits.max_bytes = 100;
+  Batcher batcher(limits, {}, 3, puppet_.process());
+  std::vector<std::future<absl::Status>> answers;
+  for (uint64_t id = 0; id < 3; ++id) {
+    answer_bytes_ = 60;
+    answers.push_back(Submit(batcher, id, 4));
+    if (id == 0) puppet_.WaitUntilItHas(1);
+  }
+  for (size_t batches = 1; batches <= 3; ++batches) {
+    puppet_.WaitUntilItHas(batches);
+    EXPECT_EQ(puppet_.batches().size(), batches);  // the next would be too much
+    puppet_.Step(1);
+    EXPECT_TRUE(answers[batches - 1].get().ok());
+  }
 }
 
 TEST_F(BatcherTest, GathersInOrderWhileTheModelIsBusy) {

@@ -7,6 +7,7 @@
 #include "models/outputs.h"
 #include "runtime/rpc.h"
 #include "runtime/status.h"
+#include "teacher_server/answer_parts.h"
 #include "teacher_server/validation.h"
 
 namespace polystill::teacher_server {
@@ -45,7 +46,7 @@ EngineOptions FitToTeacher(EngineOptions options, const v1::Signature& signature
   return options;
 }
 
-Engine::Engine(Teacher teacher, EngineOptions options, Batcher::Now now, TeacherMetrics* metrics)
+Engine::Engine(Teacher teacher, EngineOptions options, Batcher::Now now, TeacherMetrics* metrics, LabelCache* cache)
     : options_(options),
       now_(now),
       metrics_(metrics),
@@ -54,11 +55,18 @@ Engine::Engine(Teacher teacher, EngineOptions options, Batcher::Now now, Teacher
       batcher_(
           options.batch, options.queue, options.threads,
           [this](const std::vector<const v1::LabelRequest*>& requests) { return labeller_.Label(requests); },
-          std::move(now), metrics) {}
+          std::move(now), metrics) {
+  if (cache == nullptr) return;
+  cached_.emplace(cache, AnswerPartsOf(description_),
+                  [this](v1::LabelRequest request, Time deadline, CachedAnswers::Cancelled cancelled, Done done) {
+                    return Queue(std::move(request), deadline, std::move(cancelled), std::move(done));
+                  });
+  cache_thread_.emplace(&*cached_);
+}
 
 absl::Status Engine::Ask(v1::LabelRequest request, Time deadline, std::shared_ptr<const std::atomic<bool>> cancelled,
                          Done done) {
-  if (metrics_ == nullptr) return Queue(std::move(request), deadline, std::move(cancelled), std::move(done));
+  if (metrics_ == nullptr) return Check(std::move(request), deadline, std::move(cancelled), std::move(done));
   const auto counted = [metrics = metrics_, records = request.inputs_size(),
                         done = std::move(done)](absl::StatusOr<Answer> answer) {
     int64_t labels = 0, bytes = 0;
@@ -69,21 +77,28 @@ absl::Status Engine::Ask(v1::LabelRequest request, Time deadline, std::shared_pt
     metrics->Answered(answer.status(), labels, bytes);
     done(std::move(answer));
   };
-  const absl::Status status = Queue(std::move(request), deadline, std::move(cancelled), counted);
+  const absl::Status status = Check(std::move(request), deadline, std::move(cancelled), counted);
   if (!status.ok()) metrics_->Answered(status, 0, 0);
   return status;
 }
 
-absl::Status Engine::Queue(v1::LabelRequest request, Time deadline, std::shared_ptr<const std::atomic<bool>> cancelled,
+absl::Status Engine::Check(v1::LabelRequest request, Time deadline, std::shared_ptr<const std::atomic<bool>> cancelled,
                            Done done) {
   RETURN_IF_ERROR(CheckRequest(request, description_));
   RETURN_IF_ERROR(CheckAnswerSize(request, description_, options_.batch.max_bytes));
   if (request.spec().codec() == v1::CODEC_UNSPECIFIED) request.mutable_spec()->set_codec(v1::CODEC_DENSE_FP32);
-  LabelTask task;
   if (request.timeout_ms() > 0) {
     constexpr int64_t kDayMs = 86'400'000;
     deadline = std::min(deadline, now_() + std::chrono::milliseconds(std::min(request.timeout_ms(), kDayMs)));
   }
+  if (!cache_thread_.has_value()) return Queue(std::move(request), deadline, std::move(cancelled), std::move(done));
+  cache_thread_->Ask(std::move(request), deadline, std::move(cancelled), std::move(done));
+  return absl::OkStatus();
+}
+
+absl::Status Engine::Queue(v1::LabelRequest request, Time deadline, std::shared_ptr<const std::atomic<bool>> cancelled,
+                           Done done) {
+  LabelTask task;
   task.deadline = deadline;
   task.tokens = TokensAtMost(request, description_);
   task.answer_bytes = AnswerBytesOf(request, description_).in_memory;

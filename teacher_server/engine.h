@@ -3,12 +3,16 @@
 #include <atomic>
 #include <functional>
 #include <memory>
+#include <optional>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "polystill/v1/teacher.pb.h"
 #include "teacher_server/backend.h"
 #include "teacher_server/batcher.h"
+#include "teacher_server/cache_thread.h"
+#include "teacher_server/cached_answers.h"
+#include "teacher_server/label_cache.h"
 #include "teacher_server/labeller.h"
 
 namespace polystill::teacher_server {
@@ -37,10 +41,10 @@ class Engine {
  public:
   using Done = std::function<void(absl::StatusOr<Answer>)>;
 
-  // `options` went through FitToTeacher.
-  // `metrics` may be null.
+  // `options` went through FitToTeacher. `metrics` may be null; with a `cache`, which outlives the engine, each label
+  // is computed once.
   Engine(Teacher teacher, EngineOptions options, Batcher::Now now = std::chrono::steady_clock::now,
-         TeacherMetrics* metrics = nullptr);
+         TeacherMetrics* metrics = nullptr, LabelCache* cache = nullptr);
 
   const v1::DescribeReply& description() const { return description_; }
   // What GetHead gives, described by description().head(); empty when there is none.
@@ -57,6 +61,8 @@ class Engine {
   v1::LabelReply Reply(uint64_t request_id, absl::StatusOr<Answer> answer) const;
 
  private:
+  absl::Status Check(v1::LabelRequest request, Time deadline, std::shared_ptr<const std::atomic<bool>> cancelled,
+                     Done done);
   absl::Status Queue(v1::LabelRequest request, Time deadline, std::shared_ptr<const std::atomic<bool>> cancelled,
                      Done done);
 
@@ -65,7 +71,9 @@ class Engine {
   TeacherMetrics* const metrics_;
   const v1::DescribeReply description_;
   Labeller labeller_;
-  Batcher batcher_;  // last: its threads use everything above
+  std::optional<CachedAnswers> cached_;
+  Batcher batcher_;  // after all that its threads use
+  std::optional<CacheThread> cache_thread_;
 };
 
 }  // namespace polystill::teacher_server

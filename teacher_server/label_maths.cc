@@ -15,6 +15,9 @@ namespace {
 constexpr int64_t kClasses = 1;  // the dimension
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
+// The largest number below 1.
+constexpr double kBelowOne = 1 - 0x1p-53;
+
 // Float64 numbers that are computed with at once, 8 MiB.
 constexpr int64_t kChunkNumbers = 1 << 20;
 
@@ -46,6 +49,23 @@ void Extend(const at::Tensor& rows, int64_t count, std::vector<Number>* numbers)
 // Rounding may bring the logarithm of a probability above 0, and float32 does not reach as far down as float64.
 at::Tensor AsLogs(const at::Tensor& logs) { return logs.clamp(std::numeric_limits<float>::lowest(), 0); }
 
+// Appends ids, ascending in each row of [rows, draws], with how often each comes.
+void AddCounts(const at::Tensor& draws, soft_labels::Array* drawn) {
+  const at::Tensor host = cuda::ToHost(draws).contiguous();
+  const int32_t* id = host.const_data_ptr<int32_t>();
+  for (int64_t row = 0; row < host.size(0); ++row) {
+    const auto begin = static_cast<int64_t>(drawn->ids.size());
+    for (int64_t i = 0; i < host.size(1); ++i, ++id) {
+      if (static_cast<int64_t>(drawn->ids.size()) == begin || drawn->ids.back() != *id) {
+        drawn->ids.push_back(*id);
+        drawn->counts.push_back(0);
+      }
+      ++drawn->counts.back();
+    }
+    drawn->offsets.push_back(static_cast<int64_t>(drawn->ids.size()));
+  }
+}
+
 }  // namespace
 
 soft_labels::Array TopKOf(const at::Tensor& logits, double temperature, int64_t k) {
@@ -54,12 +74,13 @@ soft_labels::Array TopKOf(const at::Tensor& logits, double temperature, int64_t 
   ForChunks(logits, temperature, [&](const at::Tensor& z, int64_t, int64_t count) {
     const at::Tensor ids =
         std::get<0>(at::sort(std::get<1>(at::topk(z, k, kClasses, true, /*sorted=*/false)), kClasses));
-    const at::Tensor normaliser = at::logsumexp(z, kClasses, /*keepdim=*/true);
-    at::Tensor rest = at::full_like(normaliser, -kInfinity);
-    if (k < z.size(kClasses)) {
-      rest = AsLogs(at::logsumexp(z.scatter(kClasses, ids, -kInfinity), kClasses, /*keepdim=*/true) - normaliser);
-    }
-    Extend(at::cat({AsLogs(z.gather(kClasses, ids) - normaliser), rest}, kClasses), count, &top.numbers);
+    const at::Tensor known = z.gather(kClasses, ids);
+    at::Tensor rest = at::full({z.size(0), 1}, -kInfinity, z.options());
+    if (k < z.size(kClasses)) rest = at::logsumexp(z.scatter(kClasses, ids, -kInfinity), kClasses, /*keepdim=*/true);
+    const at::Tensor all = at::cat({known, rest}, kClasses);
+    const at::Tensor logs = all - at::logsumexp(all, kClasses, /*keepdim=*/true);
+    // Where nothing is left the log stays minus infinity.
+    Extend(at::where(all.isneginf(), all, AsLogs(logs)), count, &top.numbers);
     Extend(ids, count, &top.ids);
   });
   return top;
@@ -69,7 +90,7 @@ soft_labels::Array SampledOf(const at::Tensor& logits, double temperature, int32
                              const std::vector<double>& uniforms) {
   soft_labels::Array drawn;
   drawn.width = 1;
-  drawn.offsets.assign(logits.size(0) + 1, 0);
+  drawn.offsets.push_back(0);
   ForChunks(logits, temperature, [&](const at::Tensor& z, int64_t first, int64_t count) {
     const at::Tensor shifted = z - z.amax(kClasses, /*keepdim=*/true);
     const at::Tensor weights = shifted.exp();
@@ -77,18 +98,13 @@ soft_labels::Array SampledOf(const at::Tensor& logits, double temperature, int32
     const at::Tensor total = cumulative.narrow(kClasses, cumulative.size(kClasses) - 1, 1);
     const at::Tensor entropy = total.log() - (weights * shifted).sum(kClasses, /*keepdim=*/true) / total;
     Extend(entropy.clamp_min(0), count, &drawn.numbers);
-    // How many of the u_i lie below the end of each id: those i with i < draws * cumulative - U.
-    std::vector<double> chosen(uniforms.begin() + first, uniforms.begin() + first + count);
+    // The id of u is the first whose cumulative weight is above it; one of weight 0 is never that.
+    const std::vector<double> chosen(uniforms.begin() + first, uniforms.begin() + first + count);
     const at::Tensor starts = cuda::ToDevice(at::tensor(chosen, at::kDouble).unsqueeze(1), z.device());
-    const at::Tensor below = (cumulative.narrow(0, 0, count) / total.narrow(0, 0, count) * draws - starts).ceil();
-    const at::Tensor counts = at::diff(below, 1, kClasses, at::zeros({count, 1}, below.options()));
-    const at::Tensor places = counts.nonzero();  // [ids, 2], row after row
-    const at::Tensor rows = places.select(1, 0), ids = places.select(1, 1);
-    Extend(ids, ids.size(0), &drawn.ids);
-    Extend(counts.index({rows, ids}), ids.size(0), &drawn.counts);
-    std::vector<int64_t> per_row;
-    Extend(at::bincount(rows, {}, count), count, &per_row);
-    for (int64_t i = 0; i < count; ++i) drawn.offsets[first + i + 1] = drawn.offsets[first + i] + per_row[i];
+    const at::Tensor ends = total.narrow(0, 0, count);
+    const at::Tensor points = (at::arange(draws, z.options()) + starts) / draws * ends;
+    const at::Tensor below = at::minimum(points, ends * kBelowOne);  // rounding may bring the last one to the end
+    AddCounts(at::searchsorted(cumulative.narrow(0, 0, count), below, /*out_int32=*/true, /*right=*/true), &drawn);
   });
   return drawn;
 }

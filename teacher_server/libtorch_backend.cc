@@ -8,6 +8,7 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <numeric>
 #include <optional>
@@ -24,6 +25,9 @@
 
 namespace polystill::teacher_server {
 namespace {
+
+// Among the rows that a model is tried with.
+constexpr std::array<size_t, 4> kLongRows = {64, 120, 200, 400};
 
 class LibTorchBackend final : public Backend {
  public:
@@ -99,7 +103,7 @@ class LibTorchBackend final : public Backend {
   const int64_t classes_;
 };
 
-// Rows of many lengths, of every output; where logits are those of tokens, the first one's.
+// Rows of many lengths, also long ones, of every output; where logits are those of tokens, the first one's.
 Question TrialQuestion(const Teacher& teacher) {
   Question question;
   if (models::GivesLogits(teacher.signature)) question.outputs = {soft_labels::kLogits};
@@ -107,7 +111,8 @@ Question TrialQuestion(const Teacher& teacher) {
   question.ids.resize(2 * models::kRowsPerForward + 3);
   question.positions.assign(question.ids.size(), {0});
   for (size_t row = 0; row < question.ids.size(); ++row) {
-    question.ids[row].resize(1 + row % std::min<size_t>(teacher.signature.max_length(), 24));
+    const size_t length = row % 16 == 15 ? kLongRows[row / 16 % kLongRows.size()] : 1 + row % 24;
+    question.ids[row].resize(std::min<size_t>(teacher.signature.max_length(), length));
     for (size_t i = 0; i < question.ids[row].size(); ++i) {
       question.ids[row][i] = static_cast<int32_t>(CombineKey(row, i) % teacher.signature.vocab_size());
     }

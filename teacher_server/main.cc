@@ -51,10 +51,11 @@ void AddFlags(CLI::App& app, polystill::teacher_server::ServerOptions& options, 
   app.add_option("--batch-tokens", engine.batch.max_tokens, "tokens of one batch, at most")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
-  app.add_option("--batch-records", engine.batch.max_rows, "records of one batch, at most")
-      ->check(CLI::PositiveNumber)
+  app.add_option("--batch-records", engine.batch.max_rows,
+                 "records of one batch, at most; 0: 64 on a CPU, 1024 on a GPU")
+      ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
-  app.add_option("--batch-delay-us", delay_us, "microseconds that a request waits for company")
+  app.add_option("--batch-delay-us", delay_us, "microseconds that a request waits for company\nwhile a thread is free")
       ->check(CLI::Range(0, 10'000'000))
       ->capture_default_str();
   app.add_option("--queue-records", engine.queue.max_records, "records that may wait")

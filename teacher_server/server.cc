@@ -25,6 +25,9 @@ namespace {
 
 using std::chrono::milliseconds;
 
+// Records of a batch.
+constexpr int64_t kRowsOnGpu = 1'024;
+
 // The parts of a running server; ended by Drain.
 class Server {
  public:
@@ -53,11 +56,12 @@ class Server {
     }
     ASSIGN_OR_RETURN(const at::Device device, cuda::OpenDevice(kind, options_.gpu));
     ASSIGN_OR_RETURN(Teacher teacher, LoadTeacher(package, device));
-    const EngineOptions fitted = FitToTeacher(options_.engine, teacher.signature);
+    EngineOptions fitted = FitToTeacher(options_.engine, teacher.signature);
+    if (fitted.batch.max_rows == 0) fitted.batch.max_rows = device.is_cpu() ? BatchLimits().max_rows : kRowsOnGpu;
     const std::string digest = teacher.digest;
     spdlog::info("serving teacher '{}' of {} with digest {}", teacher.name, package, digest);
-    service_.Serve(
-        std::make_unique<Engine>(std::move(teacher), fitted, std::chrono::steady_clock::now, &teacher_metrics_));
+    service_.Serve(std::make_unique<Engine>(std::move(teacher), fitted, std::chrono::steady_clock::now,
+                                            &teacher_metrics_, cache_.get()));
     SetHealthy(true);
     package_ = package;
     return digest;

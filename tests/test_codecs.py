@@ -172,6 +172,7 @@ def spec_of(words: Path, folder: Path, loss: dict[str, Any]) -> dict[str, Any]:
     spec["teachers"] = [{"name": "teacher", "package": str(teacher)}]
     spec["tokenizer"] |= {"path": str(teacher / "tokenizer.model")}
     spec["student"]["losses"] = [{"kind": "soft_label"} | loss]
+    spec["student"]["epochs"] = 10
     if "temperature" not in loss and loss.get("kind") != "hard_label":
         spec["student"]["losses"][0]["temperature"] = 2.0
     return spec | {"baselines": []}

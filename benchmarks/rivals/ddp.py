@@ -28,9 +28,11 @@ def train(rank: int, settings: dict[str, Any], port: int, results: Any) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
     rows, labels = read_training(Path(settings["corpus"]))
-    start = time.perf_counter()
     model = DistributedDataParallel(on_rows(make_model(workload, settings["model"])), gradient_as_bucket_view=True)
     optimizer = make_optimizer(model, workload["optimizer"])
+    if not settings["first_step"]:
+        dist.barrier()
+    start = time.perf_counter()
     for places in batches(rows, workload["batch_size"], seed=7):
         mine = places[rank::world]
         loss = F.cross_entropy(model([rows[place] for place in mine]), torch.tensor([labels[place] for place in mine]))
@@ -49,8 +51,8 @@ def main(settings: dict[str, Any]) -> float:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    results = mp.get_context("spawn").SimpleQueue()
-    mp.spawn(train, (settings, port, results), nprocs=settings["workers"])
+    results = mp.get_context("fork").SimpleQueue()
+    mp.start_processes(train, (settings, port, results), nprocs=settings["workers"], start_method="fork")
     return max(results.get() for _ in range(settings["workers"]))
 
 
