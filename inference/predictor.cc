@@ -72,7 +72,9 @@ absl::StatusOr<Predictor> Predictor::Open(const std::string& folder) {
   }
   if (signature.input() != v1::Signature::INPUT_TEXT) {
     return absl::InvalidArgumentError(
-        absl::StrCat(folder, ": the model reads token ids, not text; ask it through a teacher server instead"));
+        absl::StrCat(folder,
+                     ": the model reads token ids, not text; make them with polystill-tokenize and ask it through a "
+                     "teacher server"));
   }
   ASSIGN_OR_RETURN(auto tokenizer, corpus::Tokenizer::Load(package.tokenizer_file, signature.max_length()));
   if (tokenizer->vocab_size() > signature.vocab_size()) {

@@ -153,8 +153,9 @@ FixedShapes FixedShapesOf(const Model& model, const Rows& rows) {
   }
   return {GroupByBucket(lengths, device), [=](int64_t length) {
             const int64_t bucket = LengthBucket(length);
-            return Shape{static_cast<size_t>(RowsPerForward(bucket, device)),
-                         static_cast<size_t>(fills_tokens ? TokensPerForward(bucket, device) : 0)};
+            const int64_t rows = RowsPerForward(bucket, device);
+            const int64_t tokens = fills_tokens ? std::max(TokensPerForward(bucket, device), rows * bucket) : 0;
+            return Shape{static_cast<size_t>(rows), static_cast<size_t>(tokens)};
           }};
 }
 

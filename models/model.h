@@ -161,8 +161,8 @@ struct Wanted {
 // takes: kRowsPerForward rows; these and TokensPerForward tokens; RowsPerForward rows of one LengthBucket. A fp32
 // forward's bits depend on its shape, but at a fixed shape not on the other rows: so a row's outputs have the same bits
 // whatever rows came with it, in whatever process on the same kind of CPU with the same number of threads. Outputs are
-// on the CPU unless Wanted says otherwise. Keeps the autograd graph unless the caller has a NoGradGuard. Throws c10::Error, beside what
-// Model::Forward does, on a position outside its row.
+// on the CPU unless Wanted says otherwise. Keeps the autograd graph unless the caller has a NoGradGuard. Throws
+// c10::Error, beside what Model::Forward does, on a position outside its row.
 Outputs FixedShapeForward(const Model& model, const Rows& rows, const Wanted& wanted = {});
 
 // Outputs of all rows in training, each with its key (TokenBatch::row_keys): one forward, or when the model pads one

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <utility>
 
 #include "models/row_groups.h"
 #include "runtime/cuda/device.h"
@@ -75,43 +76,50 @@ class RowByRow : public torch::autograd::Function<RowByRow> {
   }
 };
 
-// All rows at once, padded.
-at::Tensor PaddedAttention(const at::Tensor& qkv, const std::vector<int64_t>& offsets) {
-  const auto rows = static_cast<int64_t>(offsets.size()) - 1;
-  const int64_t length = LengthBucket(LongestOf(offsets)), heads = qkv.size(2), width = qkv.size(3);
+}  // namespace
+
+PaddedRows::PaddedRows(const std::vector<int64_t>& offsets, at::Device device)
+    : rows_(static_cast<int64_t>(offsets.size()) - 1), length_(LengthBucket(LongestOf(offsets))) {
   const at::Tensor ends = at::tensor(offsets, at::TensorOptions(at::kLong));
-  const at::Tensor begins = ends.narrow(0, 0, rows).unsqueeze(1), lengths = ends.diff().unsqueeze(1);
-  const at::Tensor places = at::arange(length).unsqueeze(0);
-  const at::Tensor there = places.lt(lengths);
-  const at::Tensor from = cuda::ToDevice(at::where(there, begins + places, at::zeros({}, at::kLong)), qkv.device());
-  const at::Tensor back = cuda::ToDevice(there.flatten().nonzero().flatten(), qkv.device());
+  const at::Tensor begins = ends.narrow(0, 0, rows_).unsqueeze(1), lengths = ends.diff().unsqueeze(1);
+  const at::Tensor columns = at::arange(length_).unsqueeze(0);
+  const at::Tensor there = columns.lt(lengths);
+  sources_ = cuda::ToDevice(at::where(there, begins + columns, at::zeros({}, at::kLong)).flatten(), device);
+  places_ = cuda::ToDevice(there.flatten().nonzero().flatten(), device);
   // A row without tokens attends to its padding: a softmax over nothing is not finite.
-  const at::Tensor attended = cuda::ToDevice(there.logical_or(lengths.eq(0)).unsqueeze(1).unsqueeze(1), qkv.device());
+  attended_ = cuda::ToDevice(there.logical_or(lengths.eq(0)).unsqueeze(1).unsqueeze(1), device);
+}
+
+at::Tensor PaddedRows::Attention(const at::Tensor& qkv) const {
+  if (qkv.size(0) == 0) return qkv.select(1, 0).flatten(1);  // padding has no token to copy
+  const int64_t heads = qkv.size(2), width = qkv.size(3);
   const at::Tensor padded =
-      qkv.index_select(0, from.flatten()).view({rows, length, 3, heads, width}).permute({2, 0, 3, 1, 4});
-  const at::Tensor mixed = at::scaled_dot_product_attention(padded[0], padded[1], padded[2], attended);
-  const at::Tensor tokens = mixed.transpose(1, 2).reshape({rows * length, heads * width}).index_select(0, back);
+      qkv.index_select(0, sources_).view({rows_, length_, 3, heads, width}).permute({2, 0, 3, 1, 4});
+  const at::Tensor mixed = at::scaled_dot_product_attention(padded[0], padded[1], padded[2], attended_);
+  const at::Tensor tokens = mixed.transpose(1, 2).reshape({rows_ * length_, heads * width}).index_select(0, places_);
   return at::constant_pad_nd(tokens, {0, 0, 0, qkv.size(0) - tokens.size(0)});
 }
 
-}  // namespace
-
-at::Tensor RaggedAttention(const at::Tensor& qkv, const std::vector<int64_t>& offsets) {
-  return qkv.is_cpu() ? RowByRow::apply(qkv, offsets) : PaddedAttention(qkv, offsets);
+RaggedRows::RaggedRows(std::vector<int64_t> offsets, at::Device device)
+    : offsets_(std::move(offsets)),
+      lengths_(cuda::ToDevice(at::tensor(offsets_, at::TensorOptions(at::kLong)).diff(), device)) {
+  if (!device.is_cpu()) padded_.emplace(offsets_, device);
 }
 
-at::Tensor RaggedMean(const at::Tensor& x, const std::vector<int64_t>& offsets) {
-  const at::Tensor lengths = at::tensor(offsets, at::TensorOptions(at::kLong)).diff();
-  const at::Tensor counts = cuda::ToDevice(lengths.clamp_min(1).unsqueeze(1), x.device());
-  const at::Tensor sums = at::segment_reduce(x.narrow(0, 0, offsets.back()), "sum", cuda::ToDevice(lengths, x.device()),
-                                             /*indices=*/{}, /*offsets=*/{}, /*axis=*/0, /*unsafe=*/true);
-  return sums / counts;
+at::Tensor RaggedRows::Attention(const at::Tensor& qkv) const {
+  return padded_.has_value() ? padded_->Attention(qkv) : RowByRow::apply(qkv, offsets_);
 }
 
-at::Tensor PlacesInRows(const std::vector<int64_t>& offsets, int64_t tokens) {
+at::Tensor RaggedRows::Mean(const at::Tensor& x) const {
+  const at::Tensor sums = at::segment_reduce(x.narrow(0, 0, offsets_.back()), "sum", lengths_, /*indices=*/{},
+                                             /*offsets=*/{}, /*axis=*/0, /*unsafe=*/true);
+  return sums / lengths_.clamp_min(1).unsqueeze(1);
+}
+
+at::Tensor RaggedRows::Places(int64_t tokens) const {
   std::vector<int64_t> places(tokens, 0);
-  for (size_t row = 0; row + 1 < offsets.size(); ++row) {
-    std::iota(places.begin() + offsets[row], places.begin() + offsets[row + 1], 0);
+  for (size_t row = 0; row + 1 < offsets_.size(); ++row) {
+    std::iota(places.begin() + offsets_[row], places.begin() + offsets_[row + 1], 0);
   }
   return at::tensor(places, at::TensorOptions(at::kLong));
 }

@@ -26,7 +26,9 @@ at::Tensor PlainAttention(const at::Tensor& qkv, const std::vector<int64_t>& off
   return at::cat(rows);
 }
 
-TEST(RaggedTest, AttentionAndItsGradientAreTheFormula) {
+// `attention`: of qkv [tokens, 3, heads, head width] and offsets.
+template <typename Attention>
+void ExpectTheFormula(const Attention& attention) {
   at::manual_seed(1);
   const std::vector<int64_t> cases[] = {{0, 4}, {0, 1, 1, 9, 40}, {0, 0}, {0}, {0, 100, 130}};
   for (const std::vector<int64_t>& offsets : cases) {
@@ -39,7 +41,7 @@ TEST(RaggedTest, AttentionAndItsGradientAreTheFormula) {
       if (expected.requires_grad()) (expected * probe).sum().backward();
       const at::Tensor expected_gradient = qkv.grad().defined() ? qkv.grad().clone() : at::zeros_like(qkv);
       qkv.mutable_grad().reset();
-      const at::Tensor given = RaggedAttention(qkv, offsets);
+      const at::Tensor given = attention(qkv, offsets);
       EXPECT_TRUE(at::allclose(given, expected, 0, 1e-12));
       (given * probe).sum().backward();
       EXPECT_TRUE(at::allclose(qkv.grad(), expected_gradient, 0, 1e-12));
@@ -47,15 +49,28 @@ TEST(RaggedTest, AttentionAndItsGradientAreTheFormula) {
   }
 }
 
+TEST(RaggedTest, AttentionAndItsGradientAreTheFormula) {
+  ExpectTheFormula([](const at::Tensor& qkv, const std::vector<int64_t>& offsets) {
+    return RaggedRows(offsets, at::kCPU).Attention(qkv);
+  });
+}
+
+// What a GPU does; all of it runs on a CPU too.
+TEST(RaggedTest, PaddedAttentionAndItsGradientAreTheFormula) {
+  ExpectTheFormula([](const at::Tensor& qkv, const std::vector<int64_t>& offsets) {
+    return PaddedRows(offsets, at::kCPU).Attention(qkv);
+  });
+}
+
 TEST(RaggedTest, MeansAndPlaces) {
   const at::Tensor x = at::arange(12, at::kDouble).view({6, 2}).requires_grad_(true);
-  const std::vector<int64_t> offsets = {0, 2, 2, 5};
-  const at::Tensor mean = RaggedMean(x, offsets);
+  const RaggedRows rows({0, 2, 2, 5}, at::kCPU);
+  const at::Tensor mean = rows.Mean(x);
   EXPECT_TRUE(at::equal(mean, at::tensor({1.0, 2.0, 0.0, 0.0, 6.0, 7.0}, at::kDouble).view({3, 2})));
   mean.sum().backward();
   const at::Tensor each = at::tensor({1 / 2., 1 / 2., 1 / 3., 1 / 3., 1 / 3., 0.}, at::kDouble);
   EXPECT_TRUE(at::allclose(x.grad(), each.unsqueeze(1).expand({6, 2})));
-  EXPECT_TRUE(at::equal(PlacesInRows(offsets, 7), at::tensor({0, 1, 0, 1, 2, 0, 0}, at::kLong)));
+  EXPECT_TRUE(at::equal(rows.Places(7), at::tensor({0, 1, 0, 1, 2, 0, 0}, at::kLong)));
 }
 
 }  // namespace

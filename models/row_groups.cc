@@ -67,7 +67,7 @@ int64_t TokensPerForward(int64_t length, c10::DeviceType device) {
 }
 
 int64_t RowsPerForward(int64_t length, c10::DeviceType device) {
-  return std::max<int64_t>((device == c10::kCPU ? kTokensOnCpu : kTokensOnGpu) / length, 1);
+  return std::max<int64_t>((device == c10::kCPU ? kTokensOnCpu : kTokensOnGpu) / length, 2);
 }
 
 int64_t LengthBucket(int64_t length) {

@@ -29,7 +29,8 @@ RowGroups GroupByCost(const std::vector<int64_t>& lengths);
 // faster with more; for a row that is longer the next power of two.
 int64_t TokensPerForward(int64_t length, c10::DeviceType device);
 
-// Rows that a forward is filled up to whose rows are padded to `length` tokens.
+// Rows that a forward is filled up to whose rows are padded to `length` tokens: at least 2, since a model that
+// AOTInductor compiled for any number of rows does not take one.
 int64_t RowsPerForward(int64_t length, c10::DeviceType device);
 
 // The length that rows of `length` tokens are padded to: the next multiple of 8 up to 64, beyond it the next of eight

@@ -58,10 +58,14 @@ absl::Status CheckSignature(const v1::Signature& signature, const v1::Job& job) 
   RETURN_IF_ERROR(CheckLogits(signature, job));
   const bool job_has_ids = job.tokenizer().kind() == v1::Tokenizer::KIND_IDS;
   const bool wants_ids = signature.input() == v1::Signature::INPUT_IDS;
-  if (job_has_ids != wants_ids) {
-    return absl::FailedPreconditionError(absl::StrCat("it reads ", wants_ids ? "token ids" : "text",
-                                                      ", but the corpus has ", job_has_ids ? "token ids" : "text",
-                                                      " (tokenizer.kind)"));
+  if (wants_ids && !job_has_ids) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "it reads token ids, but the corpus has text (tokenizer.kind); make an ids column with polystill-tokenize and "
+        "write tokenizer: {kind: ids, vocab_size: ",
+        signature.vocab_size(), ", max_length: ", signature.max_length(), "}"));
+  }
+  if (job_has_ids && !wants_ids) {
+    return absl::FailedPreconditionError("it reads text, but the corpus has token ids (tokenizer.kind)");
   }
   const bool fits =
       signature.vocab_size() >= job.tokenizer().vocab_size() && signature.max_length() >= job.tokenizer().max_length();

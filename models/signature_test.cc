@@ -45,7 +45,9 @@ TEST(CheckSignature, NamesWhatDoesNotFit) {
       {[](v1::Job* j) { j->set_task(v1::TASK_MULTI_LABEL); },
        "it is a model of task: classification, but the run's is multi_label"},
       {[](v1::Job* j) { j->mutable_labels()->SwapElements(0, 1); }, "corpus.labels"},
-      {[](v1::Job* j) { j->mutable_tokenizer()->set_kind(v1::Tokenizer::KIND_SENTENCEPIECE); }, "tokenizer.kind"},
+      {[](v1::Job* j) { j->mutable_tokenizer()->set_kind(v1::Tokenizer::KIND_SENTENCEPIECE); },
+       "it reads token ids, but the corpus has text (tokenizer.kind); make an ids column with polystill-tokenize and "
+       "write tokenizer: {kind: ids, vocab_size: 100, max_length: 16}"},
       {[](v1::Job* j) { j->mutable_tokenizer()->set_vocab_size(101); }, "vocab_size"},
       {[](v1::Job* j) { j->mutable_tokenizer()->set_max_length(17); }, "max_length"},
   };

@@ -71,13 +71,7 @@ Transformer::Transformer(const ModelShape& shape, checkpoint::NamedTensors param
 class Transformer::Pass {
  public:
   Pass(const Transformer& model, const TokenBatch& batch)
-      : model_(model),
-        batch_(batch),
-        offsets_(batch.offsets.const_data_ptr<int64_t>(),
-                 batch.offsets.const_data_ptr<int64_t>() + batch.offsets.size(0)) {
-    const int64_t longest = batch.offsets.diff().max().item<int64_t>(), most = model.parameters_[1].second.size(0);
-    TORCH_CHECK(longest <= most, "a row has ", longest, " ids, max_length is ", most);
-  }
+      : model_(model), batch_(batch), rows_(CheckedOffsets(model, batch), model.device()) {}
 
   Outputs Run() {
     for (const std::string& name : batch_.features) {
@@ -93,13 +87,20 @@ class Transformer::Pass {
     }
     x = LayerNorm(x);
     Keep(HiddenName(model_.layers_), x);
-    const at::Tensor mean = RaggedMean(x, offsets_);
+    const at::Tensor mean = rows_.Mean(x);
     if (Wants(kEmbedding)) outputs_.features[kEmbedding] = mean;
     outputs_.logits = model_.judges_tokens() ? JudgeTokens(x) : Logits(mean);
     return std::move(outputs_);
   }
 
  private:
+  static std::vector<int64_t> CheckedOffsets(const Transformer& model, const TokenBatch& batch) {
+    const int64_t longest = batch.offsets.diff().max().item<int64_t>(), most = model.parameters_[1].second.size(0);
+    TORCH_CHECK(longest <= most, "a row has ", longest, " ids, max_length is ", most);
+    const auto* const first = batch.offsets.const_data_ptr<int64_t>();
+    return {first, first + batch.offsets.size(0)};
+  }
+
   // On the model's device.
   at::Tensor There(const at::Tensor& host) const { return cuda::ToDevice(host, model_.device()); }
 
@@ -146,7 +147,7 @@ class Transformer::Pass {
 
   at::Tensor Embed() {
     const at::Tensor tokens = at::embedding(Next(), There(batch_.ids));
-    return tokens + at::embedding(Next(), There(PlacesInRows(offsets_, batch_.ids.size(0))));
+    return tokens + at::embedding(Next(), There(rows_.Places(batch_.ids.size(0))));
   }
 
   at::Tensor LayerNorm(const at::Tensor& x) {
@@ -161,7 +162,7 @@ class Transformer::Pass {
 
   at::Tensor Attention(const at::Tensor& x) {
     const int64_t heads = model_.heads_;
-    return Linear(RaggedAttention(Linear(x).view({x.size(0), 3, heads, x.size(1) / heads}), offsets_));
+    return Linear(rows_.Attention(Linear(x).view({x.size(0), 3, heads, x.size(1) / heads})));
   }
 
   at::Tensor FeedForward(const at::Tensor& x) {
@@ -173,13 +174,13 @@ class Transformer::Pass {
   at::Tensor Dropout(const at::Tensor& x) {
     const uint64_t site = site_++;
     if (batch_.row_keys.empty() || model_.dropout_ == 0) return x;
-    return x * There(DropoutMask(batch_.row_keys, offsets_, x.size(1), model_.dropout_, site,
+    return x * There(DropoutMask(batch_.row_keys, rows_.offsets(), x.size(1), model_.dropout_, site,
                                  model_.parameters_[0].second.scalar_type()));
   }
 
   const Transformer& model_;
   const TokenBatch& batch_;
-  const std::vector<int64_t> offsets_;
+  const RaggedRows rows_;
   size_t next_ = 0;
   uint64_t site_ = 0;
   Outputs outputs_;

@@ -78,7 +78,6 @@ class Trainer {
   // A roll call; with the digest of the weights where they are to be compared.
   absl::StatusOr<RollCall::Answer> CallRoll(bool compare);
   absl::Status BeginCheckpoint(const v1::Counted& counted);
-  v1::Counted Counted() const;
   void TellCosts() const;
   void NoteProgress(const Batch& batch, double loss);
   bool ended() const { return optimizer_->step() == steps_ || (early_stopper_ != nullptr && early_stopper_->ended()); }
@@ -175,10 +174,7 @@ absl::Status Trainer::Resume() {
   progress_.set_step(state.step);
   // What all ranks had consumed goes on with one of them, so that the sum over the ranks counts it once.
   if (!writes_files()) return absl::OkStatus();
-  *progress_.mutable_records() = state.counted.records();
-  progress_.set_labels(state.counted.labels());
-  progress_.set_label_bytes(state.counted.label_bytes());
-  progress_.set_data_wait_seconds(state.counted.data_wait_seconds());
+  GoOnFrom(state.counted, &progress_);
   wait_before_ = state.counted.data_wait_seconds();
   spdlog::info("{}: goes on after step {} from {}", job_.name(), state.step, assignment_.checkpoint());
   return absl::OkStatus();
@@ -279,7 +275,7 @@ absl::Status Trainer::MeasureIfDue() {
 absl::StatusOr<RollCall::Answer> Trainer::CallRoll(bool compare) {
   v1::RankNote note;
   note.set_stop(context_.stop.stop_requested());
-  *note.mutable_counted() = Counted();
+  *note.mutable_counted() = CountedOf(progress_);
   if (compare) {
     trained_digest_ = models::WeightsDigest(Trained());
     note.set_weights_digest(trained_digest_);
@@ -290,15 +286,6 @@ absl::StatusOr<RollCall::Answer> Trainer::CallRoll(bool compare) {
   called_step_ = step;
   called_at_ = Clock::now();
   return roll_call_->Hold(step, note);
-}
-
-v1::Counted Trainer::Counted() const {
-  v1::Counted counted;
-  *counted.mutable_records() = progress_.records();
-  counted.set_labels(progress_.labels());
-  counted.set_label_bytes(progress_.label_bytes());
-  counted.set_data_wait_seconds(progress_.data_wait_seconds());
-  return counted;
 }
 
 absl::Status Trainer::Step() {

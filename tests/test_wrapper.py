@@ -109,7 +109,15 @@ def test_steps_run_once_for_the_same_inputs(bare_tree: Path) -> None:
         calls.unlink()
 
 
-def test_setup_runtime_installs_no_compiler(bare_tree: Path) -> None:
+@pytest.mark.parametrize(
+    ("words", "pips"),
+    [
+        (["--runtime"], ["--no-deps -r requirements.txt"]),
+        (["--runtime", "--cuda"], ["--no-deps -r requirements.txt", "-r requirements.txt"]),  # with CUDA and NCCL
+        (["--cuda", "--runtime"], ["--no-deps -r requirements.txt", "-r requirements.txt"]),
+    ],
+)
+def test_setup_runtime_installs_no_compiler(bare_tree: Path, words: list[str], pips: list[str]) -> None:
     calls = bare_tree / "calls"
     program(bare_tree, "dpkg-query", "exit 1")  # knows none
     program(bare_tree, "id", "echo 0")
@@ -119,18 +127,19 @@ def test_setup_runtime_installs_no_compiler(bare_tree: Path) -> None:
     program(
         bare_tree, "python3", f"mkdir -p .venv/bin; cp {bare_tree}/bin/pip .venv/bin; ln -sf /bin/true .venv/bin/python"
     )
-    result = setup(bare_tree, "--runtime")
+    result = setup(bare_tree, *words)
     assert result.returncode == 0, result.stderr
-    _, install, pip = calls.read_text().splitlines()
+    _, install, *installed = calls.read_text().splitlines()
     assert "libgrpc++1.51" in install.split()
     assert not [package for package in install.split() if package.endswith("-dev") or package in ("g++", "cmake")]
-    assert pip.endswith("--no-deps -r requirements.txt")
+    assert [call.partition("--disable-pip-version-check ")[2] for call in installed] == pips
 
 
 def test_an_unknown_option_of_setup(bare_tree: Path) -> None:
-    result = setup(bare_tree, "--runtim")
-    assert result.returncode == 2
-    assert "--runtime" in result.stderr
+    for words in (["--runtim"], ["--runtime", "--test"], ["--cuda", "--cud"]):
+        result = setup(bare_tree, *words)
+        assert result.returncode == 2
+        assert "--runtime" in result.stderr
     assert not (bare_tree / ".venv").exists()
 
 

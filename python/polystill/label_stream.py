@@ -17,6 +17,7 @@ from polystill.labels import Description, Labels
 from polystill.requests import Batch, Gathered, Input, Question, Request, cut
 
 _OK = 0
+_CODES: dict[int, str] = {code.value[0]: code.name for code in grpc.StatusCode}
 
 
 class _Call:
@@ -178,12 +179,18 @@ class LabelStream:
             )
 
     def _answered(self, reply: Any) -> None:
-        request = self._flying.pop(reply.request_id)
+        request = self._flying.pop(reply.request_id, None)
+        if request is None:
+            message = f"the server sent an answer to request {reply.request_id}, which is not in flight"
+            raise TeacherError("DATA_LOSS", message)
         self._in_flight -= request.records
         if reply.code == _OK:
             self._gathered[request.batch].add(request, reply)
             return
-        code = next(code.name for code in grpc.StatusCode if code.value[0] == reply.code)
+        code = _CODES.get(reply.code)
+        if code is None:
+            message = f"{request.of_whom()}: the server answered with code {reply.code}, which gRPC does not know"
+            raise TeacherError("DATA_LOSS", message)
         self._again(request, code, reply.message, reply.retry_after_ms / 1e3)
 
     def _again(self, request: Request, code: str, message: str, at_least: float = 0.0) -> None:
