@@ -269,7 +269,7 @@ def test_answers_as_they_come(fake: FakeTeacher, servers: list[grpc.Server]) -> 
         first = next(stream)
         assert first.index == 3
         check(batches[3], first)
-        stream.close()
+        assert [answer.index for answer in stream] == [2, 1, 0]  # also those that came together
         in_order = FakeTeacher()
         with client_of(in_order, servers) as other:
             assert [answer.index for answer in other.label_stream(batches, ordered=False)] == [0, 1, 2, 3]

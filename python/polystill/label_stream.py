@@ -76,6 +76,8 @@ class LabelStream:
         self._flying: dict[int, Request] = {}
         # Batches that were taken and not handed out, by their number.
         self._gathered: dict[int, Gathered] = {}
+        # Those of them that are complete, the first to be so first.
+        self._complete: dict[int, None] = {}
         # Records of both.
         self._in_flight = 0
         self._taken = 0
@@ -103,6 +105,7 @@ class LabelStream:
             batch = given if isinstance(given, Batch) else Batch(given)
             requests = cut(self._wire, index, batch, self._question, self._teacher)
             self._gathered[index] = Gathered(index, requests, self._question, self._teacher)
+            self._note_complete(index)
             self._taken += self._gathered[index].records
             self._waiting.extend(requests)
             return True
@@ -110,13 +113,17 @@ class LabelStream:
 
     def _ready(self, ordered: bool) -> Iterator[Labels]:
         """Takes out the batches that may be handed out."""
-        for index in list(self._gathered):  # in the order in which they were taken
-            if self._gathered[index].complete:
-                gathered = self._gathered.pop(index)
-                self._taken -= gathered.records
-                yield gathered.labels()
-            elif ordered:
+        for index in list(self._gathered if ordered else self._complete):
+            if index not in self._complete:
                 return
+            del self._complete[index]
+            gathered = self._gathered.pop(index)
+            self._taken -= gathered.records
+            yield gathered.labels()
+
+    def _note_complete(self, index: int) -> None:
+        if self._gathered[index].complete:
+            self._complete[index] = None
 
     def _send(self) -> None:
         now = time.monotonic()
@@ -186,6 +193,7 @@ class LabelStream:
         self._in_flight -= request.records
         if reply.code == _OK:
             self._gathered[request.batch].add(request, reply)
+            self._note_complete(request.batch)
             return
         code = _CODES.get(reply.code)
         if code is None:
