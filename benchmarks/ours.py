@@ -46,10 +46,11 @@ def write_run_file(
     return path
 
 
-def seconds_of_steps(spec: Path, stage: str) -> float:
-    """How long the steps of a stage took, from the first request for data to the end of the last step.
+def seconds_of_steps(spec: Path, stage: str, *, with_making_ready: bool) -> float:
+    """How long the steps of a stage took, from the wait for the first batch to the end of the last step.
 
-    The run is stopped after them: what follows takes longer and is not measured.
+    With making ready: from the first request for data (and labels), before the group stands. The run is stopped after
+    the steps: what follows takes longer and is not measured.
     """
     command = [str(BIN / "polystill"), "run", str(spec), "--overwrite"]
     log = spec.parent / "run" / "logs" / "student-0.log"
@@ -57,20 +58,22 @@ def seconds_of_steps(spec: Path, stage: str) -> float:
     process = subprocess.Popen(command, cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         while process.poll() is None:
-            if (seconds := _told(log, stage)) is not None:
-                return seconds
+            if (told := _told(log, stage)) is not None:
+                return told[with_making_ready]
             time.sleep(0.05)
     finally:
         process.terminate()
         output = process.communicate()[0]
-    if (seconds := _told(log, stage)) is not None:
-        return seconds
+    if (told := _told(log, stage)) is not None:
+        return told[with_making_ready]
     raise RuntimeError(f"{' '.join(command)} failed:\n{output}")
 
 
-def _told(log: Path, stage: str) -> float | None:
-    told = re.search(rf"{stage}: \d+ steps in ([0-9.]+) s;", log.read_text()) if log.exists() else None
-    return float(told[1]) if told else None
+def _told(log: Path, stage: str) -> tuple[float, float] | None:
+    """Seconds of the steps, and with making ready."""
+    text = log.read_text() if log.exists() else ""
+    told = re.search(rf"{stage}: \d+ steps in ([0-9.]+) s, ([0-9.]+) s with making ready;", text)
+    return (float(told[1]), float(told[2])) if told else None
 
 
 def seconds_to_first_step(spec: Path) -> float:

@@ -110,9 +110,8 @@ class Trainer {
   // Of the last roll call.
   int64_t called_step_ = 0;
   Clock::time_point called_at_ = Clock::now();
-  // What passed between the first request for labels and the end of the last step.
-  Clock::time_point asked_at_;
-  std::chrono::duration<double> stepping_{0};
+  // When data was asked for first, when the first step began to wait for it, and the end of the last step.
+  Clock::time_point asked_at_, began_at_, ended_at_;
   double wait_before_ = 0;
   v1::WorkerMessage::Progress progress_;
   std::string trained_digest_;
@@ -232,9 +231,10 @@ absl::Status Trainer::JoinGroup() {
 absl::Status Trainer::Run() {
   // Replicas that read one checkpoint from several disks may differ.
   if (!assignment_.checkpoint().empty()) RETURN_IF_ERROR(CallRoll(/*compare=*/true).status());
+  began_at_ = ended_at_ = Clock::now();
   while (!ended()) {
     RETURN_IF_ERROR(Step());
-    stepping_ = Clock::now() - asked_at_;
+    ended_at_ = Clock::now();
     ASSIGN_OR_RETURN(const bool stop, AfterStep());
     if (!stop || ended()) continue;
     RETURN_IF_ERROR(writer_->Flush());
@@ -338,9 +338,13 @@ absl::Status Trainer::BeginCheckpoint(const v1::Counted& counted) {
 void Trainer::TellCosts() const {
   const double reads = loader_->ReadsPerBlock();
   const int64_t steps = std::max<int64_t>(optimizer_->step() - first_step_, 1);
-  spdlog::info(
-      "{}: {} steps in {:.3f} s; milliseconds a step: {}; each block of the corpus was read {:.1f} times a pass",
-      job_.name(), steps, stepping_.count(), training_step_->phases().PerStep(steps, loader_->wait_seconds()), reads);
+  const auto seconds_since = [this](Clock::time_point start) {
+    return std::chrono::duration<double>(ended_at_ - start).count();
+  };
+  spdlog::info("{}: {} steps in {:.3f} s, {:.3f} s with making ready; milliseconds a step: {}", job_.name(), steps,
+               seconds_since(began_at_), seconds_since(asked_at_),
+               training_step_->phases().PerStep(steps, loader_->wait_seconds()));
+  spdlog::info("{}: each block of the corpus was read {:.1f} times a pass", job_.name(), reads);
   if (loader_->cut_words() > 0) {
     spdlog::info("{}: {} words of the records drawn lie beyond tokenizer.max_length and were not judged", job_.name(),
                  loader_->cut_words());
