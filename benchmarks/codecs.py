@@ -1,0 +1,284 @@
+"""What gradients of compressed labels are worth, per codec and size: bytes, bias, error, angle, time."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from benchmarks.label_logits import Chunk, model_chunks, student_of, zipf_chunks
+from benchmarks.label_statistics import (
+    DEGREES,
+    Exact,
+    Products,
+    bytes_for,
+    error_at,
+    sampled_products,
+    top_k_products,
+    worst_of_unbiased,
+)
+from benchmarks.ours import BIN, REPO
+from benchmarks.pairing import Figure, aligned
+
+# The real loss's products by those that follow from the label: float32 against float64.
+LOSS_TOLERANCE = 1e-3
+# The rival's draws by ours, for its error at as many bytes.
+RIVAL_DRAWS = (0.8, 1.0, 1.25)
+
+Setting = dict[str, Any]
+
+
+def name_of(setting: Setting) -> str:
+    size = setting.get("k", setting.get("draws", ""))
+    return f"{setting['codec']} {size}".strip()
+
+
+@dataclass
+class Line:
+    """A codec of one size on some logits: what is summed over the chunks."""
+
+    setting: Setting
+    students: int
+    bytes: int = 0  # of all passes
+    encode_ns: float = 0
+    decode_ns: float = 0
+    # Of each student, all passes.
+    products: list[Products] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.products = [Products() for _ in range(self.students)]
+
+    @property
+    def passes(self) -> int:
+        return int(self.setting.get("passes", 1))
+
+
+@dataclass
+class Case:
+    """Some logits: lines of the table, by the real losses; and labels of several passes and of more sizes."""
+
+    name: str
+    lines: list[Line] = field(default_factory=list)
+    labels: list[Line] = field(default_factory=list)
+    divergences: list[list[Tensor]] = field(default_factory=list)
+    entropy: float = 0  # sum over the positions
+
+
+def settings_of(settings: dict[str, Any], *, hidden: bool) -> tuple[list[Setting], list[Setting]]:
+    """Those whose gradients are taken by the real loss, and those of which labels are collected."""
+    gradients: list[Setting] = [{"codec": codec} for codec in settings["dense"]]
+    if hidden:
+        gradients.append({"codec": "hidden_head"})
+    gradients += [{"codec": "top_k", "k": k} for k in settings["k"]]
+    gradients += [{"codec": "sampled", "draws": draws} for draws in settings["draws"]]
+    labels: list[Setting] = [{"codec": "top_k", "k": k} for k in settings["k"] + settings["more"]]
+    for draws in settings["draws"]:
+        labels.append({"codec": "sampled", "draws": draws, "passes": settings["passes"]})
+        for factor in RIVAL_DRAWS:
+            rival = {"codec": "independent", "draws": round(factor * draws), "rival_of": draws}
+            labels.append(rival | {"passes": settings["passes"]})
+    for codec in ("sampled", "independent"):
+        labels += [{"codec": codec, "draws": draws} for draws in settings["more"]]
+    return gradients, labels
+
+
+def through_the_code(chunk: Chunk, students: list[Tensor], exact: Exact, wanted: dict[str, Any], folder: Path) -> Any:
+    """What the program codec-quality prints and writes for a chunk."""
+    tensors = {"teacher": chunk.teacher, **chunk.head}
+    for number, (student, gradient) in enumerate(zip(students, exact.gradients, strict=True)):
+        tensors |= {f"student.{number}": student, f"gradient.{number}": gradient}
+    files = {name: folder / name for name in ("input.safetensors", "wanted.json", "output.safetensors")}
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, files["input.safetensors"])
+    files["wanted.json"].write_text(json.dumps(wanted))
+    command = [str(BIN / "codec-quality")]
+    for option, path in zip(("--input", "--wanted", "--output"), files.values(), strict=True):
+        command += [option, str(path)]
+    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr}")
+    return json.loads(done.stdout), load_file(files["output.safetensors"])
+
+
+def products_of(setting: Setting, exact: Exact, student: int, label: dict[str, Tensor]) -> Tensor:
+    """Of the gradients that follow from labels, without the loss."""
+    if setting["codec"] == "top_k":
+        rows = len(exact.p)
+        ids, numbers = label["ids"].view(rows, -1), label["numbers"].view(rows, -1)
+        return top_k_products(exact, student, ids, numbers[:, :-1], numbers[:, -1])
+    return sampled_products(exact, student, label["ids"], label["counts"], label["offsets"], setting["draws"])
+
+
+def parts_of(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    return {key.removeprefix(name): tensor for key, tensor in tensors.items() if key.startswith(name)}
+
+
+def check_loss(line: Line, taken: Tensor, said: Tensor, exact: Tensor) -> None:
+    """The real loss's gradient must be the one that its label says: else its statistics are not those of the label."""
+    off = ((taken - said).abs().amax(1) / exact).max().item()
+    if off > LOSS_TOLERANCE:
+        raise RuntimeError(f"{name_of(line.setting)}: the loss's gradient is not that of its label, off by {off:.2g}")
+
+
+def add_chunk(case: Case, chunk: Chunk, settings: dict[str, Any], folder: Path) -> None:
+    seeds = [settings["seed"] * 7919 + 31 * chunk.first + number for number in range(len(settings["kl"]))]
+    students = [student_of(chunk.teacher, kl, seed) for kl, seed in zip(settings["kl"], seeds, strict=True)]
+    exact = Exact.of(chunk.teacher, students, settings["temperature"])
+    case.divergences.append(exact.divergences())
+    case.entropy += -(exact.p * exact.p.clamp_min(1e-300).log()).sum().item()
+    wanted = {
+        "first_row": chunk.first,
+        "temperature": settings["temperature"],
+        "seed": settings["seed"],
+        "timings": settings["timings"] if chunk.first == 0 else 1,
+        "gradients": [line.setting for line in case.lines],
+        "labels": [line.setting for line in case.labels],
+    }
+    report, tensors = through_the_code(chunk, students, exact, wanted, folder)
+    squares = [gradient.square().sum(1) for gradient in exact.gradients]
+    for number, (line, measured) in enumerate(zip(case.lines, report["gradients"], strict=True)):
+        line.bytes += measured["bytes"]
+        if chunk.first == 0:
+            line.encode_ns, line.decode_ns = measured["encode_ns"], measured["decode_ns"]
+        for student, products in enumerate(line.products):
+            products.add(tensors[f"gradients.{number}.products.{student}"], squares[student])
+    for number, (line, measured) in enumerate(zip(case.labels, report["labels"], strict=True)):
+        line.bytes += measured["bytes"]
+        checked = next((one for one in case.lines if same_label(one.setting, line.setting)), None)
+        for student, products in enumerate(line.products):
+            for number_of_pass in range(line.passes):
+                label = parts_of(tensors, f"labels.{number}.{number_of_pass}.")
+                found = products_of(line.setting, exact, student, label)
+                products.add(found, squares[student])
+                if checked is not None and number_of_pass == 0:
+                    check_loss(checked, checked.products[student].rows[-1][:, :3], found, squares[student])
+
+
+def same_label(one: Setting, other: Setting) -> bool:
+    return all(one.get(key) == other.get(key) for key in ("codec", "k", "draws"))
+
+
+def cases(settings: dict[str, Any]) -> Iterator[tuple[str, Iterator[Chunk]]]:
+    positions, seed = settings["positions"], settings["seed"]
+    yield "model", model_chunks(settings, positions, seed)
+    synthetic = settings["synthetic"]
+    for entropy in synthetic["entropies"]:
+        yield f"zipf, {entropy} nats", zipf_chunks(synthetic["classes"], entropy, positions, seed)
+
+
+def measure_case(name: str, chunks: Iterator[Chunk], settings: dict[str, Any], folder: Path) -> Case:
+    case = Case(name)
+    for chunk in chunks:
+        if not case.lines:
+            gradients, labels = settings_of(settings, hidden="hidden" in chunk.head)
+            case.lines = [Line(setting, len(settings["kl"])) for setting in gradients]
+            case.labels = [Line(setting, len(settings["kl"])) for setting in labels]
+        add_chunk(case, chunk, settings, folder)
+        if sys.stderr.isatty():
+            done = chunk.first + len(chunk.teacher)
+            print(f"\r\033[K  {name}: {done} of {settings['positions']} positions", end="", file=sys.stderr, flush=True)
+    if sys.stderr.isatty():
+        print("\r\033[K", end="", file=sys.stderr)
+    return case
+
+
+def biases(case: Case, line: Line) -> list[Products]:
+    """What the bias is taken from: all passes where draws differ from one to another, else the loss's gradients."""
+    if line.setting["codec"] != "sampled":
+        return line.products
+    return next(labels for labels in case.labels if same_label(labels.setting, line.setting)).products
+
+
+def rows_of(case: Case, settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """Lines of the table: a codec, a size, a student."""
+    positions, rows = settings["positions"], []
+    for line in case.lines:
+        for student, kl in enumerate(settings["kl"]):
+            products, bias = line.products[student], biases(case, line)[student]
+            rows.append(
+                {
+                    "logits": case.name,
+                    "student_kl": kl,
+                    "label": name_of(line.setting),
+                    "bytes": line.bytes / positions,
+                    "bias": bias.bias(),
+                    "bias_in_se": bias.bias_in_se(),
+                    "error": products.error(),
+                    "degrees": products.degrees(),
+                    "norm": products.norm(),
+                    "encode_ns": line.encode_ns,
+                    "decode_ns": line.decode_ns,
+                }
+            )
+    return rows
+
+
+def rivals_of(case: Case, settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """Sampled labels against independent draws of as many bytes: the error, p - c / N, is every student's."""
+    positions, rows = settings["positions"], []
+    for draws in settings["draws"]:
+        ours = next(line for line in case.labels if same_label(line.setting, {"codec": "sampled", "draws": draws}))
+        theirs = [
+            line
+            for line in case.labels
+            if line.setting["codec"] == "independent" and line.setting.get("rival_of") == draws
+        ]
+        size = ours.bytes / ours.passes / positions
+        sizes = [(line.bytes / line.passes / positions, line.products[0].error()) for line in theirs]
+        error, rival = ours.products[0].error(), error_at(size, sizes)
+        rows.append({"logits": case.name, "draws": draws, "bytes": size, "ratio": error / rival})
+    return rows
+
+
+def sizes_for(case: Case, settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """The bytes for so many degrees, of codecs that have a size."""
+    rows = []
+    for student, kl in enumerate(settings["kl"]):
+        row: dict[str, Any] = {"logits": case.name, "student_kl": kl}
+        for codec in ("sampled", "independent", "top_k"):
+            lines = [line for line in case.labels if line.setting["codec"] == codec]
+            bytes_and_degrees = [
+                (line.bytes / line.passes / settings["positions"], line.products[student].degrees()) for line in lines
+            ]
+            row[codec] = bytes_for(DEGREES, bytes_and_degrees)
+        rows.append(row)
+    return rows
+
+
+FORMATS = {"bytes": ".1f", "bias": ".1e", "bias_in_se": ".2f", "error": ".3g", "degrees": ".3g", "norm": ".3f"}
+FORMATS |= {"kl": ".3f", "encode_ns": ".0f", "decode_ns": ".0f", "ratio": ".3f", "entropy": ".3f"}
+
+
+def printed(rows: list[dict[str, Any]]) -> str:
+    cells = [[format(value, FORMATS.get(key.split()[0], "")) for key, value in row.items()] for row in rows]
+    return aligned([[key.replace("_", " ") for key in rows[0]], *cells])
+
+
+def run(workload: dict[str, Any], folder: Path, pairs: int) -> list[Figure]:
+    settings = workload["codecs"]
+    tables: dict[str, list[dict[str, Any]]] = {"logits": [], "labels": [], "rivals": [], "five_degrees": []}
+    for name, chunks in cases(settings):
+        case = measure_case(name, chunks, settings, folder)
+        kls = [torch.cat(list(each)) for each in zip(*case.divergences, strict=True)]
+        tables["logits"].append(
+            {"logits": name, "entropy": case.entropy / settings["positions"]}
+            | {f"kl {kl}": found.mean().item() for kl, found in zip(settings["kl"], kls, strict=True)}
+        )
+        tables["labels"] += rows_of(case, settings)
+        tables["rivals"] += rivals_of(case, settings)
+        tables["five_degrees"] += sizes_for(case, settings)
+    for rows in tables.values():
+        print(printed(rows), end="\n\n")
+    sampled = [abs(row["bias_in_se"]) for row in tables["labels"] if row["label"].startswith("sampled")]
+    worst = f"of {len(sampled)}; unbiased ones stay below {worst_of_unbiased(len(sampled)):.2f} with 95%"
+    return [
+        Figure("bias_in_se", max(sampled), f"worst {worst}", tables),
+        Figure("error_vs_multinomial", max(row["ratio"] for row in tables["rivals"]), "worst over the table"),
+    ]
