@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
-#include <fstream>
+#include <iostream>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -36,12 +36,6 @@ using soft_labels::Array;
 using Clock = std::chrono::steady_clock;
 
 constexpr char kTeacher[] = "teacher";
-
-struct Options {
-  std::string input;   // safetensors: "teacher" [rows, classes]; "student.I", "gradient.I" (float64) the same
-  std::string wanted;  // JSON
-  std::string output;  // safetensors
-};
 
 // What is measured of some rows.
 struct Rows {
@@ -162,8 +156,22 @@ absl::StatusOr<at::Tensor> GradientOf(const Rows& rows, const v1::Loss& loss, co
 
 // For each row |g|^2, <g, exact> and |g - exact|^2, in float64: [rows, 3].
 at::Tensor Products(const at::Tensor& gradient, const at::Tensor& exact) {
-  const at::Tensor g = gradient.to(at::kDouble);
-  return at::stack({g.square().sum(1), (g * exact).sum(1), (g - exact).square().sum(1)}, 1);
+  const at::Tensor found = at::zeros({gradient.size(0), 3}, at::kDouble);
+  const at::Tensor dense = gradient.contiguous();
+  const float* g = dense.const_data_ptr<float>();
+  const auto* e = exact.const_data_ptr<double>();
+  for (int64_t row = 0; row < gradient.size(0); ++row) {
+    double length = 0, product = 0, error = 0;
+    for (int64_t i = 0; i < gradient.size(1); ++i, ++g, ++e) {
+      const double value = *g, off = value - *e;
+      length += value * value;
+      product += value * *e;
+      error += off * off;
+    }
+    auto* to = found.data_ptr<double>() + 3 * row;
+    to[0] = length, to[1] = product, to[2] = error;
+  }
+  return found;
 }
 
 double SecondsSince(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
@@ -230,10 +238,8 @@ absl::StatusOr<Json> Collect(const Rows& rows, const rivals::IndependentDraws& r
   return Json{{"bytes", bytes}};
 }
 
-absl::StatusOr<Json> Run(const Options& options) {
-  std::ifstream file(options.wanted);
-  const Json wanted = Json::parse(file);
-  ASSIGN_OR_RETURN(const Rows rows, ReadRows(options.input, wanted));
+absl::StatusOr<Json> Answer(const Json& wanted) {
+  ASSIGN_OR_RETURN(const Rows rows, ReadRows(wanted.at("input"), wanted));
   NamedTensors out;
   Json report = {{"gradients", Json::array()}, {"labels", Json::array()}};
   for (const Json& setting : wanted.at("gradients")) {
@@ -247,13 +253,13 @@ absl::StatusOr<Json> Run(const Options& options) {
     ASSIGN_OR_RETURN(Json collected, Collect(rows, rival, setting, name, &out));
     report["labels"].push_back(std::move(collected));
   }
-  RETURN_IF_ERROR(checkpoint::WriteSafetensors(options.output, out));
+  RETURN_IF_ERROR(checkpoint::WriteSafetensors(wanted.at("output"), out));
   return report;
 }
 
-absl::StatusOr<Json> RunSafely(const Options& options) {
+absl::StatusOr<Json> AnswerSafely(const std::string& line) {
   try {
-    return Run(options);
+    return Answer(Json::parse(line));
   } catch (const std::exception& error) {
     return absl::InvalidArgumentError(error.what());
   }
@@ -263,19 +269,19 @@ absl::StatusOr<Json> RunSafely(const Options& options) {
 }  // namespace polystill
 
 int main(int argc, char** argv) {
-  polystill::Options options;
-  CLI::App app("Puts logits of a file through codecs and losses; prints bytes and times, writes gradients' products.");
-  app.add_option("--input", options.input, "safetensors: teacher, student.I, gradient.I")->required();
-  app.add_option("--wanted", options.wanted, "JSON: first_row, temperature, seed, timings, gradients, labels")
-      ->required();
-  app.add_option("--output", options.output, "safetensors: what came out")->required();
+  CLI::App app(
+      "Puts logits through codecs and losses, with one thread. Each line of the input is a JSON object: input (a "
+      "safetensors file with teacher, student.I and gradient.I), output (the file to write), first_row, temperature, "
+      "seed, timings, gradients, labels. Answers each with a line of bytes and times.");
   CLI11_PARSE(app, argc, argv);
   at::set_num_threads(1);
-  const auto report = polystill::RunSafely(options);
-  if (!report.ok()) {
-    std::fprintf(stderr, "codec-quality: %s\n", report.status().ToString().c_str());
-    return 1;
+  for (std::string line; std::getline(std::cin, line);) {
+    const auto report = polystill::AnswerSafely(line);
+    if (!report.ok()) {
+      std::fprintf(stderr, "codec-quality: %s\n", report.status().ToString().c_str());
+      return 1;
+    }
+    std::cout << report->dump() << std::endl;
   }
-  std::printf("%s\n", report->dump().c_str());
   return 0;
 }

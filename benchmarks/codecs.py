@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +33,8 @@ from benchmarks.pairing import Figure, aligned
 LOSS_TOLERANCE = 1e-3
 # The rival's draws by ours, for its error at as many bytes.
 RIVAL_DRAWS = (0.8, 1.0, 1.25)
+
+SHARED_MEMORY = Path("/dev/shm")
 
 Setting = dict[str, Any]
 
@@ -90,21 +93,33 @@ def settings_of(settings: dict[str, Any], *, hidden: bool) -> tuple[list[Setting
     return gradients, labels
 
 
-def through_the_code(chunk: Chunk, students: list[Tensor], exact: Exact, wanted: dict[str, Any], folder: Path) -> Any:
-    """What the program codec-quality prints and writes for a chunk."""
-    tensors = {"teacher": chunk.teacher, **chunk.head}
-    for number, (student, gradient) in enumerate(zip(students, exact.gradients, strict=True)):
-        tensors |= {f"student.{number}": student, f"gradient.{number}": gradient}
-    files = {name: folder / name for name in ("input.safetensors", "wanted.json", "output.safetensors")}
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, files["input.safetensors"])
-    files["wanted.json"].write_text(json.dumps(wanted))
-    command = [str(BIN / "codec-quality")]
-    for option, path in zip(("--input", "--wanted", "--output"), files.values(), strict=True):
-        command += [option, str(path)]
-    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr}")
-    return json.loads(done.stdout), load_file(files["output.safetensors"])
+class Program:
+    """codec-quality, which puts one chunk after the other through codecs and losses."""
+
+    def __init__(self) -> None:
+        command = [str(BIN / "codec-quality")]
+        self._folder = tempfile.TemporaryDirectory(dir=SHARED_MEMORY if SHARED_MEMORY.is_dir() else None)
+        self._process = subprocess.Popen(command, cwd=REPO, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def __enter__(self) -> Program:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate()
+        self._folder.cleanup()
+
+    def measure(self, tensors: dict[str, Tensor], wanted: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """What it prints and what it writes."""
+        files = {name: str(Path(self._folder.name) / name) for name in ("input", "output")}
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, files["input"])
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(wanted | files) + "\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise RuntimeError(f"codec-quality ended with status {self._process.wait()}")
+        return json.loads(answer), load_file(files["output"])
 
 
 def products_of(setting: Setting, exact: Exact, student: int, label: dict[str, Tensor]) -> Tensor:
@@ -127,12 +142,12 @@ def check_loss(line: Line, taken: Tensor, said: Tensor, exact: Tensor) -> None:
         raise RuntimeError(f"{name_of(line.setting)}: the loss's gradient is not that of its label, off by {off:.2g}")
 
 
-def add_chunk(case: Case, chunk: Chunk, settings: dict[str, Any], folder: Path) -> None:
+def add_chunk(case: Case, chunk: Chunk, settings: dict[str, Any], program: Program) -> None:
     seeds = [settings["seed"] * 7919 + 31 * chunk.first + number for number in range(len(settings["kl"]))]
     students = [student_of(chunk.teacher, kl, seed) for kl, seed in zip(settings["kl"], seeds, strict=True)]
     exact = Exact.of(chunk.teacher, students, settings["temperature"])
-    case.divergences.append(exact.divergences())
-    case.entropy += -(exact.p * exact.p.clamp_min(1e-300).log()).sum().item()
+    case.divergences.append([one.divergence for one in exact.students])
+    case.entropy += exact.entropy.sum().item()
     wanted = {
         "first_row": chunk.first,
         "temperature": settings["temperature"],
@@ -141,8 +156,11 @@ def add_chunk(case: Case, chunk: Chunk, settings: dict[str, Any], folder: Path) 
         "gradients": [line.setting for line in case.lines],
         "labels": [line.setting for line in case.labels],
     }
-    report, tensors = through_the_code(chunk, students, exact, wanted, folder)
-    squares = [gradient.square().sum(1) for gradient in exact.gradients]
+    tensors = {"teacher": chunk.teacher, **chunk.head}
+    for number, student in enumerate(students):
+        tensors |= {f"student.{number}": student, f"gradient.{number}": exact.students[number].gradient}
+    report, tensors = program.measure(tensors, wanted)
+    squares = [one.gg for one in exact.students]
     for number, (line, measured) in enumerate(zip(case.lines, report["gradients"], strict=True)):
         line.bytes += measured["bytes"]
         if chunk.first == 0:
@@ -173,14 +191,14 @@ def cases(settings: dict[str, Any]) -> Iterator[tuple[str, Iterator[Chunk]]]:
         yield f"zipf, {entropy} nats", zipf_chunks(synthetic["classes"], entropy, positions, seed)
 
 
-def measure_case(name: str, chunks: Iterator[Chunk], settings: dict[str, Any], folder: Path) -> Case:
+def measure_case(name: str, chunks: Iterator[Chunk], settings: dict[str, Any], program: Program) -> Case:
     case = Case(name)
     for chunk in chunks:
         if not case.lines:
             gradients, labels = settings_of(settings, hidden="hidden" in chunk.head)
             case.lines = [Line(setting, len(settings["kl"])) for setting in gradients]
             case.labels = [Line(setting, len(settings["kl"])) for setting in labels]
-        add_chunk(case, chunk, settings, folder)
+        add_chunk(case, chunk, settings, program)
         if sys.stderr.isatty():
             done = chunk.first + len(chunk.teacher)
             print(f"\r\033[K  {name}: {done} of {settings['positions']} positions", end="", file=sys.stderr, flush=True)
@@ -265,7 +283,8 @@ def run(workload: dict[str, Any], folder: Path, pairs: int) -> list[Figure]:
     settings = workload["codecs"]
     tables: dict[str, list[dict[str, Any]]] = {"logits": [], "labels": [], "rivals": [], "five_degrees": []}
     for name, chunks in cases(settings):
-        case = measure_case(name, chunks, settings, folder)
+        with Program() as program:
+            case = measure_case(name, chunks, settings, program)
         kls = [torch.cat(list(each)) for each in zip(*case.divergences, strict=True)]
         tables["logits"].append(
             {"logits": name, "entropy": case.entropy / settings["positions"]}

@@ -18,25 +18,54 @@ from torch import Tensor
 DEGREES = 5.0
 
 
+def _dot(one: Tensor, other: Tensor) -> Tensor:
+    """Of each row."""
+    return torch.einsum("ij,ij->i", one, other)
+
+
+@dataclass
+class Student:
+    """One student's exact gradient, with what sums over all ids are needed of it and of q, [rows] each."""
+
+    gradient: Tensor  # [rows, classes]
+    divergence: Tensor  # KL(p || q)
+    gg: Tensor
+    qq: Tensor
+    qg: Tensor
+
+
 @dataclass
 class Exact:
-    """Distributions and gradients of some rows, float64."""
+    """The teacher's distribution and the students' gradients of some rows, float64."""
 
     p: Tensor  # [rows, classes]
-    q: list[Tensor]
-    gradients: list[Tensor]
+    entropy: Tensor  # [rows], nats
+    pp: Tensor
     temperature: float
+    students: list[Student]
 
     @classmethod
     def of(cls, teacher: Tensor, students: list[Tensor], temperature: float) -> Exact:
-        p = torch.softmax(teacher.double() / temperature, 1)
-        q = [torch.softmax(student.double() / temperature, 1) for student in students]
-        return cls(p, q, [temperature * (one - p) for one in q], temperature)
+        z = teacher.double() / temperature
+        p = torch.softmax(z, 1)
+        entropy = torch.logsumexp(z, 1) - _dot(p, z)
+        exact = cls(p, entropy, _dot(p, p), temperature, [])
+        for student in students:
+            exact._add(student)
+        return exact
 
-    def divergences(self) -> list[Tensor]:
-        """KL(p || q) of each row."""
-        log_p = self.p.clamp_min(1e-300).log()
-        return [(self.p * (log_p - one.clamp_min(1e-300).log())).sum(1) for one in self.q]
+    def _add(self, student: Tensor) -> None:
+        z = student.double() / self.temperature
+        divergence = torch.logsumexp(z, 1) - _dot(self.p, z) - self.entropy
+        q = torch.softmax(z, 1)
+        qq = _dot(q, q)
+        gradient = q.sub_(self.p).mul_(self.temperature)
+        gg = _dot(gradient, gradient)
+        qg = gg / self.temperature + _dot(self.p, gradient)
+        self.students.append(Student(gradient, divergence, gg, qq, qg))
+
+    def q_at(self, student: int, at: tuple[Tensor, Tensor]) -> Tensor:
+        return self.students[student].gradient[at] / self.temperature + self.p[at]
 
 
 @dataclass
@@ -93,32 +122,30 @@ def _of_rows(values: Tensor, row_of: Tensor, rows: int) -> Tensor:
 
 def sampled_products(exact: Exact, student: int, ids: Tensor, counts: Tensor, offsets: Tensor, draws: int) -> Tensor:
     """[rows, 3] of T (q - c / N), whose parts beyond the ids that were drawn are sums over all ids."""
-    rows = len(offsets) - 1
+    rows, t, one = len(offsets) - 1, exact.temperature, exact.students[student]
     row_of = torch.repeat_interleave(torch.arange(rows), offsets.diff())
-    p, q, g = exact.p, exact.q[student], exact.gradients[student]
-    t, share, at = exact.temperature, counts.double() / draws, (row_of, ids.long())
+    share, at = counts.double() / draws, (row_of, ids.long())
     squares = _of_rows(share * share, row_of, rows)
-    length = t * t * ((q * q).sum(1) - 2 * _of_rows(q[at] * share, row_of, rows) + squares)
-    error = t * t * ((p * p).sum(1) - 2 * _of_rows(p[at] * share, row_of, rows) + squares)
-    product = t * ((q * g).sum(1) - _of_rows(g[at] * share, row_of, rows))
+    length = t * t * (one.qq - 2 * _of_rows(exact.q_at(student, at) * share, row_of, rows) + squares)
+    error = t * t * (exact.pp - 2 * _of_rows(exact.p[at] * share, row_of, rows) + squares)
+    product = t * (one.qg - _of_rows(one.gradient[at] * share, row_of, rows))
     return torch.stack([length, product, error], 1)
 
 
 def top_k_products(exact: Exact, student: int, ids: Tensor, log_p: Tensor, log_rest: Tensor) -> Tensor:
-    """[rows, 3] of the ghost's gradient (losses/packed_losses.h): T (m q - p) on the k, T (m - R /
-    (1 - Q)) q beyond them; R the label's rest, m what the label's p and R add up to (1 but for their rounding).
+    """[rows, 3] of the ghost's gradient (losses/packed_losses.h): T (m q - p) on the k, T (m - R / (1 - Q)) q beyond
+    them; R the label's rest, m what the label's p and R add up to (1 but for their rounding).
     """
-    q, g, t = exact.q[student], exact.gradients[student], exact.temperature
-    ids = ids.long()
+    t, one = exact.temperature, exact.students[student]
+    at = (torch.arange(len(ids))[:, None], ids.long())
     known, rest = log_p.double().exp(), log_rest.double().exp()
-    q_k, g_k = q.gather(1, ids), g.gather(1, ids)
+    q, g = exact.q_at(student, at), one.gradient[at]
     whole = known.sum(1) + rest
-    on = t * (whole[:, None] * q_k - known)
-    beyond = q.scatter(1, ids, 0.0)
-    factor = t * (whole - rest / beyond.sum(1).clamp_min(1e-300))
-    length = (on * on).sum(1) + factor * factor * (beyond * beyond).sum(1)
-    product = (on * g_k).sum(1) + factor * (beyond * g).sum(1)
-    return torch.stack([length, product, length - 2 * product + (g * g).sum(1)], 1)
+    on = t * (whole[:, None] * q - known)
+    factor = t * (whole - rest / (1 - q.sum(1)).clamp_min(1e-300))
+    length = _dot(on, on) + factor * factor * (one.qq - _dot(q, q))
+    product = _dot(on, g) + factor * (one.qg - _dot(q, g))
+    return torch.stack([length, product, length - 2 * product + one.gg], 1)
 
 
 def bytes_for(degrees: float, sizes: list[tuple[float, float]]) -> str:

@@ -47,8 +47,8 @@ def test_the_exact_gradient_is_that_of_the_divergence(temperature: float) -> Non
     def loss(z: Tensor) -> Tensor:
         return temperature**2 * torch.nn.functional.kl_div(torch.log_softmax(z / temperature, 1), p, reduction="sum")
 
-    torch.testing.assert_close(exact.gradients[0], gradient(student, loss))
-    assert exact.divergences()[0].sum().item() * temperature**2 == pytest.approx(loss(student.double()).item())
+    torch.testing.assert_close(exact.students[0].gradient, gradient(student, loss))
+    assert exact.students[0].divergence.sum().item() * temperature**2 == pytest.approx(loss(student.double()).item())
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
@@ -64,7 +64,7 @@ def test_products_of_sampled_labels(temperature: float) -> None:
     def loss(z: Tensor) -> Tensor:
         return -(temperature**2) * (counts / draws * torch.log_softmax(z / temperature, 1)).sum()
 
-    expected = dense_products(gradient(student, loss), exact.gradients[0])
+    expected = dense_products(gradient(student, loss), exact.students[0].gradient)
     torch.testing.assert_close(sampled_products(exact, 0, ids.int(), counts[rows, ids], offsets, draws), expected)
 
 
@@ -83,7 +83,7 @@ def test_products_of_top_k_labels(temperature: float, k: int) -> None:
         ghost = (known * (log_p - on.log())).sum() + (rest * (log_rest - (1 - on.sum(1)).log())).sum()
         return temperature**2 * ghost
 
-    expected = dense_products(gradient(student, loss), exact.gradients[0])
+    expected = dense_products(gradient(student, loss), exact.students[0].gradient)
     torch.testing.assert_close(top_k_products(exact, 0, ids.int(), log_p, log_rest), expected)
 
 
