@@ -1,5 +1,7 @@
 """Compares students that learned from labels of different codecs, by their loss against the whole teacher.
 
+With PYTHONPATH=python:
+
 python -m recipes.package_topics.compare_labels --train       trains what is missing: three codecs, three seeds
 python -m recipes.package_topics.compare_labels --seeds 7 8   prints what is there
 
@@ -14,6 +16,7 @@ import os
 import statistics
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,14 +27,15 @@ import torch
 from recipes.package_topics.hidden_tokens import HiddenTokens, hide_tokens, logits_of, read_texts
 
 REPO = Path(__file__).resolve().parent.parent.parent
+BIN = Path(os.environ.get("POLYSTILL_BIN", REPO / "build" / "release" / "bin"))
 RECIPE = "recipes/package_topics/masked_lm_student.yaml"
 TEACHER_RECIPE = "recipes/package_topics/masked_lm.yaml"
 TEACHER = "build/release/masked_lm"
-# What of the recipe's loss is changed. Top-k with as many bytes as sampled labels may have: 63 of 64.
-LABELS = {
-    "dense": {"codec": "dense_fp16"},
-    "sampled": {},
-    "top_k": {"codec": "top_k", "k": "15"},
+# What of the recipe's loss is changed. Top-k of 15 ids has 63 bytes a token, sampled labels have at most 64 on average.
+LABELS: dict[str, dict[str, Any]] = {
+    "dense": {},
+    "sampled": {"codec": "sampled", "draws_per_token": 36},
+    "top_k": {"codec": "top_k", "k": 15},
 }
 TOKENS = 8192
 SEED_OF_TOKENS = 1
@@ -63,37 +67,40 @@ def run_folder(out: Path, label: str, seed: int) -> Path:
     return out / f"{label}-{seed}"
 
 
-def polystill_run(recipe: str, output: Path, changes: dict[str, Any]) -> None:
-    command = [str(REPO / "polystill"), "run", recipe, "--resume-or-start", "--set", f"output={output}"]
-    for key, value in changes.items():
-        command += ["--set", f"{key}={value}"]
+def polystill_run(recipe: str, output: Path, changes: Iterable[str]) -> None:
+    command = [str(BIN / "polystill"), "run", recipe, "--resume-or-start"]
+    for change in (f"output={output}", *changes):
+        command += ["--set", change]
     subprocess.run(command, cwd=REPO, check=True)
 
 
-def train(out: Path, seeds: list[int]) -> None:
+def train(options: argparse.Namespace) -> None:
     """Every run that is not done yet."""
-    if not (REPO / TEACHER / "report.json").exists():
-        polystill_run(TEACHER_RECIPE, REPO / TEACHER, {})
-    for seed in seeds:
+    if not (options.teacher / "report.json").exists():
+        polystill_run(TEACHER_RECIPE, options.teacher, [])
+    package = options.teacher / "models" / "distilled"
+    for seed in options.seeds:
         for label, changes in LABELS.items():
-            folder = run_folder(out, label, seed)
+            folder = run_folder(options.runs, label, seed)
             if not (folder / "report.json").exists():
-                loss = {f"student.losses.0.{key}": value for key, value in changes.items()}
-                polystill_run(RECIPE, folder, {"seed": seed} | loss)
+                settings = [f"student.losses.0.{key}={value}" for key, value in changes.items()]
+                settings += [f"seed={seed}", f"teachers.0.package={package}"]
+                settings += [f"tokenizer.path={package / 'tokenizer.model'}"]
+                polystill_run(RECIPE, folder, settings + options.set)
 
 
-def compare(out: Path, seeds: list[int], corpus: Path, count: int) -> dict[str, Any]:
-    teacher = polystill.load_student(REPO / TEACHER)
-    tokens = hide_tokens(teacher, read_texts(corpus), count, SEED_OF_TOKENS)
+def compare(options: argparse.Namespace) -> dict[str, Any]:
+    teacher = polystill.load_student(options.teacher)
+    tokens = hide_tokens(teacher, read_texts(options.corpus), options.tokens, SEED_OF_TOKENS)
     runs = []
-    for seed in seeds:
+    for seed in options.seeds:
         for label in LABELS:
-            folder = run_folder(out, label, seed)
+            folder = run_folder(options.runs, label, seed)
             report = json.loads((folder / "report.json").read_text())
             losses = evaluate(teacher, polystill.load_student(folder), tokens)
-            size = report["labels"]["bytes"] / report["labels"]["count"]
+            size = int(report["labels"]["bytes"]) / int(report["labels"]["count"])
             runs.append({"labels": label, "seed": seed, "bytes": size} | vars(losses))
-    return {"runs": runs, "tokens": count} | ratios(runs)
+    return {"runs": runs, "tokens": len(tokens)} | ratios(runs)
 
 
 def ratios(runs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -131,18 +138,20 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--train", action="store_true", help="train what is missing first, a run after the other")
     parser.add_argument("--seeds", type=int, nargs="+", default=[7, 8, 9], help="of the runs (7 8 9)")
     parser.add_argument("--runs", type=Path, default=REPO / "runs" / "masked-lm-labels", help="folder of the runs")
+    parser.add_argument("--teacher", type=Path, default=REPO / TEACHER, help="folder of the teacher's run")
     parser.add_argument("--corpus", type=Path, default=REPO / "data" / "package_topics", help="folder of the corpus")
     parser.add_argument("--tokens", type=int, default=TOKENS, help="hidden tokens to evaluate on (%(default)s)")
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="changes of the students' run file")
     options = parser.parse_args(arguments)
     try:
         if options.train:
-            train(options.runs, options.seeds)
-        found = compare(options.runs, options.seeds, options.corpus, options.tokens)
+            train(options)
+        found = compare(options)
     except (OSError, ValueError, KeyError, subprocess.CalledProcessError, polystill.PolystillError) as error:
         print(f"compare_labels: {error}", file=sys.stderr)
         return 1
     print(markdown(found))
-    (options.runs / "compare.json").write_text(json.dumps(found, indent=1) + os.linesep)
+    (options.runs / "compare.json").write_text(json.dumps(found, indent=1) + "\n")
     return 0
 
 
