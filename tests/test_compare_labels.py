@@ -107,8 +107,9 @@ def test_a_comparison_from_the_run_files_on(tmp_path: Path, capsys: pytest.Captu
     found = json.loads((tmp_path / "runs" / "compare.json").read_text())
     size = {run["labels"]: run["bytes"] for run in found["runs"]}
     assert set(size) == set(LABELS)
-    assert size["dense"] >= 2 * 800
-    assert size["sampled"] < 100
+    assert size["dense"] == 2 * 800
+    assert size["top_k"] == 15 * 10 // 8 + 1 + 2 * 15 + 4
+    assert 20 < size["sampled"] < 64
     assert all(0 < run["divergence"] < 10 for run in found["runs"])
 
 

@@ -89,17 +89,24 @@ def train(options: argparse.Namespace) -> None:
                 polystill_run(RECIPE, folder, settings + options.set)
 
 
+def label_bytes(folder: Path) -> float:
+    """Of all labels that the run learned from."""
+    return float(json.loads((folder / "report.json").read_text())["labels"]["bytes"])
+
+
 def compare(options: argparse.Namespace) -> dict[str, Any]:
     teacher = polystill.load_student(options.teacher)
     tokens = hide_tokens(teacher, read_texts(options.corpus), options.tokens, SEED_OF_TOKENS)
     runs = []
     for seed in options.seeds:
-        for label in LABELS:
-            folder = run_folder(options.runs, label, seed)
-            report = json.loads((folder / "report.json").read_text())
+        folders = {label: run_folder(options.runs, label, seed) for label in LABELS}
+        size = {label: label_bytes(folder) for label, folder in folders.items()}
+        # The runs of a seed hide the same tokens, of which a dense label has two bytes a logit.
+        labelled = size["dense"] / (2 * teacher.signature.vocab_size)
+        size["sampled"] += labelled  # the length of each row, which travels beside them
+        for label, folder in folders.items():
             losses = evaluate(teacher, polystill.load_student(folder), tokens)
-            size = int(report["labels"]["bytes"]) / int(report["labels"]["count"])
-            runs.append({"labels": label, "seed": seed, "bytes": size} | vars(losses))
+            runs.append({"labels": label, "seed": seed, "bytes": size[label] / labelled} | vars(losses))
     return {"runs": runs, "tokens": len(tokens)} | ratios(runs)
 
 
