@@ -6,8 +6,10 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +71,8 @@ class Case:
     """Some logits: lines of the table, by the real losses; and labels of several passes and of more sizes."""
 
     name: str
-    lines: list[Line] = field(default_factory=list)
-    labels: list[Line] = field(default_factory=list)
+    lines: list[Line]
+    labels: list[Line]
     divergences: list[list[Tensor]] = field(default_factory=list)
     entropy: float = 0  # sum over the positions
 
@@ -152,7 +154,7 @@ def add_chunk(case: Case, chunk: Chunk, settings: dict[str, Any], program: Progr
         "first_row": chunk.first,
         "temperature": settings["temperature"],
         "seed": settings["seed"],
-        "timings": settings["timings"] if chunk.first == 0 else 1,
+        "timings": 1,
         "gradients": [line.setting for line in case.lines],
         "labels": [line.setting for line in case.labels],
     }
@@ -163,8 +165,6 @@ def add_chunk(case: Case, chunk: Chunk, settings: dict[str, Any], program: Progr
     squares = [one.gg for one in exact.students]
     for number, (line, measured) in enumerate(zip(case.lines, report["gradients"], strict=True)):
         line.bytes += measured["bytes"]
-        if chunk.first == 0:
-            line.encode_ns, line.decode_ns = measured["encode_ns"], measured["decode_ns"]
         for student, products in enumerate(line.products):
             products.add(tensors[f"gradients.{number}.products.{student}"], squares[student])
     for number, (line, measured) in enumerate(zip(case.labels, report["labels"], strict=True)):
@@ -183,28 +183,49 @@ def same_label(one: Setting, other: Setting) -> bool:
     return all(one.get(key) == other.get(key) for key in ("codec", "k", "draws"))
 
 
-def cases(settings: dict[str, Any]) -> Iterator[tuple[str, Iterator[Chunk]]]:
+def cases(settings: dict[str, Any]) -> dict[str, Callable[[], Iterator[Chunk]]]:
     positions, seed = settings["positions"], settings["seed"]
-    yield "model", model_chunks(settings, positions, seed)
+    found: dict[str, Callable[[], Iterator[Chunk]]] = {"model": partial(model_chunks, settings, positions, seed)}
     synthetic = settings["synthetic"]
     for entropy in synthetic["entropies"]:
-        yield f"zipf, {entropy} nats", zipf_chunks(synthetic["classes"], entropy, positions, seed)
+        found[f"zipf, {entropy} nats"] = partial(zipf_chunks, synthetic["classes"], entropy, positions, seed)
+    return found
 
 
-def measure_case(name: str, chunks: Iterator[Chunk], settings: dict[str, Any], program: Program) -> Case:
-    case = Case(name)
-    for chunk in chunks:
-        if not case.lines:
-            gradients, labels = settings_of(settings, hidden="hidden" in chunk.head)
-            case.lines = [Line(setting, len(settings["kl"])) for setting in gradients]
-            case.labels = [Line(setting, len(settings["kl"])) for setting in labels]
-        add_chunk(case, chunk, settings, program)
-        if sys.stderr.isatty():
-            done = chunk.first + len(chunk.teacher)
-            print(f"\r\033[K  {name}: {done} of {settings['positions']} positions", end="", file=sys.stderr, flush=True)
+def empty_case(name: str, settings: dict[str, Any], *, hidden: bool) -> Case:
+    gradients, labels = settings_of(settings, hidden=hidden)
+    students = len(settings["kl"])
+    return Case(name, [Line(one, students) for one in gradients], [Line(one, students) for one in labels])
+
+
+def timed_case(name: str, chunk: Chunk, settings: dict[str, Any]) -> Case:
+    """With the times of encoding and decoding a chunk; nothing else runs meanwhile."""
+    case = empty_case(name, settings, hidden="hidden" in chunk.head)
+    wanted = {
+        "first_row": chunk.first,
+        "temperature": settings["temperature"],
+        "seed": settings["seed"],
+        "timings": settings["timings"],
+        "gradients": [line.setting for line in case.lines],
+        "labels": [],
+    }
+    with Program() as program:
+        report, _ = program.measure({"teacher": chunk.teacher, **chunk.head}, wanted)
+    for line, measured in zip(case.lines, report["gradients"], strict=True):
+        line.encode_ns, line.decode_ns = measured["encode_ns"], measured["decode_ns"]
+    return case
+
+
+def measure_case(case: Case, chunks: Iterator[Chunk], settings: dict[str, Any]) -> None:
+    with Program() as program:
+        for chunk in chunks:
+            add_chunk(case, chunk, settings, program)
+            if sys.stderr.isatty():
+                done = chunk.first + len(chunk.teacher)
+                told = f"{case.name}: {done} of {settings['positions']} positions"
+                print(f"\r\033[K  {told}", end="", file=sys.stderr, flush=True)
     if sys.stderr.isatty():
         print("\r\033[K", end="", file=sys.stderr)
-    return case
 
 
 def biases(case: Case, line: Line) -> list[Products]:
@@ -282,12 +303,17 @@ def printed(rows: list[dict[str, Any]]) -> str:
 def run(workload: dict[str, Any], folder: Path, pairs: int) -> list[Figure]:
     settings = workload["codecs"]
     tables: dict[str, list[dict[str, Any]]] = {"logits": [], "labels": [], "rivals": [], "five_degrees": []}
-    for name, chunks in cases(settings):
-        with Program() as program:
-            case = measure_case(name, chunks, settings, program)
+    torch.set_num_threads(1)  # cases go side by side
+    chunks_of = cases(settings)
+    measured = [timed_case(name, next(chunks()), settings) for name, chunks in chunks_of.items()]
+    with ThreadPoolExecutor(workload["cores"]) as pool:
+        jobs = [pool.submit(measure_case, case, chunks_of[case.name](), settings) for case in measured]
+        for job in jobs:
+            job.result()
+    for case in measured:
         kls = [torch.cat(list(each)) for each in zip(*case.divergences, strict=True)]
         tables["logits"].append(
-            {"logits": name, "entropy": case.entropy / settings["positions"]}
+            {"logits": case.name, "entropy": case.entropy / settings["positions"]}
             | {f"kl {kl}": found.mean().item() for kl, found in zip(settings["kl"], kls, strict=True)}
         )
         tables["labels"] += rows_of(case, settings)
