@@ -5,6 +5,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "coordinator/jobs.h"
+#include "coordinator/run_folder.h"
 
 namespace polystill::cli {
 namespace {
@@ -29,7 +30,9 @@ Launch LaunchCoordinator(const std::string& folder, const std::string& run_file,
   return launch;
 }
 
-std::string LabelCachesOf(const v1::RunSpec& spec) { return absl::StrCat(spec.output(), "/label_cache"); }
+std::string LabelCachesOf(const v1::RunSpec& spec) {
+  return absl::StrCat(spec.output(), "/", coordinator::kLabelCacheFolder);
+}
 
 std::vector<Launch> LaunchMembers(const std::string& folder, const v1::RunSpec& spec, const std::string& address,
                                   int cores) {
