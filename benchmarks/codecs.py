@@ -144,39 +144,49 @@ def check_loss(line: Line, taken: Tensor, said: Tensor, exact: Tensor) -> None:
         raise RuntimeError(f"{name_of(line.setting)}: the loss's gradient is not that of its label, off by {off:.2g}")
 
 
+def wanted_of(
+    first: int, settings: dict[str, Any], gradients: list[Line], labels: list[Line], timings: int = 1
+) -> dict[str, Any]:
+    """What the program is told beside the files."""
+    return {
+        "first_row": first,
+        "temperature": settings["temperature"],
+        "seed": settings["seed"],
+        "timings": timings,
+        "gradients": [line.setting for line in gradients],
+        "labels": [line.setting for line in labels],
+    }
+
+
 def add_chunk(case: Case, chunk: Chunk, settings: dict[str, Any], program: Program) -> None:
     seeds = [settings["seed"] * 7919 + 31 * chunk.first + number for number in range(len(settings["kl"]))]
     students = [student_of(chunk.teacher, kl, seed) for kl, seed in zip(settings["kl"], seeds, strict=True)]
     exact = Exact.of(chunk.teacher, students, settings["temperature"])
     case.divergences.append([one.divergence for one in exact.students])
     case.entropy += exact.entropy.sum().item()
-    wanted = {
-        "first_row": chunk.first,
-        "temperature": settings["temperature"],
-        "seed": settings["seed"],
-        "timings": 1,
-        "gradients": [line.setting for line in case.lines],
-        "labels": [line.setting for line in case.labels],
-    }
     tensors = {"teacher": chunk.teacher, **chunk.head}
     for number, student in enumerate(students):
         tensors |= {f"student.{number}": student, f"gradient.{number}": exact.students[number].gradient}
-    report, tensors = program.measure(tensors, wanted)
-    squares = [one.gg for one in exact.students]
+    report, found = program.measure(tensors, wanted_of(chunk.first, settings, case.lines, case.labels))
     for number, (line, measured) in enumerate(zip(case.lines, report["gradients"], strict=True)):
         line.bytes += measured["bytes"]
         for student, products in enumerate(line.products):
-            products.add(tensors[f"gradients.{number}.products.{student}"], squares[student])
+            products.add(found[f"gradients.{number}.products.{student}"], exact.students[student].gg)
     for number, (line, measured) in enumerate(zip(case.labels, report["labels"], strict=True)):
         line.bytes += measured["bytes"]
-        checked = next((one for one in case.lines if same_label(one.setting, line.setting)), None)
+        add_labels(case, line, exact, parts_of(found, f"labels.{number}."))
+
+
+def add_labels(case: Case, line: Line, exact: Exact, passes: dict[str, Tensor]) -> None:
+    checked = next((one for one in case.lines if same_label(one.setting, line.setting)), None)
+    for number in range(line.passes):
+        label = parts_of(passes, f"{number}.")
         for student, products in enumerate(line.products):
-            for number_of_pass in range(line.passes):
-                label = parts_of(tensors, f"labels.{number}.{number_of_pass}.")
-                found = products_of(line.setting, exact, student, label)
-                products.add(found, squares[student])
-                if checked is not None and number_of_pass == 0:
-                    check_loss(checked, checked.products[student].rows[-1][:, :3], found, squares[student])
+            found = products_of(line.setting, exact, student, label)
+            products.add(found, exact.students[student].gg)
+            if checked is not None and number == 0:  # the draws that the loss read too
+                taken = checked.products[student].rows[-1][:, :3]
+                check_loss(checked, taken, found, exact.students[student].gg)
 
 
 def same_label(one: Setting, other: Setting) -> bool:
@@ -201,14 +211,7 @@ def empty_case(name: str, settings: dict[str, Any], *, hidden: bool) -> Case:
 def timed_case(name: str, chunk: Chunk, settings: dict[str, Any]) -> Case:
     """With the times of encoding and decoding a chunk; nothing else runs meanwhile."""
     case = empty_case(name, settings, hidden="hidden" in chunk.head)
-    wanted = {
-        "first_row": chunk.first,
-        "temperature": settings["temperature"],
-        "seed": settings["seed"],
-        "timings": settings["timings"],
-        "gradients": [line.setting for line in case.lines],
-        "labels": [],
-    }
+    wanted = wanted_of(chunk.first, settings, case.lines, [], settings["timings"])
     with Program() as program:
         report, _ = program.measure({"teacher": chunk.teacher, **chunk.head}, wanted)
     for line, measured in zip(case.lines, report["gradients"], strict=True):
@@ -300,16 +303,8 @@ def printed(rows: list[dict[str, Any]]) -> str:
     return aligned([[key.replace("_", " ") for key in rows[0]], *cells])
 
 
-def run(workload: dict[str, Any], folder: Path, pairs: int) -> list[Figure]:
-    settings = workload["codecs"]
+def tables_of(measured: list[Case], settings: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
     tables: dict[str, list[dict[str, Any]]] = {"logits": [], "labels": [], "rivals": [], "five_degrees": []}
-    torch.set_num_threads(1)  # cases go side by side
-    chunks_of = cases(settings)
-    measured = [timed_case(name, next(chunks()), settings) for name, chunks in chunks_of.items()]
-    with ThreadPoolExecutor(workload["cores"]) as pool:
-        jobs = [pool.submit(measure_case, case, chunks_of[case.name](), settings) for case in measured]
-        for job in jobs:
-            job.result()
     for case in measured:
         kls = [torch.cat(list(each)) for each in zip(*case.divergences, strict=True)]
         tables["logits"].append(
@@ -319,6 +314,19 @@ def run(workload: dict[str, Any], folder: Path, pairs: int) -> list[Figure]:
         tables["labels"] += rows_of(case, settings)
         tables["rivals"] += rivals_of(case, settings)
         tables["five_degrees"] += sizes_for(case, settings)
+    return tables
+
+
+def run(workload: dict[str, Any], folder: Path, pairs: int) -> list[Figure]:
+    settings = workload["codecs"]
+    torch.set_num_threads(1)  # cases go side by side
+    chunks_of = cases(settings)
+    measured = [timed_case(name, next(chunks()), settings) for name, chunks in chunks_of.items()]
+    with ThreadPoolExecutor(workload["cores"]) as pool:
+        jobs = [pool.submit(measure_case, case, chunks_of[case.name](), settings) for case in measured]
+        for job in jobs:
+            job.result()
+    tables = tables_of(measured, settings)
     for rows in tables.values():
         print(printed(rows), end="\n\n")
     sampled = [abs(row["bias_in_se"]) for row in tables["labels"] if row["label"].startswith("sampled")]
