@@ -7,6 +7,7 @@
 #include "models/outputs.h"
 #include "runtime/rpc.h"
 #include "runtime/status.h"
+#include "soft_labels/compression.h"
 #include "teacher_server/answer_parts.h"
 #include "teacher_server/validation.h"
 
@@ -31,6 +32,16 @@ v1::DescribeReply Describe(const Teacher& teacher, const EngineOptions& options,
   description.set_backend(teacher.backend_name);
   description.set_caches(caches);
   return description;
+}
+
+// Before the answer is counted: by the thread that computed it.
+Engine::Done Compressing(Engine::Done done) {
+  return [done = std::move(done)](absl::StatusOr<Answer> answer) {
+    if (answer.ok()) {
+      for (v1::SoftLabels& labels : *answer) soft_labels::Compress(&labels);
+    }
+    done(std::move(answer));
+  };
 }
 
 }  // namespace
@@ -65,6 +76,7 @@ Engine::Engine(Teacher teacher, EngineOptions options, Batcher::Now now, Teacher
 }
 
 absl::Status Engine::Ask(v1::LabelRequest request, Requester requester, Done done) {
+  if (request.compression() == v1::COMPRESSION_ZSTD) done = Compressing(std::move(done));
   if (metrics_ == nullptr) return Check(std::move(request), std::move(requester), std::move(done));
   const v1::Priority priority = request.priority();
   const auto counted = [metrics = metrics_, priority, tenant = requester.tenant, records = request.inputs_size(),
