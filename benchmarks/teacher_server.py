@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.corpora import read_training, write_corpus, write_package
-from benchmarks.ours import BIN, REPO, address_in, output_of
+from benchmarks.ours import BIN, REPO, address_in, on_core, output_of
 from benchmarks.pairing import Ratio, measure
 
 
@@ -19,12 +19,13 @@ def load(*arguments: str) -> float:
 
 
 @contextmanager
-def serving(package: Path, threads: int) -> Iterator[str]:
-    """The address of a server of the package."""
+def serving(package: Path, threads: int, *words: str, on: int | None = None) -> Iterator[str]:
+    """The address of a server of the package, which may be bound to a core."""
     address = package.parent / "address"
     address.unlink(missing_ok=True)
     command = [str(BIN / "polystill-teacher"), "--package", str(package), "--address-file", str(address)]
-    process = subprocess.Popen([*command, "--threads", str(threads)], cwd=REPO, stderr=subprocess.PIPE, text=True)
+    command = [*([] if on is None else on_core(on)), *command, "--threads", str(threads), *words]
+    process = subprocess.Popen(command, cwd=REPO, stderr=subprocess.PIPE, text=True)
     try:
         yield address_in(address, process)
     finally:
