@@ -18,11 +18,13 @@ absl::StatusOr<std::unique_ptr<LabelClient>> LabelClient::Connect(const std::vec
                                                                   Options options) {
   if (addresses.empty()) return absl::InvalidArgumentError("a label client needs the address of a teacher");
   std::unique_ptr<State> state(new State{ClientLoop(addresses, std::move(options))});
-  RETURN_IF_ERROR(state->loop.WaitUntilDescribed());
+  RETURN_IF_ERROR(state->loop.WaitUntilReady());
   return std::unique_ptr<LabelClient>(new LabelClient(std::move(state)));
 }
 
 const v1::DescribeReply& LabelClient::description() const { return state_->loop.description(); }
+
+LabelClient::Counts LabelClient::counts() const { return state_->loop.counts(); }
 
 void LabelClient::Label(v1::LabelSpec spec, std::vector<v1::LabelInput> inputs, Callback callback) {
   state_->loop.Ask({std::move(spec), std::move(inputs), std::move(callback)});
