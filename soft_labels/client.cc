@@ -11,6 +11,16 @@ struct LabelClient::State {
   ClientLoop loop;
 };
 
+LabelClient::Counts LabelClient::Counts::operator+(const Counts& other) const {
+  return {requests + other.requests, hedges + other.hedges, hedge_wins + other.hedge_wins, retries + other.retries,
+          refused_replicas + other.refused_replicas};
+}
+
+LabelClient::Counts LabelClient::Counts::operator-(const Counts& other) const {
+  return {requests - other.requests, hedges - other.hedges, hedge_wins - other.hedge_wins, retries - other.retries,
+          refused_replicas - other.refused_replicas};
+}
+
 LabelClient::LabelClient(std::unique_ptr<State> state) : state_(std::move(state)) {}
 LabelClient::~LabelClient() = default;
 

@@ -79,6 +79,9 @@ class LabelClient {
     int64_t retries = 0;
     // Replicas that are never asked again.
     int64_t refused_replicas = 0;
+
+    Counts operator+(const Counts& other) const;
+    Counts operator-(const Counts& other) const;
   };
   using Callback = std::function<void(absl::StatusOr<Labels>)>;
 

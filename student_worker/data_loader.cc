@@ -8,7 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "models/outputs.h"
 #include "runtime/status.h"
-#include "student_worker/look_ahead.h"
+#include "soft_labels/look_ahead.h"
 
 namespace polystill::student_worker {
 namespace {
@@ -102,7 +102,7 @@ struct DataLoader::Shared {
   CondVar changed;
   std::deque<std::shared_ptr<Pending>> queue ABSL_GUARDED_BY(mutex);
   bool closing ABSL_GUARDED_BY(mutex) = false;
-  LookAhead look_ahead ABSL_GUARDED_BY(mutex);
+  soft_labels::LookAhead look_ahead ABSL_GUARDED_BY(mutex);
 
   bool IsFull() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {
     return queue.size() >= static_cast<size_t>(look_ahead.steps());

@@ -62,7 +62,7 @@ class DataLoader {
     int rank = 0;
     int world_size = 1;
     // Steps whose records are read and whose labels are asked for ahead; 0: as many as their measured times call for
-    // (look_ahead.h). What batches hold, and their order, does not depend on it.
+    // (soft_labels/look_ahead.h). What batches hold, and their order, does not depend on it.
     int prefetch = 0;
     // The side that the model reads.
     v1::Side reads = v1::SIDE_TEXT;

@@ -1,11 +1,11 @@
-#include "student_worker/look_ahead.h"
+#include "soft_labels/look_ahead.h"
 
 #include <algorithm>
 #include <cmath>
 #include <numeric>
 #include <vector>
 
-namespace polystill::student_worker {
+namespace polystill::soft_labels {
 namespace {
 
 // Steps that are remembered, and of which there must be so many before they count.
@@ -56,4 +56,4 @@ void LookAhead::Measure() {
 
 int LookAhead::steps() const { return fixed_ > 0 ? fixed_ : now_; }
 
-}  // namespace polystill::student_worker
+}  // namespace polystill::soft_labels

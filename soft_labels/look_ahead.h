@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <deque>
 
-namespace polystill::student_worker {
+namespace polystill::soft_labels {
 
 // The fewest and the most steps that a worker gets ready ahead where nobody says how many.
 inline constexpr int kLeastLookAhead = 2;
@@ -48,4 +48,4 @@ class LookAhead {
   int now_ = kFirstLookAhead;
 };
 
-}  // namespace polystill::student_worker
+}  // namespace polystill::soft_labels

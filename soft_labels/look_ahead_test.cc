@@ -1,8 +1,8 @@
-#include "student_worker/look_ahead.h"
+#include "soft_labels/look_ahead.h"
 
 #include <gtest/gtest.h>
 
-namespace polystill::student_worker {
+namespace polystill::soft_labels {
 namespace {
 
 TEST(LookAheadTest, AsManyStepsAsLabelsTake) {
@@ -71,4 +71,4 @@ TEST(LookAheadTest, WithoutLabelsItStaysAsItWas) {
 }
 
 }  // namespace
-}  // namespace polystill::student_worker
+}  // namespace polystill::soft_labels
