@@ -17,6 +17,7 @@
 #include "models/package_manifest.h"
 #include "runtime/status.h"
 #include "soft_labels/decode.h"
+#include "soft_labels/look_ahead.h"
 #include "soft_labels/outputs.h"
 
 namespace polystill::coordinator {
@@ -138,6 +139,13 @@ class DryRun {
     const auto bytes = static_cast<double>(labels.bytes * job.plan().batch_size() * job.steps());
     if (bytes > 0) {
       absl::StrAppend(&text_, "  soft labels: ", labels.at_most ? "at most " : "", Bytes(bytes), "\n");
+      const int64_t step_bytes = labels.bytes * SliceOf(job);
+      // However long labels take.
+      const int most_ahead =
+          soft_labels::LookAheadFor({.label_seconds = 1, .step_seconds = 0, .label_bytes = step_bytes});
+      const int steps = job.prefetch() > 0 ? job.prefetch() : most_ahead;
+      absl::StrAppend(&text_, "  asked for ahead: at most ", steps, " steps, ",
+                      Bytes(static_cast<double>(step_bytes * steps)), " a worker\n");
     }
     AddLossMemory(job);
     for (const std::string& teacher : labels.unknown) {
@@ -152,11 +160,16 @@ class DryRun {
     return absl::OkStatus();
   }
 
+  // Records of a step, of the worker with the most.
+  int64_t SliceOf(const v1::Job& job) const {
+    const int64_t workers = spec_.student().workers();
+    return (job.plan().batch_size() + workers - 1) / workers;
+  }
+
   // What a pass of the worker with the most records takes, against what it may.
   void AddLossMemory(const v1::Job& job) {
     losses::LogitShape shape;
-    const int64_t workers = spec_.student().workers();
-    const int64_t slice = (job.plan().batch_size() + workers - 1) / workers;
+    const int64_t slice = SliceOf(job);
     shape.rows = (job.micro_batch() > 0 ? std::min<int64_t>(job.micro_batch(), slice) : slice) * MostRows(job);
     shape.classes = models::LogitCount(job.task(), job.labels_size(), job.tokenizer().vocab_size());
     shape.number_bytes = ElementBytes(job);

@@ -120,6 +120,7 @@ std::vector<v1::TeacherEndpoint> RunMachine::EndpointsOf(const PlannedJob& plann
     endpoint.set_digest(teacher.digest);
     endpoint.set_reads(teacher.spec.reads());
     endpoint.set_compression(teacher.spec.compression());
+    endpoint.set_parity_tolerance(teacher.spec.parity_tolerance());
     endpoints.push_back(std::move(endpoint));
   };
   for (const std::string& name : planned.teachers) {

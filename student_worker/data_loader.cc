@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "models/outputs.h"
 #include "runtime/status.h"
+#include "soft_labels/look_ahead.h"
 
 namespace polystill::student_worker {
 namespace {
@@ -78,6 +79,13 @@ absl::Status CheckShapes(const soft_labels::LabelClient::Labels& answer, const D
   return absl::OkStatus();
 }
 
+int64_t BytesOf(const soft_labels::Array& array) {
+  return static_cast<int64_t>(array.numbers.size() * sizeof(float) + array.offsets.size() * sizeof(int64_t) +
+                              (array.ids.size() + array.counts.size()) * sizeof(int32_t));
+}
+
+double SecondsSince(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
 // Labels of no rows.
 Labels NoLabels(const v1::LabelSpec& spec, const soft_labels::Output& output) {
   Labels labels{RowsOfOutput(output), WidthOf(spec, output), {}};
@@ -88,16 +96,24 @@ Labels NoLabels(const v1::LabelSpec& spec, const soft_labels::Output& output) {
 }  // namespace
 
 struct DataLoader::Shared {
+  explicit Shared(int prefetch) : look_ahead(prefetch) {}
+
   Mutex mutex;
   CondVar changed;
   std::deque<std::shared_ptr<Pending>> queue ABSL_GUARDED_BY(mutex);
   bool closing ABSL_GUARDED_BY(mutex) = false;
+  soft_labels::LookAhead look_ahead ABSL_GUARDED_BY(mutex);
+
+  bool IsFull() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {
+    return queue.size() >= static_cast<size_t>(look_ahead.steps());
+  }
 
   // A place in the queue, once there is one; false when the loader closes.
-  bool Push(std::shared_ptr<Pending> pending, size_t capacity) {
+  bool Push(std::shared_ptr<Pending> pending) {
     MutexLock lock(&mutex);
-    while (!closing && queue.size() >= capacity) changed.Wait(&mutex);
+    while (!closing && IsFull()) changed.Wait(&mutex);
     if (closing) return false;
+    pending->asked_at = Clock::now();
     queue.push_back(std::move(pending));
     changed.NotifyAll();
     return true;
@@ -111,7 +127,11 @@ struct DataLoader::Shared {
   // Nothing more is to come of one source.
   void NoteLabels(Pending* pending) {
     MutexLock lock(&mutex);
-    --pending->missing_labels;
+    Came(pending);
+  }
+
+  void Came(Pending* pending) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {
+    if (--pending->missing_labels == 0) look_ahead.NoteLabels(SecondsSince(pending->asked_at), pending->label_bytes);
     changed.NotifyAll();
   }
 
@@ -129,7 +149,7 @@ DataLoader::DataLoader(Options options, std::shared_ptr<const corpus::Plan> plan
       reader_(std::move(reader)),
       tokenizer_(std::move(tokenizer)),
       memo_(options_.memo_bytes),
-      shared_(std::make_shared<Shared>()),
+      shared_(std::make_shared<Shared>(options_.prefetch)),
       thread_([this] { Run(); }) {}
 
 DataLoader::~DataLoader() {
@@ -148,7 +168,7 @@ void DataLoader::Run() {
     pending->status = Annotate(Fill(step, &records, &pending->batch), absl::StrCat("step ", step));
     const bool filled = pending->status.ok();
     if (filled && !records.empty()) pending->missing_labels = options_.labels.size();
-    if (!shared_->Push(pending, options_.prefetch) || !filled) return;
+    if (!shared_->Push(pending) || !filled) return;
     if (records.empty()) continue;
     for (const LabelSource& source : options_.labels) Ask(source, records, pending);
   }
@@ -256,6 +276,7 @@ void DataLoader::Ask(const LabelSource& source, const std::vector<corpus::Record
     }
     MutexLock lock(&shared->mutex);
     for (size_t i = 0; i < source.outputs.size(); ++i) {
+      pending->label_bytes += BytesOf(answer->outputs[i]);
       Labels& labels = pending->batch.labels[source.KindOf(source.outputs[i])];
       labels.numbers = std::move(answer->outputs[i].numbers);
       labels.ids = std::move(answer->outputs[i].ids);
@@ -264,8 +285,7 @@ void DataLoader::Ask(const LabelSource& source, const std::vector<corpus::Record
     }
     pending->batch.label_count += static_cast<int64_t>(count);
     pending->batch.label_bytes += answer->bytes;
-    --pending->missing_labels;
-    shared->changed.NotifyAll();
+    shared->Came(pending.get());
   };
   source.ask(source.spec, std::move(inputs), std::move(fill));
 }
@@ -280,6 +300,11 @@ double DataLoader::ReadsPerBlock() const {
   return static_cast<double>(reader_->blocks_decoded()) / (blocks * std::max(1.0, std::ceil(drawn / records)));
 }
 
+int DataLoader::prefetch() const {
+  MutexLock lock(&shared_->mutex);
+  return shared_->look_ahead.steps();
+}
+
 absl::StatusOr<Batch> DataLoader::Next(std::stop_token stop) {
   const Clock::time_point start = Clock::now();
   std::stop_callback wake(stop, [this] {
@@ -287,12 +312,14 @@ absl::StatusOr<Batch> DataLoader::Next(std::stop_token stop) {
     shared_->changed.NotifyAll();
   });
   MutexLock lock(&shared_->mutex);
+  if (left_at_.has_value()) shared_->look_ahead.NoteStep(std::chrono::duration<double>(start - *left_at_).count());
   while (!shared_->FirstArrived() && !stop.stop_requested()) shared_->changed.Wait(&shared_->mutex);
   const Clock::time_point give_up = Clock::now() + options_.stop_patience;
   while (!shared_->FirstArrived() && Clock::now() < give_up) {
     shared_->changed.WaitFor(&shared_->mutex, give_up - Clock::now());
   }
-  wait_seconds_ += std::chrono::duration<double>(Clock::now() - start).count();
+  left_at_ = Clock::now();
+  wait_seconds_ += std::chrono::duration<double>(*left_at_ - start).count();
   if (!shared_->FirstArrived()) return absl::CancelledError("stopped while waiting for data");
   const std::shared_ptr<Pending> pending = shared_->queue.front();
   if (!pending->status.ok()) return pending->status;

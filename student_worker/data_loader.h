@@ -61,8 +61,9 @@ class DataLoader {
     int64_t steps = 0;
     int rank = 0;
     int world_size = 1;
-    // Steps whose records are read and whose labels are asked for ahead.
-    int prefetch = 4;
+    // Steps whose records are read and whose labels are asked for ahead; 0: as many as their measured times call for
+    // (soft_labels/look_ahead.h). What batches hold, and their order, does not depend on it.
+    int prefetch = 0;
     // The side that the model reads.
     v1::Side reads = v1::SIDE_TEXT;
     // How long Next goes on waiting for a batch once it is asked to stop.
@@ -99,12 +100,17 @@ class DataLoader {
   // Time that Next has waited so far.
   double wait_seconds() const { return wait_seconds_; }
 
+  // Steps that are got ready ahead at present.
+  int prefetch() const;
+
  private:
   // A batch on its way: it is whole when no label is missing and no error has come.
   struct Pending {
     Batch batch;
     size_t missing_labels = 0;
     absl::Status status;
+    std::chrono::steady_clock::time_point asked_at = {};
+    int64_t label_bytes = 0;  // decoded
   };
   struct Shared;
 
@@ -126,6 +132,7 @@ class DataLoader {
   TokenMemo memo_;         // of the thread
   int64_t cut_words_ = 0;  // of the thread
   double wait_seconds_ = 0;
+  std::optional<std::chrono::steady_clock::time_point> left_at_;  // when Next last gave a batch
 
   // Outlives this object in the callbacks of label sources.
   const std::shared_ptr<Shared> shared_;

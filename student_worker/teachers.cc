@@ -15,6 +15,7 @@
 #include "runtime/tenant.h"
 #include "runtime/tokenizer_file.h"
 #include "soft_labels/head.h"
+#include "soft_labels/look_ahead.h"
 
 namespace polystill::student_worker {
 namespace {
@@ -98,6 +99,7 @@ absl::StatusOr<std::unique_ptr<Teachers>> Teachers::Connect(const v1::WorkerOrde
       addresses.push_back(endpoint.address());
       teacher.digest = endpoint.digest();
       teacher.reads = endpoint.reads();
+      teacher.parity_tolerance = endpoint.parity_tolerance();
     }
     const std::string who = absl::StrCat("teacher '", kind.teacher, "'");
     if (addresses.empty()) return absl::InvalidArgumentError(absl::StrCat(who, ": the assignment names no replica"));
@@ -106,10 +108,12 @@ absl::StatusOr<std::unique_ptr<Teachers>> Teachers::Connect(const v1::WorkerOrde
     options.tenant = TenantNamed(run);
     options.priority = v1::PRIORITY_TRAINING;
     options.teacher_digest = teacher.digest;
-    // Every record that the loader may have asked for: a slice for each step of the queue and for the one that waits
-    // for room in it, by each codec.
+    options.parity_tolerance = teacher.parity_tolerance;
+    // Every record that the loader may have asked for: a slice for each step of the queue at its longest and for the
+    // one that waits for room in it, by each codec.
     const int64_t slice = (job.plan().batch_size() + assignment.world_size() - 1) / assignment.world_size();
-    options.max_waiting_records = slice * (job.prefetch() + 1) * static_cast<int64_t>(kinds.size());
+    const int64_t most_steps = job.prefetch() > 0 ? job.prefetch() : soft_labels::kMostLookAhead;
+    options.max_waiting_records = slice * (most_steps + 1) * static_cast<int64_t>(kinds.size());
     auto client = soft_labels::LabelClient::Connect(addresses, options);
     if (!client.ok()) return Annotate(client.status(), who);
     teacher.client = *std::move(client);
@@ -181,6 +185,26 @@ std::vector<DataLoader::LabelSource> Teachers::Sources(const std::vector<LabelKi
   std::vector<DataLoader::LabelSource> list;
   for (auto& [key, source] : sources) list.push_back(std::move(source));
   return list;
+}
+
+soft_labels::LabelClient::Counts Teachers::TakeCounts() {
+  const soft_labels::LabelClient::Counts all = CountsOfAll();
+  return all - std::exchange(taken_, all);
+}
+
+void Teachers::TellCounts(const std::string& job) const {
+  const soft_labels::LabelClient::Counts all = CountsOfAll();
+  if (all.requests == 0) return;
+  spdlog::info("{}: {} requests for labels, {} of them to a second replica (hedged), which won {}; {} were sent again",
+               job, all.requests, all.hedges, all.hedge_wins, all.retries);
+}
+
+soft_labels::LabelClient::Counts Teachers::CountsOfAll() const {
+  soft_labels::LabelClient::Counts all;
+  for (const auto& [name, teacher] : teachers_) {
+    all = all + teacher.client->counts();
+  }
+  return all;
 }
 
 int64_t Teachers::WidthOf(const LabelKind& kind) const {

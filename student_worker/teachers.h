@@ -23,11 +23,11 @@ std::vector<LabelKind> LabelKindsOf(const v1::WorkerOrder::Assignment& assignmen
 // Connections to the teachers of a job. Thread-safe.
 class Teachers {
  public:
-  // Connects to every replica of every teacher that `kinds` name, as the tenant named after `run`; as many records may
-  // wait as `assignment` asks for ahead. FAILED_PRECONDITION when a teacher's classes or inputs are not the job's, it
-  // does not give an output, or gives one of tokens and the student's tokens are not its own (another side of the
-  // record, another tokeniser), or gives it by another codec only; INVALID_ARGUMENT when the assignment names no
-  // replica of one, UNAVAILABLE when none answers.
+  // Connects to every replica of every teacher that `kinds` name, as the tenant named after `run`, and compares those
+  // of one teacher; as many records may wait as `assignment` asks for ahead. FAILED_PRECONDITION when a teacher's
+  // classes or inputs are not the job's, it does not give an output, or gives one of tokens and the student's tokens
+  // are not its own (another side of the record, another tokeniser), or gives it by another codec only;
+  // INVALID_ARGUMENT when the assignment names no replica of one, UNAVAILABLE when none answers.
   static absl::StatusOr<std::unique_ptr<Teachers>> Connect(const v1::WorkerOrder::Assignment& assignment,
                                                            const std::vector<LabelKind>& kinds, const std::string& run);
 
@@ -37,6 +37,11 @@ class Teachers {
   // The output heads of those teachers whose labels come by codec hidden_head, by name.
   std::map<std::string, losses::Head> Heads(at::Device device, at::ScalarType type) const;
 
+  // Of all teachers together, since the call before; for one caller.
+  soft_labels::LabelClient::Counts TakeCounts();
+  // Writes to the log what was asked in all.
+  void TellCounts(const std::string& job) const;
+
   // Numbers of a row of an output.
   int64_t WidthOf(const LabelKind& kind) const;
 
@@ -44,10 +49,12 @@ class Teachers {
   struct Teacher {
     std::string digest;
     v1::Side reads = v1::SIDE_TEXT;
+    double parity_tolerance = 0;
     std::unique_ptr<soft_labels::LabelClient> client;
     // By name, of those that are needed.
     std::map<std::string, soft_labels::Output> outputs;
   };
+  soft_labels::LabelClient::Counts CountsOfAll() const;
   static absl::Status CheckOutputs(const v1::Job& job, const std::vector<LabelKind>& kinds, const std::string& name,
                                    Teacher* teacher);
 
@@ -56,6 +63,8 @@ class Teachers {
 
   std::map<std::string, Teacher> teachers_;
   std::map<std::string, losses::Head> heads_;
+  // What TakeCounts has given.
+  soft_labels::LabelClient::Counts taken_;
   // The job's, of draws.
   uint64_t seed_ = 0;
   // Whether the job's task does.

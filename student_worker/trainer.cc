@@ -311,6 +311,7 @@ void Trainer::NoteProgress(const Batch& batch, double loss) {
   const double waited = wait_before_ + loader_->wait_seconds();
   if (context_.metrics != nullptr) {
     context_.metrics->Stepped(job_.name(), batch, loss, waited - progress_.data_wait_seconds());
+    context_.metrics->Asked(teachers_->TakeCounts(), loader_->prefetch());
   }
   progress_.set_data_wait_seconds(waited);
   progress_.set_learning_rate(LearningRate(job_.optimizer(), optimizer_->step() - 1, steps_));
@@ -347,6 +348,7 @@ void Trainer::TellCosts() const {
                seconds_since(began_at_), seconds_since(asked_at_),
                training_step_->phases().PerStep(steps, loader_->wait_seconds()));
   spdlog::info("{}: each block of the corpus was read {:.1f} times a pass", job_.name(), reads);
+  teachers_->TellCounts(job_.name());
   if (loader_->cut_words() > 0) {
     spdlog::info("{}: {} words of the records drawn lie beyond tokenizer.max_length and were not judged", job_.name(),
                  loader_->cut_words());
