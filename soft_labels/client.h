@@ -47,6 +47,8 @@ class LabelClient {
     BackoffOptions backoff = {};
     // Records that may wait for room at a replica, beyond those in flight; more fail with RESOURCE_EXHAUSTED.
     int64_t max_waiting_records = 1 << 20;
+    // Answers also as they came: Labels::encoded.
+    bool keeps_encoded = false;
   };
   // One decoded output.
   using Array = soft_labels::Array;
@@ -56,6 +58,8 @@ class LabelClient {
     std::vector<Array> outputs;
     // Payload bytes that crossed the wire.
     int64_t bytes = 0;
+    // With keeps_encoded, for each input and each output of the spec: what would be the answer about it alone.
+    std::vector<std::vector<v1::SoftLabels>> encoded = {};
   };
   using Callback = std::function<void(absl::StatusOr<Labels>)>;
 

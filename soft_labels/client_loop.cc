@@ -169,6 +169,7 @@ void ClientLoop::Handle(Question& question) {
   if (call->spec.codec() == v1::CODEC_UNSPECIFIED) call->spec.set_codec(v1::CODEC_DENSE_FP32);
   if (call->spec.teacher_digest().empty()) call->spec.set_teacher_digest(description_.digest());
   call->callback = std::move(question.callback);
+  call->keeps_encoded = options_.keeps_encoded;
   absl::StatusOr<Outputs> outputs = OutputsOf(call->spec, description_);
   if (!outputs.ok()) return call->callback(outputs.status());
   call->outputs = *std::move(outputs);

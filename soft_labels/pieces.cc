@@ -1,5 +1,7 @@
 #include "soft_labels/pieces.h"
 
+#include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -10,11 +12,25 @@ namespace polystill::soft_labels {
 
 namespace {
 
-// The labels of one output.
-absl::StatusOr<Array> DecodeOutput(const v1::SoftLabels& labels, const Piece& piece, const Output& output) {
+std::vector<RecordSize> SizesOf(const Piece& piece, const Output& output) {
   std::vector<RecordSize> sizes;
   for (const v1::LabelInput& input : piece.inputs) sizes.push_back(SizeOf(piece.call->spec, output, input));
-  auto decoded = Decode(labels, piece.call->spec, output, sizes,
+  return sizes;
+}
+
+// Adds what each input was answered, as it came, to its entry of `all`.
+absl::Status KeepEncoded(const v1::SoftLabels& labels, const Piece& piece, const Output& output,
+                         std::vector<std::vector<v1::SoftLabels>>* all) {
+  auto parts = Cut(labels, SizesOf(piece, output));
+  if (!parts.ok()) return absl::DataLossError(parts.status().message());
+  all->resize(parts->size());
+  for (size_t i = 0; i < parts->size(); ++i) (*all)[i].push_back(std::move((*parts)[i]));
+  return absl::OkStatus();
+}
+
+// The labels of one output.
+absl::StatusOr<Array> DecodeOutput(const v1::SoftLabels& labels, const Piece& piece, const Output& output) {
+  auto decoded = Decode(labels, piece.call->spec, output, SizesOf(piece, output),
                         [&](int64_t row) { return NameOfRow(output, piece.inputs, row); });
   if (!decoded.ok()) return absl::DataLossError(decoded.status().message());
   return decoded;
@@ -26,6 +42,7 @@ LabelClient::Labels Call::TakeLabels() {
   LabelClient::Labels labels;
   labels.bytes = bytes;
   labels.outputs = std::move(answers[0]);
+  for (auto& piece : encoded) std::move(piece.begin(), piece.end(), std::back_inserter(labels.encoded));
   for (size_t piece = 1; piece < answers.size(); ++piece) {
     for (size_t i = 0; i < outputs.size(); ++i) Append(std::move(answers[piece][i]), &labels.outputs[i]);
   }
@@ -52,6 +69,7 @@ std::vector<Piece> SplitCall(const std::shared_ptr<Call>& call, std::vector<v1::
   }
   call->pieces_left = static_cast<int64_t>(pieces.size());
   call->answers.resize(pieces.size());
+  call->encoded.resize(pieces.size());
   return pieces;
 }
 
@@ -76,6 +94,9 @@ absl::Status TakeReply(const v1::LabelReply& reply, const v1::DescribeReply& tea
     absl::StatusOr<Array> array = DecodeOutput(labels, piece, call.outputs[i]);
     if (!array.ok()) return Annotate(array.status(), records);
     answer.push_back(*std::move(array));
+    if (call.keeps_encoded) {
+      RETURN_IF_ERROR(Annotate(KeepEncoded(labels, piece, call.outputs[i], &call.encoded[piece.place]), records));
+    }
     call.bytes += static_cast<int64_t>(labels.dense().data().size() + labels.packed().size());
   }
   call.answers[piece.place] = std::move(answer);

@@ -19,6 +19,9 @@ struct Call {
   LabelClient::Callback callback;
   // What each of its pieces was answered, an array for each output; none before it was.
   std::vector<std::vector<Array>> answers;
+  // LabelClient::Options::keeps_encoded; then, for each piece, an entry for each input and output.
+  bool keeps_encoded = false;
+  std::vector<std::vector<std::vector<v1::SoftLabels>>> encoded = {};
   // Payload bytes of the answers.
   int64_t bytes = 0;
   int64_t pieces_left = 0;

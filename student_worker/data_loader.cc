@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "models/outputs.h"
 #include "runtime/status.h"
+#include "soft_labels/record_input.h"
 
 namespace polystill::student_worker {
 namespace {
@@ -234,7 +235,7 @@ std::vector<v1::LabelInput> DataLoader::InputsFor(const LabelSource& source, con
       inputs.emplace_back().set_id(records[i].id);
       inputs.back().mutable_ids()->mutable_ids()->Add(batch.tokens[i].begin(), batch.tokens[i].end());
     } else {
-      inputs.push_back(LabelInputOf(records[i], source.reads, source.input));
+      inputs.push_back(soft_labels::LabelInputOf(records[i], source.reads, source.input));
     }
     if (source.draws_anew) inputs.back().set_draw(static_cast<uint64_t>(batch.passes[i]));
     if (at_positions) inputs.back().mutable_positions()->Add(batch.positions[i].begin(), batch.positions[i].end());
