@@ -14,10 +14,13 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "checkpoint/manifest.h"
 #include "runtime/arrow_status.h"
+#include "runtime/files.h"
 #include "runtime/sha256.h"
 #include "runtime/status.h"
 #include "soft_labels/decode.h"
+#include "soft_labels/head.h"
 #include "soft_labels/store_columns.h"
 #include "soft_labels/store_manifest.h"
 #include "soft_labels/store_units.h"
@@ -198,6 +201,14 @@ absl::Status LabelStore::UseIndex(std::shared_ptr<const v1::CorpusIndex> index) 
   RETURN_IF_ERROR(Annotate(CheckHolds(state_->manifest, *index), state_->folder));
   state_->index = std::move(index);
   return absl::OkStatus();
+}
+
+absl::StatusOr<std::string> LabelStore::ReadHead() const {
+  const v1::FileDigest& head = state_->manifest.head();
+  const std::string path = absl::StrCat(state_->folder, "/", kStoreHeadFile);
+  ASSIGN_OR_RETURN(const std::string bytes, ReadFile(path, kMaxHeadBytes));
+  RETURN_IF_ERROR(checkpoint::CheckDigest(head, bytes, path));
+  return bytes;
 }
 
 void LabelStore::UseOutputs(const Outputs& outputs) {

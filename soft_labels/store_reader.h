@@ -44,6 +44,9 @@ class LabelStore {
   absl::StatusOr<LabelClient::Labels> Read(const Outputs& outputs, const std::vector<corpus::RecordRef>& refs,
                                            const std::vector<v1::LabelInput>& inputs);
 
+  // With codec hidden_head, the teacher's output head, as FetchHead gives it. DATA_LOSS when it is torn.
+  absl::StatusOr<std::string> ReadHead() const;
+
   // Row groups decoded since Open.
   int64_t groups_decoded() const;
 
