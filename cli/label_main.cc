@@ -127,8 +127,10 @@ void AddFlags(CLI::App& app, Arguments& arguments) {
       ->allow_extra_args(false);
   app.add_option("--languages", arguments.languages, "languages to label, comma between them; all when left out")
       ->delimiter(',');
-  app.add_option("--columns", arguments.columns, "KEY=NAME, e.g. text=body: the corpus's names of the columns")
-      ->allow_extra_args(false);
+  app.add_option("--columns", arguments.columns,
+                 "KEY=NAME, e.g. text=body, comma between them: the corpus's names of the columns")
+      ->allow_extra_args(false)
+      ->delimiter(',');
   app.add_option("--outputs", arguments.outputs, "logits, embedding, comma between them; logits when left out")
       ->delimiter(',');
   app.add_option("--codec", arguments.codec, "how labels are encoded, as in a loss of a run file")

@@ -46,8 +46,8 @@
 #include "runtime/random_id.h"
 #include "runtime/rpc.h"
 #include "runtime/status.h"
-#include "soft_labels/store_manifest.h"
 #include "runtime/yaml_proto.h"
+#include "soft_labels/store_manifest.h"
 
 namespace polystill::coordinator {
 namespace {

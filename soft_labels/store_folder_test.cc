@@ -68,8 +68,11 @@ TEST_F(StoreFolderTest, IsSealedUntilAPartIsGone) {
   {
     const auto folder = Open().value();
     v1::LabelStoreManifest manifest = job_;
-    *manifest.add_parts()->mutable_file() = WritePart(*folder, "part-000000.parquet");
-    *manifest.add_parts()->mutable_file() = WritePart(*folder, "part-000001.parquet");
+    for (const char* name : {"part-000000.parquet", "part-000001.parquet"}) {
+      v1::LabelStoreManifest::Part& part = *manifest.add_parts();
+      *part.mutable_file() = WritePart(*folder, name);
+      part.mutable_unit()->set_records(1);
+    }
     ASSERT_TRUE(folder->Seal(manifest).ok());
   }
   EXPECT_FALSE(fs::exists(Folder() + "/" + kStoreJobFile));

@@ -55,6 +55,7 @@ std::string FormatStoreManifest(const v1::LabelStoreManifest& manifest) {
   v1::LabelStoreManifest body = manifest;
   body.set_format(kFormat);
   body.clear_sha256();
+  body.mutable_selection()->clear_tokenizer();  // what there is of it, the teacher's signature says
   return checkpoint::SealManifest(WriteYaml(body));
 }
 

@@ -43,6 +43,7 @@ struct PartWriter::State {
   Outputs outputs;
   std::vector<LabelledRecord> waiting;
   int64_t waiting_bytes = 0;
+  bool finished = false;
   std::shared_ptr<arrow::io::FileOutputStream> file;
   std::unique_ptr<parquet::arrow::FileWriter> writer;
 
@@ -74,9 +75,9 @@ struct PartWriter::State {
 PartWriter::PartWriter(std::unique_ptr<State> state) : state_(std::move(state)) {}
 
 PartWriter::~PartWriter() {
-  if (state_->file == nullptr) return;
+  if (state_->finished) return;
   state_->writer.reset();
-  (void)state_->file->Close();
+  if (state_->file != nullptr) (void)state_->file->Close();
   ::unlink(state_->temporary.c_str());
 }
 
@@ -89,8 +90,10 @@ absl::StatusOr<std::unique_ptr<PartWriter>> PartWriter::Create(const std::string
   state->temporary = absl::StrCat(whole.parent_path().string(), "/.", whole.filename().string(), ".tmp-", ::getpid());
   state->spec = spec;
   state->outputs = outputs;
-  RETURN_IF_ERROR(FromArrow(state->Open(), kTorn, path));
-  return std::unique_ptr<PartWriter>(new PartWriter(std::move(state)));
+  // From here on the temporary file is removed unless Finish is reached.
+  std::unique_ptr<PartWriter> writer(new PartWriter(std::move(state)));
+  RETURN_IF_ERROR(FromArrow(writer->state_->Open(), kTorn, path));
+  return writer;
 }
 
 absl::Status PartWriter::Append(LabelledRecord record) {
@@ -110,7 +113,7 @@ absl::StatusOr<v1::FileDigest> PartWriter::Finish() {
   if (error) return FileError(error.value(), state_->temporary, "read");
   ASSIGN_OR_RETURN(*digest.mutable_sha256(), Sha256File(state_->temporary));
   RETURN_IF_ERROR(RenameDurably(state_->temporary, state_->path));
-  state_->file.reset();
+  state_->finished = true;
   return digest;
 }
 

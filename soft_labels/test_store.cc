@@ -99,7 +99,8 @@ void WriteTestStore(const std::string& folder, const v1::Selection& selection, c
   for (int64_t i = 0; i < plan.size(); ++i) {
     const PlannedPart part = plan.Part(i);
     const auto writer = PartWriter::Create((*store)->PathOfPart(part.name), spec, TestOutputs(spec)).value();
-    for (const corpus::Record& record : reader->Read(part.records).value()) {
+    const std::vector<corpus::Record> records = reader->Read(part.records).value();
+    for (const corpus::Record& record : records) {
       ASSERT_TRUE(writer->Append(TestLabels(record.id, record.language, spec)).ok());
     }
     v1::LabelStoreManifest::Part& entry = *manifest.add_parts();
@@ -117,7 +118,8 @@ TestRecords::TestRecords(const v1::CorpusIndex& index) {
   for (int language = 0; language < index.languages_size(); ++language) {
     for (int block = 0; block < index.languages(language).blocks_size(); ++block) {
       int64_t row = 0;
-      for (const corpus::Record& record : reader->ReadBlock(language, block).value()) {
+      const std::vector<corpus::Record> records = reader->ReadBlock(language, block).value();
+      for (const corpus::Record& record : records) {
         refs.push_back({language, 0, block, row++});
         inputs.push_back(LabelInputOf(record, v1::SIDE_TEXT, v1::Signature::INPUT_TEXT));
         languages.push_back(record.language);
