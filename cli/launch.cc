@@ -39,7 +39,7 @@ std::vector<Launch> LaunchMembers(const std::string& folder, const v1::RunSpec& 
   std::vector<Launch> launches;
   const std::vector<coordinator::PlannedJob> jobs = coordinator::PlanJobs(spec);
   const auto starts = [&jobs](const v1::Teacher& teacher) {
-    return teacher.address().empty() && IsAsked(jobs, teacher.name());
+    return teacher.address().empty() && teacher.store().empty() && IsAsked(jobs, teacher.name());
   };
   int servers = 0;
   for (const v1::Teacher& teacher : spec.teachers()) servers += starts(teacher) ? teacher.replicas() : 0;

@@ -34,9 +34,11 @@ TEST(LaunchMembers, StartsTeachersThatAreAskedAndTheWorkers) {
   - {name: used, package: p, replicas: 2, cache_mb: 5}
   - {name: unused, package: p}
   - {name: far, address: 'h:1'}
+  - {name: stored, store: labels}
 student:
   losses:
     - {kind: soft_label, teacher: used}
+    - {kind: soft_label, teacher: stored}
     - {kind: hard_label, teacher: far}
   workers: 2
   threads: 3

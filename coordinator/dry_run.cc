@@ -19,6 +19,7 @@
 #include "soft_labels/decode.h"
 #include "soft_labels/look_ahead.h"
 #include "soft_labels/outputs.h"
+#include "soft_labels/store_manifest.h"
 
 namespace polystill::coordinator {
 namespace {
@@ -52,6 +53,12 @@ struct LabelSize {
   std::set<std::string> unknown;
 };
 
+// The same of a teacher whose labels are in a store: of the first feature, since all of a model's have its width.
+int64_t StoredWidth(const std::string& store) {
+  const auto manifest = soft_labels::ReadStore(store);
+  return manifest.ok() && manifest->teacher().features_size() > 0 ? manifest->teacher().features(0).width() : 0;
+}
+
 // Numbers of a row of a feature, as far as the run file or a package says it; else 0.
 int64_t FeatureWidth(const v1::RunSpec& spec, const std::string& name) {
   for (const v1::Teacher& teacher : spec.teachers()) {
@@ -60,6 +67,7 @@ int64_t FeatureWidth(const v1::RunSpec& spec, const std::string& name) {
       const v1::Model& model = teacher.train().model();
       return model.kind() == v1::Model::KIND_TORCHSCRIPT ? 0 : model.width();
     }
+    if (!teacher.store().empty()) return StoredWidth(teacher.store());
     const auto manifest = models::ReadPackageManifest(teacher.package());
     return manifest.ok() ? manifest->model().width() : 0;
   }
@@ -202,7 +210,7 @@ class DryRun {
             return std::find(planned.teachers.begin(), planned.teachers.end(), teacher.name()) !=
                    planned.teachers.end();
           });
-      if (teacher.address().empty() && asked) teachers += teacher.replicas();
+      if (teacher.address().empty() && teacher.store().empty() && asked) teachers += teacher.replicas();
     }
     absl::StrAppend(&text_, "processes: 1 coordinator, ", teachers, " teacher servers, ", spec_.student().workers(),
                     " student workers, of ", spec_.student().threads(), " threads each\n");

@@ -58,6 +58,10 @@ class LabelClient {
     Hedging::Options hedging = {};
     // Records that may wait for room at a replica, beyond those in flight; more fail with RESOURCE_EXHAUSTED.
     int64_t max_waiting_records = 1 << 20;
+    // How labels' bytes travel.
+    v1::Compression compression = v1::COMPRESSION_NONE;
+    // Answers also as they came (but not compressed): Labels::encoded.
+    bool keeps_encoded = false;
   };
   // One decoded output.
   using Array = soft_labels::Array;
@@ -67,6 +71,8 @@ class LabelClient {
     std::vector<Array> outputs;
     // Payload bytes that crossed the wire.
     int64_t bytes = 0;
+    // With keeps_encoded, for each input and each output of the spec: what would be the answer about it alone.
+    std::vector<std::vector<v1::SoftLabels>> encoded = {};
   };
   // Since it connected.
   struct Counts {

@@ -131,6 +131,7 @@ void ClientLoop::Act(const Router::Actions& actions) {
     request.set_protocol_version(kProtocolVersion);
     request.set_request_id(send.request_id);
     request.set_priority(options_.priority);
+    request.set_compression(options_.compression);
     request.set_timeout_ms(options_.request_timeout_ms);
     *request.mutable_spec() = piece.call->spec;
     request.mutable_inputs()->Add(piece.inputs.begin(), piece.inputs.end());
@@ -152,6 +153,7 @@ void ClientLoop::Handle(Question& question) {
   if (call->spec.codec() == v1::CODEC_UNSPECIFIED) call->spec.set_codec(v1::CODEC_DENSE_FP32);
   if (call->spec.teacher_digest().empty()) call->spec.set_teacher_digest(description_.digest());
   call->callback = std::move(question.callback);
+  call->keeps_encoded = options_.keeps_encoded;
   absl::StatusOr<Outputs> outputs = OutputsOf(call->spec, description_);
   if (!outputs.ok()) return call->callback(outputs.status());
   call->outputs = *std::move(outputs);

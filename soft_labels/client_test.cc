@@ -32,6 +32,21 @@ TEST(LabelClientTest, LabelsComeBackInTheOrderOfTheInputs) {
   }
 }
 
+TEST(LabelClientTest, KeepsEachRecordsAnswerAsItCame) {
+  ScriptedTeacher teacher({Obey});
+  LabelClient::Options options = FastOptions();
+  options.keeps_encoded = true;
+  auto client = LabelClient::Connect({teacher.address()}, options).value();
+  const LabelClient::Labels labels = Ask(*client, Inputs(1, 9), Spec(v1::CODEC_DENSE_FP16)).get().value();
+  ASSERT_EQ(labels.encoded.size(), 9u);
+  for (int i = 0; i < 9; ++i) {
+    ASSERT_EQ(labels.encoded[i].size(), 1u);
+    const auto number = static_cast<float>(i + 1);
+    EXPECT_EQ(labels.encoded[i][0].SerializeAsString(),
+              EncodeDense(v1::CODEC_DENSE_FP16, {number, -number}, 1, 2).value().SerializeAsString());
+  }
+}
+
 TEST(LabelClientTest, SplitsByRecordsAndBytesAndKeepsItsCredits) {
   std::promise<std::vector<int>> sizes;
   ScriptedTeacher teacher({[&](Stream& stream) {

@@ -1,22 +1,39 @@
 #include "soft_labels/pieces.h"
 
 #include <algorithm>
+#include <iterator>
 #include <map>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "runtime/rpc.h"
 #include "runtime/status.h"
+#include "soft_labels/compression.h"
 #include "soft_labels/decode.h"
 
 namespace polystill::soft_labels {
 
 namespace {
 
-// The labels of one output.
-absl::StatusOr<Array> DecodeOutput(const v1::SoftLabels& labels, const Piece& piece, const Output& output) {
+std::vector<RecordSize> SizesOf(const Piece& piece, const Output& output) {
   std::vector<RecordSize> sizes;
   for (const v1::LabelInput& input : piece.inputs) sizes.push_back(SizeOf(piece.call->spec, output, input));
-  auto decoded = Decode(labels, piece.call->spec, output, sizes,
+  return sizes;
+}
+
+// Adds what each input was answered, as it came, to its entry of `all`.
+absl::Status KeepEncoded(const v1::SoftLabels& labels, const Piece& piece, const Output& output,
+                         std::vector<std::vector<v1::SoftLabels>>* all) {
+  auto parts = Cut(labels, SizesOf(piece, output));
+  if (!parts.ok()) return absl::DataLossError(parts.status().message());
+  all->resize(parts->size());
+  for (size_t i = 0; i < parts->size(); ++i) (*all)[i].push_back(std::move((*parts)[i]));
+  return absl::OkStatus();
+}
+
+// The labels of one output.
+absl::StatusOr<Array> DecodeOutput(const v1::SoftLabels& labels, const Piece& piece, const Output& output) {
+  auto decoded = Decode(labels, piece.call->spec, output, SizesOf(piece, output),
                         [&](int64_t row) { return NameOfRow(output, piece.inputs, row); });
   if (!decoded.ok()) return absl::DataLossError(decoded.status().message());
   return decoded;
@@ -72,14 +89,27 @@ Array InOrder(const Call& call, size_t output) {
   return all;
 }
 
+// The same of what was kept of each input; `encoded`: piece after piece.
+std::vector<std::vector<v1::SoftLabels>> InOrder(const std::vector<std::vector<size_t>>& places,
+                                                 std::vector<std::vector<v1::SoftLabels>> encoded) {
+  std::vector<std::vector<v1::SoftLabels>> ordered(encoded.size());
+  size_t next = 0;
+  for (const auto& of_piece : places) {
+    for (const size_t input : of_piece) ordered[input] = std::move(encoded[next++]);
+  }
+  return ordered;
+}
+
 }  // namespace
 
 LabelClient::Labels Call::TakeLabels() {
   LabelClient::Labels labels;
   labels.bytes = bytes;
+  for (auto& piece : encoded) std::move(piece.begin(), piece.end(), std::back_inserter(labels.encoded));
   if (!places.empty()) {
     for (size_t i = 0; i < outputs.size(); ++i) labels.outputs.push_back(InOrder(*this, i));
     answers.clear();
+    if (keeps_encoded) labels.encoded = InOrder(places, std::move(labels.encoded));
     return labels;
   }
   labels.outputs = std::move(answers[0]);
@@ -130,6 +160,7 @@ std::vector<Piece> SplitCall(const std::shared_ptr<Call>& call, std::vector<v1::
   }
   call->pieces_left = static_cast<int64_t>(pieces.size());
   call->answers.resize(pieces.size());
+  call->encoded.resize(pieces.size());
   return pieces;
 }
 
@@ -150,11 +181,21 @@ absl::Status TakeReply(const v1::LabelReply& reply, const v1::DescribeReply& tea
   }
   std::vector<Array> answer;
   for (int i = 0; i < reply.labels_size(); ++i) {
-    const v1::SoftLabels& labels = reply.labels(i);
+    v1::SoftLabels opened;
+    const bool compressed = reply.labels(i).uncompressed_bytes() != 0;
+    if (compressed) {
+      opened = reply.labels(i);
+      const absl::Status status = Decompress(kMaxMessageBytes, &opened);
+      if (!status.ok()) return absl::DataLossError(absl::StrCat(records, ": ", status.message()));
+    }
+    const v1::SoftLabels& labels = compressed ? opened : reply.labels(i);
     absl::StatusOr<Array> array = DecodeOutput(labels, piece, call.outputs[i]);
     if (!array.ok()) return Annotate(array.status(), records);
     answer.push_back(*std::move(array));
-    call.bytes += static_cast<int64_t>(labels.dense().data().size() + labels.packed().size());
+    if (call.keeps_encoded) {
+      RETURN_IF_ERROR(Annotate(KeepEncoded(labels, piece, call.outputs[i], &call.encoded[piece.place]), records));
+    }
+    call.bytes += static_cast<int64_t>(reply.labels(i).dense().data().size() + reply.labels(i).packed().size());
   }
   call.answers[piece.place] = std::move(answer);
   return absl::OkStatus();

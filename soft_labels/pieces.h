@@ -23,6 +23,9 @@ struct Call {
   // rows of each input, output by output. Else empty: the pieces are consecutive.
   std::vector<std::vector<size_t>> places;
   std::vector<std::vector<int64_t>> rows;
+  // LabelClient::Options::keeps_encoded; then, for each piece, an entry for each input and output.
+  bool keeps_encoded = false;
+  std::vector<std::vector<std::vector<v1::SoftLabels>>> encoded = {};
   // Payload bytes of the answers.
   int64_t bytes = 0;
   int64_t pieces_left = 0;

@@ -9,6 +9,7 @@
 #include "models/outputs.h"
 #include "runtime/status.h"
 #include "soft_labels/look_ahead.h"
+#include "soft_labels/record_input.h"
 
 namespace polystill::student_worker {
 namespace {
@@ -164,13 +165,13 @@ DataLoader::~DataLoader() {
 void DataLoader::Run() {
   for (int64_t step = options_.first_step; step < options_.steps; ++step) {
     auto pending = std::make_shared<Pending>();
-    std::vector<corpus::Record> records;
-    pending->status = Annotate(Fill(step, &records, &pending->batch), absl::StrCat("step ", step));
+    Slice slice;
+    pending->status = Annotate(Fill(step, &slice, &pending->batch), absl::StrCat("step ", step));
     const bool filled = pending->status.ok();
-    if (filled && !records.empty()) pending->missing_labels = options_.labels.size();
+    if (filled && !slice.records.empty()) pending->missing_labels = options_.labels.size();
     if (!shared_->Push(pending) || !filled) return;
-    if (records.empty()) continue;
-    for (const LabelSource& source : options_.labels) Ask(source, records, pending);
+    if (slice.records.empty()) continue;
+    for (const LabelSource& source : options_.labels) Ask(source, slice, pending);
   }
 }
 
@@ -181,10 +182,10 @@ Tokens DataLoader::TokensOf(const corpus::RecordRef& ref, const corpus::Record& 
   return tokens;
 }
 
-absl::Status DataLoader::Fill(int64_t step, std::vector<corpus::Record>* records, Batch* batch) {
+absl::Status DataLoader::Fill(int64_t step, Slice* slice, Batch* batch) {
   const auto range = corpus::Plan::SliceOf(plan_->segment().batch_size(), options_.rank, options_.world_size);
-  const std::vector<corpus::RecordRef> refs = plan_->Slice(step, range.first, range.last);
-  ASSIGN_OR_RETURN(*records, reader_->Read(refs));
+  slice->refs = plan_->Slice(step, range.first, range.last);
+  ASSIGN_OR_RETURN(slice->records, reader_->Read(slice->refs));
   batch->step = step;
   batch->first_position = range.first;
   batch->judges_tokens = models::JudgesTokens(options_.task);
@@ -193,8 +194,8 @@ absl::Status DataLoader::Fill(int64_t step, std::vector<corpus::Record>* records
       batch->labels[source.KindOf(output)] = NoLabels(source.spec, output);
     }
   }
-  for (size_t i = 0; i < refs.size(); ++i) {
-    RETURN_IF_ERROR(FillRecord(refs[i], (*records)[i], batch));
+  for (size_t i = 0; i < slice->refs.size(); ++i) {
+    RETURN_IF_ERROR(FillRecord(slice->refs[i], slice->records[i], batch));
   }
   return absl::OkStatus();
 }
@@ -243,32 +244,32 @@ void DataLoader::FillHidden(std::vector<int32_t>* ids, Batch* batch) {
   batch->positions.push_back(std::move(hidden.positions));
 }
 
-std::vector<v1::LabelInput> DataLoader::InputsFor(const LabelSource& source, const std::vector<corpus::Record>& records,
-                                                  const Batch& batch) const {
+DataLoader::Question DataLoader::QuestionFor(const LabelSource& source, const Slice& slice, const Batch& batch) const {
   const bool at_positions =
       !batch.positions.empty() && std::any_of(source.outputs.begin(), source.outputs.end(), IsLogits);
-  std::vector<v1::LabelInput> inputs;
-  for (size_t i = 0; i < records.size(); ++i) {
+  Question question;
+  for (size_t i = 0; i < slice.records.size(); ++i) {
     if (at_positions && batch.positions[i].empty()) continue;  // nothing of it is judged
+    v1::LabelInput& input = question.inputs.emplace_back();
     if (source.sends_tokens) {
-      inputs.emplace_back().set_id(records[i].id);
-      inputs.back().mutable_ids()->mutable_ids()->Add(batch.tokens[i].begin(), batch.tokens[i].end());
+      input.set_id(slice.records[i].id);
+      input.mutable_ids()->mutable_ids()->Add(batch.tokens[i].begin(), batch.tokens[i].end());
     } else {
-      inputs.push_back(LabelInputOf(records[i], source.reads, source.input));
+      input = soft_labels::LabelInputOf(slice.records[i], source.reads, source.input);
     }
-    if (source.draws_anew) inputs.back().set_draw(static_cast<uint64_t>(batch.passes[i]));
-    if (at_positions) inputs.back().mutable_positions()->Add(batch.positions[i].begin(), batch.positions[i].end());
+    if (source.draws_anew) input.set_draw(static_cast<uint64_t>(batch.passes[i]));
+    if (at_positions) input.mutable_positions()->Add(batch.positions[i].begin(), batch.positions[i].end());
+    question.refs.push_back(slice.refs[i]);
   }
-  return inputs;
+  return question;
 }
 
-void DataLoader::Ask(const LabelSource& source, const std::vector<corpus::Record>& records,
-                     std::shared_ptr<Pending> pending) {
+void DataLoader::Ask(const LabelSource& source, const Slice& slice, std::shared_ptr<Pending> pending) {
   // The batch stays where it is until its last label has come.
-  std::vector<v1::LabelInput> inputs = InputsFor(source, records, pending->batch);
-  if (inputs.empty()) return shared_->NoteLabels(pending.get());
+  Question question = QuestionFor(source, slice, pending->batch);
+  if (question.inputs.empty()) return shared_->NoteLabels(pending.get());
   auto fill = [shared = shared_, pending, source = source,
-               count = inputs.size()](absl::StatusOr<soft_labels::LabelClient::Labels> answer) {
+               count = question.inputs.size()](absl::StatusOr<soft_labels::LabelClient::Labels> answer) {
     absl::Status status = answer.ok() ? CheckShapes(*answer, source, pending->batch) : answer.status();
     if (!status.ok()) {
       const std::string where = absl::StrCat("step ", pending->batch.step, ": labels of teacher ", source.teacher);
@@ -287,7 +288,8 @@ void DataLoader::Ask(const LabelSource& source, const std::vector<corpus::Record
     pending->batch.label_bytes += answer->bytes;
     shared->Came(pending.get());
   };
-  source.ask(source.spec, std::move(inputs), std::move(fill));
+  if (source.read) return fill(source.read(question.refs, question.inputs));
+  source.ask(source.spec, std::move(question.inputs), std::move(fill));
 }
 
 double DataLoader::ReadsPerBlock() const {

@@ -35,6 +35,10 @@ class DataLoader {
   // Asks for labels; the callback comes exactly once, from another thread (soft_labels::LabelClient::Label).
   using AskForLabels =
       std::function<void(v1::LabelSpec, std::vector<v1::LabelInput>, soft_labels::LabelClient::Callback)>;
+  // Labels that lie on a disk: of records by their places in the corpus, without waiting for anybody
+  // (soft_labels::LabelStore::Read).
+  using ReadLabels = std::function<absl::StatusOr<soft_labels::LabelClient::Labels>(
+      const std::vector<corpus::RecordRef>&, const std::vector<v1::LabelInput>&)>;
   // Where the labels of one teacher by one codec come from: those of all its outputs that the job needs, in one
   // request.
   struct LabelSource {
@@ -49,7 +53,9 @@ class DataLoader {
     bool sends_tokens = false;
     // Codec sampled: each pass over a record has draws of its own.
     bool draws_anew = false;
+    // One of the two.
     AskForLabels ask;
+    ReadLabels read;
 
     LabelKind KindOf(const soft_labels::Output& output) const {
       return {teacher, soft_labels::SettingsOf(spec, draws_anew), output.name};
@@ -115,15 +121,23 @@ class DataLoader {
   struct Shared;
 
   void Run();
-  absl::Status Fill(int64_t step, std::vector<corpus::Record>* records, Batch* batch);
+  // The records of this rank's slice of a step, and where they are.
+  struct Slice {
+    std::vector<corpus::RecordRef> refs;
+    std::vector<corpus::Record> records;
+  };
+  // What a source is asked about a batch.
+  struct Question {
+    std::vector<corpus::RecordRef> refs;
+    std::vector<v1::LabelInput> inputs;
+  };
+  absl::Status Fill(int64_t step, Slice* slice, Batch* batch);
   Tokens TokensOf(const corpus::RecordRef& ref, const corpus::Record& record);
   absl::Status FillRecord(const corpus::RecordRef& ref, const corpus::Record& record, Batch* batch);
   absl::Status FillWords(const corpus::Record& record, const Tokens& tokens, Batch* batch);
   void FillHidden(std::vector<int32_t>* ids, Batch* batch);
-  void Ask(const LabelSource& source, const std::vector<corpus::Record>& records, std::shared_ptr<Pending> pending);
-  // What a source is asked about a batch, whose records these are.
-  std::vector<v1::LabelInput> InputsFor(const LabelSource& source, const std::vector<corpus::Record>& records,
-                                        const Batch& batch) const;
+  void Ask(const LabelSource& source, const Slice& slice, std::shared_ptr<Pending> pending);
+  Question QuestionFor(const LabelSource& source, const Slice& slice, const Batch& batch) const;
 
   const Options options_;
   const std::shared_ptr<const corpus::Plan> plan_;

@@ -184,6 +184,7 @@ absl::Status Trainer::LoadData() {
   const auto index = std::make_shared<const v1::CorpusIndex>(std::move(fetched));
   ASSIGN_OR_RETURN(corpus::Plan plan, corpus::Plan::Create(job_.plan(), index));
   ASSIGN_OR_RETURN(auto reader, corpus::Reader::Open(index));
+  RETURN_IF_ERROR(teachers_->UseIndex(index));
   if (early_stopper_ != nullptr) {
     ASSIGN_OR_RETURN(held_out_, HeldOut::Load(assignment_, context_.link, tokenizer_.get()));
   }
