@@ -58,6 +58,7 @@ class Server {
     ASSIGN_OR_RETURN(Teacher teacher, LoadTeacher(package, device));
     EngineOptions fitted = FitToTeacher(options_.engine, teacher.signature);
     if (fitted.batch.max_rows == 0) fitted.batch.max_rows = device.is_cpu() ? BatchLimits().max_rows : kRowsOnGpu;
+    if (teacher.batches_at_once > 0) fitted.threads = teacher.batches_at_once;  // they only wait
     const std::string digest = teacher.digest;
     spdlog::info("serving teacher '{}' of {} with digest {}", teacher.name, package, digest);
     service_.Serve(std::make_unique<Engine>(std::move(teacher), fitted, std::chrono::steady_clock::now,
