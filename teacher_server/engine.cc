@@ -52,7 +52,7 @@ Engine::Engine(Teacher teacher, EngineOptions options, Batcher::Now now, Teacher
       now_(now),
       metrics_(metrics),
       description_(Describe(teacher, options, cache != nullptr)),
-      labeller_(std::move(teacher), options.memo_bytes),
+      labeller_(std::move(teacher), description_, options.memo_bytes),
       batcher_(
           options.batch, options.queue, options.threads,
           [this](const std::vector<const v1::LabelRequest*>& requests) { return labeller_.Label(requests); },
