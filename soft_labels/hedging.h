@@ -20,8 +20,9 @@ class Hedging {
     // Hedges for each request, over any time; and how many may have been saved up.
     double share = 0.05;
     double most_saved = 16;
-    // No request is hedged before. Milliseconds: the clock's own grain, and what a thread may wait for its turn.
-    int64_t least_ms = 20;
+    // No request is hedged before: a busy machine may keep any thread waiting for as long, and looking ahead makes up
+    // for it. Milliseconds.
+    int64_t least_ms = 50;
   };
 
   explicit Hedging(Options options) : options_(options) {}

@@ -22,7 +22,7 @@ TEST(HedgingTest, DueAfterThePercentileOfItsSize) {
       {"another percentile", {.percentile = 0.5}, 1'000, 100, 501},
       {"all", {.percentile = 1}, 1'000, 20, 201},
       {"the least", {.least_ms = 5'000}, 1'000, 20, 5'000},
-      {"fewer are enough", {.least_samples = 2}, 1'000, 2, 21},
+      {"fewer are enough", {.least_samples = 2, .least_ms = 1}, 1'000, 2, 21},
       {"the same power of two", {}, 512, 20, 191},
       {"a size above", {}, 1'024, 20, std::nullopt},
       {"a size below", {}, 511, 20, std::nullopt},
@@ -35,7 +35,7 @@ TEST(HedgingTest, DueAfterThePercentileOfItsSize) {
 }
 
 TEST(HedgingTest, OldTimesAreForgotten) {
-  Hedging hedging({});
+  Hedging hedging({.least_ms = 1});
   for (int i = 0; i < 1'000; ++i) hedging.Took(10, 7'000);
   EXPECT_EQ(hedging.DueAfterMs(10), 7'001);
   for (int i = 0; i < 256; ++i) hedging.Took(10, 30);

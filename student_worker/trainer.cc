@@ -357,8 +357,7 @@ void Trainer::TellCosts() const {
   if (reads <= kManyReads) return;
   spdlog::warn(
       "{}: the blocks that the languages' shuffle windows span do not fit in the cache, so each was read {:.1f} times "
-      "a "
-      "pass; write the corpus with smaller row groups, then a read costs less",
+      "a pass; write the corpus with smaller row groups, then a read costs less",
       job_.name(), reads);
 }
 
