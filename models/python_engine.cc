@@ -73,13 +73,13 @@ class PythonEngine final : public InferenceEngine {
           GiveBack(loan, /*answered=*/true);
           return response;
         case grpc::StatusCode::UNAVAILABLE:
-          Discard(loan, "is not connected any more");
+          Discard(loan, "is not connected any more", kMoment);
           continue;
         case grpc::StatusCode::DEADLINE_EXCEEDED: {
           const std::string hung =
               absl::StrCat("gave no answer within ", options_.answer.count(), " s (python.answer_seconds)");
-          Discard(loan, hung);
-          return absl::UnavailableError(absl::StrCat("Python process ", loan.pid, " ", hung, " and was killed"));
+          Discard(loan, hung, milliseconds(0));
+          return absl::UnavailableError(absl::StrCat("Python process ", loan.pid, " ", hung, " and is killed"));
         }
         default:
           GiveBack(loan, /*answered=*/true);
@@ -97,8 +97,11 @@ class PythonEngine final : public InferenceEngine {
     std::shared_ptr<InferenceClient> client;  // null unless it has loaded
     pid_t pid = 0;
     bool lent = false;
+    // It waits to be started again.
+    bool rests = false;
     // Not empty: it is to be killed, and why.
     std::string unwanted;
+    milliseconds patience{0};
     // Without an answer in between.
     int failures = 0;
     // How the last one ended.
@@ -119,8 +122,9 @@ class PythonEngine final : public InferenceEngine {
     [[maybe_unused]] const ssize_t written = ::write(place.wake.get(), &one, sizeof(one));
   }
 
+  // Waits for a process that is free, or loads the model; not for one that rests.
   absl::StatusOr<Loan> Borrow() {
-    const Clock::time_point end = Clock::now() + options_.answer;
+    const Clock::time_point end = Clock::now() + options_.start + options_.answer;
     MutexLock lock(&mutex_);
     while (!stopping_) {
       for (Place& place : places_) {
@@ -128,17 +132,19 @@ class PythonEngine final : public InferenceEngine {
         place.lent = true;
         return Loan{&place, place.pid, place.client};
       }
-      if (Clock::now() >= end) return absl::UnavailableError(WhyNone());
+      const bool all_rest = std::all_of(places_.begin(), places_.end(), [](const Place& place) { return place.rests; });
+      if (all_rest || Clock::now() >= end) return absl::UnavailableError(WhyNone());
       changed_.WaitFor(&mutex_, end - Clock::now());
     }
     return absl::UnavailableError("the Python processes are being stopped");
   }
 
+  // Why nobody can be asked.
   std::string WhyNone() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     for (const Place& place : places_) {
       if (place.client == nullptr) return absl::StrCat("no Python process is ready: ", place.failure.message());
     }
-    return absl::StrCat("no Python process was free within ", options_.answer.count(), " s");
+    return "no Python process became free";
   }
 
   void GiveBack(const Loan& loan, bool answered) {
@@ -149,12 +155,13 @@ class PythonEngine final : public InferenceEngine {
     changed_.NotifyAll();
   }
 
-  // Lets nobody use the process any more, and kills it.
-  void Discard(const Loan& loan, std::string why) {
+  // Lets nobody use the process any more, and kills it unless it ends by itself within `patience`.
+  void Discard(const Loan& loan, std::string why, milliseconds patience) {
     MutexLock lock(&mutex_);
     if (loan.place->client != loan.client) return;
     loan.place->client = nullptr;
     loan.place->unwanted = std::move(why);
+    loan.place->patience = patience;
     Wake(*loan.place);
   }
 
@@ -166,17 +173,19 @@ class PythonEngine final : public InferenceEngine {
       {
         MutexLock lock(&mutex_);
         if (stopping_) return;
+        delay = RestartDelay(place->failures++);
         place->client = nullptr;
         place->failure = end;
+        place->rests = delay.count() > 0;
         changed_.NotifyAll();
         if (!loaded_) return;
-        delay = RestartDelay(place->failures++);
       }
       spdlog::warn("{}; started again in {} ms", std::string(end.message()), delay.count());
       const Clock::time_point next = Clock::now() + delay;
       MutexLock lock(&mutex_);
       while (!stopping_ && Clock::now() < next) changed_.WaitFor(&mutex_, next - Clock::now());
       if (stopping_) return;
+      place->rests = false;
     }
   }
 
@@ -191,7 +200,7 @@ class PythonEngine final : public InferenceEngine {
     const Clock::time_point end = Clock::now() + options_.start;
     while (!client->Connected()) {
       if (process->Watch(place->wake.get(), kLook)) {
-        return absl::FailedPreconditionError(absl::StrCat(process->Obituary(), ", before the model was loaded"));
+        return absl::FailedPreconditionError(process->Obituary(" before the model was loaded"));
       }
       if (IsStopping()) return absl::OkStatus();
       if (Clock::now() < end) continue;
@@ -213,18 +222,20 @@ class PythonEngine final : public InferenceEngine {
   }
 
   absl::Status WatchUntilEnd(Place* place, PythonProcess* process) {
-    while (true) {
+    std::string unwanted;
+    milliseconds patience{0};
+    while (unwanted.empty()) {
       if (process->Watch(place->wake.get(), kForever)) return absl::UnavailableError(process->Obituary());
       uint64_t count = 0;
       [[maybe_unused]] const ssize_t got = ::read(place->wake.get(), &count, sizeof(count));
       MutexLock lock(&mutex_);
       if (stopping_) return absl::OkStatus();
-      if (!place->unwanted.empty()) break;
+      unwanted = place->unwanted;
+      patience = place->patience;
     }
     // How it ended says more than that it is not connected any more, but comes a moment later.
-    if (process->Watch(/*wake=*/-1, kMoment)) return absl::UnavailableError(process->Obituary());
-    MutexLock lock(&mutex_);
-    return absl::UnavailableError(absl::StrCat("Python process ", process->pid(), " ", place->unwanted));
+    if (process->Watch(/*wake=*/-1, patience)) return absl::UnavailableError(process->Obituary());
+    return absl::UnavailableError(absl::StrCat("Python process ", process->pid(), " ", unwanted, " and is killed"));
   }
 
   bool IsStopping() {

@@ -27,7 +27,8 @@ struct PythonOptions {
 // Protocol on a Unix socket that nobody else can reach. Every process has a thread that starts it, copies what it
 // prints to the log, and starts it again when it ends (RestartDelay); a batch goes to one that is free:
 //
-//   - a process that ends while it computes a batch: the batch is tried once more, by another or by the next one;
+//   - a process that ends while it computes a batch: the batch is tried once more, by another or by the next one, which
+//     is waited for while it loads; where every process has ended again and again, batches are UNAVAILABLE at once;
 //   - one that gives no answer within `answer` is killed, and the batch is UNAVAILABLE;
 //   - one whose model raises lives on, and the batch is INTERNAL with the exception's last line.
 //

@@ -154,10 +154,10 @@ void PythonProcess::LogLine() {
   line_.clear();
 }
 
-std::string PythonProcess::Obituary() {
+std::string PythonProcess::Obituary(std::string_view when) {
   const std::string how = child_.Poll().value_or("has not ended");
   const std::string said = last_line_.empty() ? "" : absl::StrCat("; the last that it printed: ", last_line_);
-  return absl::StrCat("Python process ", child_.pid(), " ", how, said);
+  return absl::StrCat("Python process ", child_.pid(), " ", how, absl::string_view(when.data(), when.size()), said);
 }
 
 }  // namespace polystill::models

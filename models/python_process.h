@@ -3,6 +3,7 @@
 #include <chrono>
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include "absl/status/statusor.h"
 #include "models/python_engine.h"
@@ -40,8 +41,8 @@ class PythonProcess {
   // Removes the socket's name: who is connected stays so.
   void RemoveSocket();
   pid_t pid() const { return child_.pid(); }
-  // After its end: "process 71 was killed by signal 9 (Killed)", and the last line that it printed.
-  std::string Obituary();
+  // After its end: "Python process 71 ended with status 1 WHEN; the last that it printed: ...".
+  std::string Obituary(std::string_view when = "");
 
  private:
   PythonProcess(ChildProcess child, OpenFile output, std::string socket_folder, std::string target);

@@ -283,7 +283,7 @@ absl::Status Evaluator::MeasureLatencies() {
   };
   std::map<std::string, evaluation::Latencies> models;
   for (const v1::EvaluatedModel& model : job_.timed()) {
-    const auto judged = LoadJudged(model, job_);
+    const auto judged = LoadJudged(model, job_, at::kCPU);
     absl::Status status = judged.status();
     if (judged.ok()) {
       const auto latencies = MeasureLatency(*judged->package.model, job_.task(), judged->tokenizer.get(), judged->reads,

@@ -168,7 +168,7 @@ def too_many(response: Any) -> None:
         (too_many, "comes with 4096 bytes of float32, not 12"),
         (lambda response: response.ClearField("outputs"), "the answer lacks 'logits'; it holds none"),
         (lambda response: setattr(response.outputs[0], "datatype", "FP64"), r"'logits' is FP64 \[1, 3\]"),
-        (lambda response: response.outputs[0].contents.fp32_contents.__setitem__(1, float("nan")), "not finite"),
+        (lambda response: response.outputs[0].contents.fp32_contents.__setitem__(1, float("nan")), "number 1 is nan"),
     ],
 )
 def test_hostile_answers_are_refused_and_passed(
@@ -185,7 +185,8 @@ def test_hostile_answers_are_refused_and_passed(
 
 def test_several_batches_are_asked_for_at_once(tmp_path: Path, fake: tuple[Fake, str]) -> None:
     made, address = fake
-    with serving(upstream_package(tmp_path / "package", address, requests=3), tmp_path / "serve") as served:
+    package = upstream_package(tmp_path / "package", address, requests=3)
+    with serving(package, tmp_path / "serve", "--batch-records", "1") as served:
         together = threading.Barrier(3, timeout=30)
         made.change = lambda response: together.wait()
         with futures.ThreadPoolExecutor(3) as callers:

@@ -97,14 +97,16 @@ def test_labels_are_computed_once(served: Served) -> None:
 
 def test_what_it_raises_is_told(served: Served) -> None:
     before = served.pythons()
-    with pytest.raises(TeacherError, match=r"INTERNAL: .* record '0' and what came with it: the model failed: ValueError: no such word"):
+    with pytest.raises(
+        TeacherError, match=r"INTERNAL: .* record '0' and what came with it: the model failed: ValueError: no such word"
+    ):
         served.client.label([RAISES])
     assert 'raise ValueError("no such word")' in served.log()  # its traceback
     assert served.pythons() == before
 
 
 def test_numbers_that_are_not_finite_name_the_record(served: Served) -> None:
-    with pytest.raises(TeacherError, match=r"record 'b'.*not finite"):
+    with pytest.raises(TeacherError, match=r"record 'b', logits: number 0 is nan"):
         served.client.label([[1], NAN], record_ids=["a", "b"])
 
 
@@ -118,15 +120,16 @@ def test_a_batch_whose_process_dies_is_answered_by_the_next(served: Served) -> N
 
 def test_one_that_hangs_is_killed_and_named(served: Served) -> None:
     (pid,) = served.pythons()
-    with pytest.raises(TeacherUnavailable, match=rf"Python process {pid} gave no answer within 2 s .* was killed"):
+    with pytest.raises(TeacherUnavailable, match=rf"Python process {pid} gave no answer within 2 s .* is killed"):
         served.client.label([HANGS])
-    assert pid not in served.pythons()
+    wait_for_text(served.cluster.folder / "teacher.log", f"Python process {pid} gave no answer", served.process)
     with TeacherClient(served.client.address, retry_for=60) as patient:  # until the next has loaded
         np.testing.assert_allclose(patient.label([[44, 45]])["logits"][0], expected([44, 45])["logits"], atol=1e-6)
+    assert pid not in served.pythons()
 
 
 def test_one_that_always_dies_is_unavailable(served: Served) -> None:
-    with pytest.raises(TeacherUnavailable, match=r"the Python process that computed the batch ended|no Python process"):
+    with pytest.raises(TeacherUnavailable, match=r"the Python process that computed the batch ended, and so did"):
         served.client.label([KILLED])
     with TeacherClient(served.client.address, retry_for=60) as patient:
         assert patient.label([[46, 47]])["logits"].shape == (1, 3)
@@ -170,6 +173,16 @@ importlib.util.find_spec = lambda name, *more: None if name == "torch" else find
 """
 
 
+def without_pytorch(folder: Path) -> str:
+    """An interpreter that has none, and starts so much the faster."""
+    (folder / "site").mkdir()
+    (folder / "site" / "sitecustomize.py").write_text(NUMPY_ALONE)
+    python = folder / "python"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH="{folder}/site:$PYTHONPATH" exec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    return str(python)
+
+
 def refusal(package: Path) -> str:
     """What a teacher server says that does not take the package."""
     command = [str(BIN / "polystill-teacher"), "--package", str(package), "--listen", "127.0.0.1:0"]
@@ -187,12 +200,12 @@ def refusal(package: Path) -> str:
         (
             "import no_such_thing",
             {},
-            r"status 1.*printed: .*No module named 'no_such_thing'.*, before the model was loaded",
+            r"status 1 before the model was loaded; the last that it printed: .*No module named 'no_such_thing'",
         ),
         (
             "def load(folder, device):\n    raise OSError('no weights')",
             {},
-            r"ended with status 1.*OSError: no weights|no weights",
+            r"ended with status 1.*no weights",
         ),
         ("def load(folder, device):\n    raise KeyError('no weights')", {}, r"printed: KeyError: 'no weights'"),
         ("def load(folder, device):\n    return 3", {}, r"judge.py: load returns int, not a callable"),
@@ -209,28 +222,29 @@ def refusal(package: Path) -> str:
             r"judge.py: .*gives neither logits nor features|none of the model's outputs",
         ),
         (
-            "def load(folder, device):\n    return lambda ids, mask: {'pooled': ids.float()}",
+            "def load(folder, device):\n    return lambda ids, mask: {'pooled': ids / 2}",
             {},
-            r"TypeError: the model gives pooled \[2, 2\] of float32 for 2 rows",
+            r"TypeError: the model gives pooled \[2, 8\] of float64 for 2 rows",
         ),
         (
             "def load(folder, device):\n    return lambda ids, mask: ids",
             {},
-            r"TypeError: the model gives logits \[2, 2\] of int64",
+            r"TypeError: the model gives logits \[2, 8\] of int64",
         ),
         (
-            "def load(folder, device):\n    return lambda ids, mask: ids[:, :2].float()",
+            "def load(folder, device):\n    return lambda ids, mask: ids[:, :2] / 2",
             {},
             r"judge.py: .*'logits' is FP32 \[2, 2\], it must be FP32 \[2, 3\]",
         ),
         (
-            "def load(folder, device):\n    return lambda ids, mask: ids.float().log()[:, :1].expand(-1, 3)",
+            "def load(folder, device):\n    return lambda ids, mask: (ids / 0)[:, :3]",
             {},
             r"judge.py: forward gives logits not finite",
         ),
     ],
 )
 def test_what_cannot_be_loaded_is_refused(tmp_path: Path, source: str, python: dict[str, Any], words: str) -> None:
+    python = {"interpreter": without_pytorch(tmp_path)} | python
     said = refusal(python_package(tmp_path / "package", source, **python))
     assert re.search(words, said), said
     assert str(tmp_path / "package") in said
@@ -238,12 +252,7 @@ def test_what_cannot_be_loaded_is_refused(tmp_path: Path, source: str, python: d
 
 def test_without_pytorch_it_gets_numpys_arrays(tmp_path: Path) -> None:
     """As in an interpreter that has none."""
-    (tmp_path / "site").mkdir()
-    (tmp_path / "site" / "sitecustomize.py").write_text(NUMPY_ALONE)
-    python = tmp_path / "python"
-    python.write_text(f'#!/bin/sh\nPYTHONPATH="{tmp_path}/site:$PYTHONPATH" exec {sys.executable} "$@"\n')
-    python.chmod(0o755)
-    package = python_package(tmp_path / "package", interpreter=str(python))
+    package = python_package(tmp_path / "package", interpreter=without_pytorch(tmp_path))
     with serving(package, tmp_path / "serve") as served:
         np.testing.assert_allclose(served.client.label([[1, 2]])["logits"][0], expected([1, 2])["logits"], atol=1e-6)
         wait_for_text(served.cluster.folder / "teacher.log", "batch 32 8 int64 int64 numpy", served.process)
