@@ -43,7 +43,7 @@ TEST(LabelClientTest, KeepsEachRecordsAnswerAsItCame) {
     ASSERT_EQ(labels.encoded[i].size(), 1u);
     const auto number = static_cast<float>(i + 1);
     EXPECT_EQ(labels.encoded[i][0].SerializeAsString(),
-              EncodeDense(v1::CODEC_DENSE_FP16, {number, -number}, 1, 2).value().SerializeAsString());
+              EncodeDense(v1::CODEC_DENSE_FP16, std::vector<float>{number, -number}, 1, 2).value().SerializeAsString());
   }
 }
 
