@@ -54,7 +54,7 @@ def main() -> int:
     modules = {name: importlib.import_module(f"benchmarks.{name}") for name in NAMES}
     if options.name is None:
         for name, module in modules.items():
-            print(f"{name:12} {module.__doc__}")
+            print(f"{name:16} {module.__doc__}")
         return 0
     workload = yaml.safe_load((HERE / "workloads.yaml").read_text())
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: workload["cores"]])  # of both sides

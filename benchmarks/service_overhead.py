@@ -15,10 +15,14 @@ from benchmarks.teacher_server import serving
 def run(workload: dict[str, Any], folder: Path, pairs: int) -> list[Ratio]:
     """The student and its coordinator on one core, the server on the other.
 
-    Without a server the labels come from a label store, which the student holds in memory after its first pass.
+    Without a server the labels come from a label store, which the student holds in memory after the first of its passes.
+    Counted from the wait for the first batch on; what the server computes is on its own core.
     """
     settings = workload["service_overhead"]
-    first, second = sorted(os.sched_getaffinity(0))[:2]
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < 2:
+        raise RuntimeError("this benchmark needs two cores: one for the student, one for the server")
+    first, second = cores[:2]
     package = write_package(folder / "teacher", workload, settings["teacher"])
     ratios = []
     for name, of_student in settings["students"].items():

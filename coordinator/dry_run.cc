@@ -204,16 +204,22 @@ class DryRun {
 
   void AddProcesses() {
     int teachers = 0;
+    int64_t cache_mb = 0;
     for (const v1::Teacher& teacher : spec_.teachers()) {
       const bool asked =
           std::any_of(stages_.prepared.jobs.begin(), stages_.prepared.jobs.end(), [&](const auto& planned) {
             return std::find(planned.teachers.begin(), planned.teachers.end(), teacher.name()) !=
                    planned.teachers.end();
           });
-      if (teacher.address().empty() && teacher.store().empty() && asked) teachers += teacher.replicas();
+      if (!teacher.address().empty() || !teacher.store().empty() || !asked) continue;
+      teachers += teacher.replicas();
+      cache_mb += teacher.replicas() * teacher.cache_mb();
     }
     absl::StrAppend(&text_, "processes: 1 coordinator, ", teachers, " teacher servers, ", spec_.student().workers(),
                     " student workers, of ", spec_.student().threads(), " threads each\n");
+    if (cache_mb == 0) return;
+    absl::StrAppend(&text_, "disk of label caches while it runs: at most ",
+                    Bytes(static_cast<double>(cache_mb) * (int64_t{1} << 20)), "\n");
   }
 
   int64_t RecordsOf(const std::string& digest) const {

@@ -64,6 +64,7 @@ output: )",
   EXPECT_THAT(*text, HasSubstr("asked for ahead: at most 64 steps, 1.2 KB a worker\n"));
   EXPECT_THAT(*text, HasSubstr("evaluate: 1 models on 10 records\n"));
   EXPECT_THAT(*text, HasSubstr("processes: 1 coordinator, 2 teacher servers, 3 student workers, of 1 threads each\n"));
+  EXPECT_THAT(*text, HasSubstr("disk of label caches while it runs: at most 2"));
   // 4 bytes a parameter; weights, two moments and the best weights in each of three checkpoints.
   EXPECT_THAT(*text, HasSubstr("packages 4.0 KB, checkpoints at most 48.0 KB, predictions about"));
   const auto with_features = ReadRunFile(

@@ -84,7 +84,7 @@ class Model {
   virtual bool judges_tokens() const = 0;
   // The features that it can give, and how wide each is.
   virtual const std::map<std::string, int64_t>& feature_widths() const = 0;
-  // Those of NamedParameters, by name, that a batch reads a few rows of: their gradients are sparse, over the rows.
+  // Those of NamedParameters, by name, that a batch reads a few rows of: their gradients may be sparse, over the rows.
   virtual std::set<std::string> tables() const { return {}; }
   // What makes its logits, among its parameters; undefined when it is no such layer, or not known: then no batch may
   // ask for head_input.

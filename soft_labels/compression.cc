@@ -25,6 +25,7 @@ void Compress(v1::SoftLabels* labels) {
   const size_t bytes = ZSTD_compress(frame.data(), frame.size(), payload.data(), payload.size(), kFast);
   if (ZSTD_isError(bytes) != 0 || bytes >= payload.size()) return;
   frame.resize(bytes);
+  frame.shrink_to_fit();
   labels->set_uncompressed_bytes(static_cast<int64_t>(payload.size()));
   payload = std::move(frame);
 }

@@ -6,7 +6,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "runtime/rpc.h"
 #include "runtime/status.h"
 #include "soft_labels/compression.h"
 #include "soft_labels/decode.h"
@@ -100,6 +99,13 @@ std::vector<std::vector<v1::SoftLabels>> InOrder(const std::vector<std::vector<s
   return ordered;
 }
 
+// Of its answer, not compressed, at most.
+int64_t BytesOf(const Piece& piece) {
+  int64_t bytes = 0;
+  for (const v1::LabelInput& input : piece.inputs) bytes += BytesOf(piece.call->spec, piece.call->outputs, input);
+  return bytes;
+}
+
 }  // namespace
 
 LabelClient::Labels Call::TakeLabels() {
@@ -185,7 +191,7 @@ absl::Status TakeReply(const v1::LabelReply& reply, const v1::DescribeReply& tea
     const bool compressed = reply.labels(i).uncompressed_bytes() != 0;
     if (compressed) {
       opened = reply.labels(i);
-      const absl::Status status = Decompress(kMaxMessageBytes, &opened);
+      const absl::Status status = Decompress(BytesOf(piece), &opened);
       if (!status.ok()) return absl::DataLossError(absl::StrCat(records, ": ", status.message()));
     }
     const v1::SoftLabels& labels = compressed ? opened : reply.labels(i);

@@ -62,8 +62,8 @@ struct Teacher {
   // Lower-case hex SHA-256 of the tokeniser's file; empty when the input is ids.
   std::string tokenizer_sha256 = {};
   HeadFile head = {};
-  // As in DescribeReply.
-  std::string backend_name = "libtorch/cpu";
+  // As in DescribeReply. The number is raised when the last bits of labels change.
+  std::string backend_name = "libtorch/cpu/2";
   // Batches that its engine takes at once; 0: as many as the server has threads for (EngineOptions::threads).
   int batches_at_once = 0;
   std::unique_ptr<Backend> backend = nullptr;

@@ -34,7 +34,7 @@ v1::DescribeReply Describe(const Teacher& teacher, const EngineOptions& options,
   return description;
 }
 
-// Before the answer is counted: by the thread that computed it.
+// By the thread that computed the answer, or found it in the cache.
 Engine::Done Compressing(Engine::Done done) {
   return [done = std::move(done)](absl::StatusOr<Answer> answer) {
     if (answer.ok()) {
@@ -76,11 +76,12 @@ Engine::Engine(Teacher teacher, EngineOptions options, Batcher::Now now, Teacher
 }
 
 absl::Status Engine::Ask(v1::LabelRequest request, Requester requester, Done done) {
-  if (request.compression() == v1::COMPRESSION_ZSTD) done = Compressing(std::move(done));
+  const bool compresses = request.compression() == v1::COMPRESSION_ZSTD;
+  if (metrics_ == nullptr && compresses) done = Compressing(std::move(done));
   if (metrics_ == nullptr) return Check(std::move(request), std::move(requester), std::move(done));
   const v1::Priority priority = request.priority();
-  const auto counted = [metrics = metrics_, priority, tenant = requester.tenant, records = request.inputs_size(),
-                        done = std::move(done)](absl::StatusOr<Answer> answer) {
+  Done counted = [metrics = metrics_, priority, tenant = requester.tenant, records = request.inputs_size(),
+                  done = std::move(done)](absl::StatusOr<Answer> answer) {
     int64_t labels = 0, bytes = 0;
     if (answer.ok()) {
       labels = records * static_cast<int64_t>(answer->size());
@@ -90,7 +91,8 @@ absl::Status Engine::Ask(v1::LabelRequest request, Requester requester, Done don
     metrics->Labelled(priority, tenant, labels, bytes);
     done(std::move(answer));
   };
-  const absl::Status status = Check(std::move(request), std::move(requester), counted);
+  if (compresses) counted = Compressing(std::move(counted));
+  const absl::Status status = Check(std::move(request), std::move(requester), std::move(counted));
   if (!status.ok()) metrics_->Answered(status);
   return status;
 }

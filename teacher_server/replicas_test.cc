@@ -155,6 +155,24 @@ TEST_F(ReplicasTest, AlteredWeightsUnderTheSameDigestAreFoundOut) {
   EXPECT_EQ(lenient->counts().refused_replicas, 0);
 }
 
+TEST_F(ReplicasTest, CompressedLabelsHaveTheSameBits) {
+  Replica replica(PathOf("package"));
+  auto plain = LabelClient::Connect({replica.address()}, {}).value();
+  LabelClient::Options options;
+  options.compression = v1::COMPRESSION_ZSTD;
+  auto compressing = LabelClient::Connect({replica.address()}, options).value();
+  EXPECT_EQ(Ask(*compressing, 1), Ask(*plain, 2));
+  // Of equal records, whose labels can be compressed.
+  const auto bytes_of = [&](LabelClient& client) {
+    std::promise<absl::StatusOr<LabelClient::Labels>> promise;
+    client.Label({}, std::vector<v1::LabelInput>(200, inputs_[0]),
+                 [&](auto labels) { promise.set_value(std::move(labels)); });
+    return promise.get_future().get().value().bytes;
+  };
+  EXPECT_EQ(bytes_of(*plain), 200 * 3 * 4);
+  EXPECT_LT(bytes_of(*compressing), 1'000);
+}
+
 TEST_F(ReplicasTest, TheSecondPassComputesNothing) {
   Replica one(PathOf("package"), 0, PathOf("cache1")), two(PathOf("package"), 0, PathOf("cache2"));
   LabelClient::Options options;
