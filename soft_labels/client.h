@@ -53,6 +53,8 @@ class LabelClient {
     // Largest difference between the replicas' answers to a few fixed inputs (canary.h): who differs more is refused,
     // at first and whenever it reconnects. None: they are not compared.
     std::optional<double> parity_tolerance = std::nullopt;
+    // How long those that have answered wait for those that have not, at first. Milliseconds.
+    int64_t parity_patience_ms = 5'000;
     // How much a replica is given at once, and when a second one is asked.
     TokenWindow::Options window = {};
     Hedging::Options hedging = {};
@@ -92,7 +94,7 @@ class LabelClient {
   using Callback = std::function<void(absl::StatusOr<Labels>)>;
 
   // Connects to every address and waits for the first to describe itself; with a parity_tolerance until the replicas
-  // are compared, for which those that answer wait for the others for at most 2 s. UNAVAILABLE after give_up_after_ms.
+  // are compared (at most parity_patience_ms after the first has answered). UNAVAILABLE after give_up_after_ms.
   // A replica whose digest, signature or answers differ is logged by address and never asked; FAILED_PRECONDITION when
   // none is left.
   static absl::StatusOr<std::unique_ptr<LabelClient>> Connect(const std::vector<std::string>& addresses,

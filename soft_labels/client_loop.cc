@@ -33,9 +33,6 @@ absl::Status CheckAnswers(const Call& call, const std::vector<v1::LabelInput>& i
   return absl::OkStatus();
 }
 
-// How long replicas that answered the canary wait for those that have not.
-constexpr int64_t kJuryPatienceMs = 2'000;
-
 }  // namespace
 
 int64_t SteadyMs() {
@@ -66,7 +63,7 @@ ClientLoop::ClientLoop(std::vector<std::string> addresses, LabelClient::Options 
     replicas_.push_back({std::move(address), std::move(channel), nullptr});
   }
   if (options_.parity_tolerance.has_value()) {
-    jury_ = std::make_unique<ParityJury>(replicas_.size(), *options_.parity_tolerance, kJuryPatienceMs);
+    jury_ = std::make_unique<ParityJury>(replicas_.size(), *options_.parity_tolerance, options_.parity_patience_ms);
   }
   thread_ = std::thread([this] { Run(); });
 }

@@ -81,6 +81,7 @@ std::vector<v1::LabelInput> OneId(int first, int count) {
 LabelClient::Options Compared(double tolerance = 0.1) {
   LabelClient::Options options = FastOptions();
   options.parity_tolerance = tolerance;
+  options.parity_patience_ms = options.give_up_after_ms;
   return options;
 }
 

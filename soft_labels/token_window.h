@@ -27,7 +27,7 @@ struct TokenWindow {
     int64_t most_tokens = int64_t{1} << 26;
     // Time in which batches of any size are filled and lengths sorted: what waits longer gains nothing.
     int64_t patience_ms = 2'000;
-    double slack = 2;
+    double slack = 3;
     double cut = 0.7;
   };
   struct Answer {

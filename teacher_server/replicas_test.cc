@@ -138,6 +138,7 @@ class ReplicasTest : public testing::Test {
 TEST_F(ReplicasTest, AlteredWeightsUnderTheSameDigestAreFoundOut) {
   Replica one(PathOf("package")), altered(PathOf("package"), 0.01), three(PathOf("package"));
   LabelClient::Options options;
+  options.parity_patience_ms = 60'000;
   options.parity_tolerance = 1e-3;
   auto client = LabelClient::Connect({altered.address(), one.address(), three.address()}, options).value();
   const int canaries = altered.computed();
@@ -176,6 +177,7 @@ TEST_F(ReplicasTest, CompressedLabelsHaveTheSameBits) {
 TEST_F(ReplicasTest, TheSecondPassComputesNothing) {
   Replica one(PathOf("package"), 0, PathOf("cache1")), two(PathOf("package"), 0, PathOf("cache2"));
   LabelClient::Options options;
+  options.parity_patience_ms = 60'000;
   options.parity_tolerance = 0;
   options.hedging.share = 0;  // a hedge would compute elsewhere
   auto client = LabelClient::Connect({one.address(), two.address()}, options).value();
