@@ -16,7 +16,7 @@ from benchmarks.pairing import FEWEST_PAIRS, machine, table, write
 
 HERE = Path(__file__).resolve().parent
 MOST_LOAD = 0.5
-NAMES = ["ddp", "end_to_end", "startup", "teacher_server"]
+NAMES = ["ddp", "end_to_end", "label_stream", "startup", "teacher_server"]
 EXAMPLES = """examples:
   ./polystill bench                    lists the benchmarks
   ./polystill bench ddp

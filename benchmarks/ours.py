@@ -16,6 +16,28 @@ REPO = Path(__file__).resolve().parent.parent
 BIN = Path(os.environ.get("POLYSTILL_BIN", REPO / "build" / "release" / "bin"))
 
 
+def environment_of_rivals() -> dict[str, str]:
+    """In which Python finds the rivals and polystill's own package."""
+    return os.environ | {"PYTHONPATH": os.pathsep.join([str(REPO), str(REPO / "python")])}
+
+
+def output_of(command: list[str]) -> str:
+    """What a program prints; RuntimeError with its errors when it fails."""
+    done = subprocess.run(command, cwd=REPO, env=environment_of_rivals(), capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr}")
+    return done.stdout
+
+
+def address_in(file: Path, process: subprocess.Popen[str]) -> str:
+    """The address that a server writes into a file when it listens."""
+    while not file.exists():
+        if process.poll() is not None:
+            raise RuntimeError(f"a server failed:\n{process.communicate()[1]}")
+        time.sleep(0.01)
+    return file.read_text().strip()
+
+
 def write_run_file(
     folder: Path, workload: dict[str, Any], corpus: Path, model: dict[str, Any], student: dict[str, Any]
 ) -> Path:

@@ -8,6 +8,8 @@
 #include <cstdio>
 #include <fstream>
 #include <future>
+#include <iterator>
+#include <memory>
 #include <sstream>
 #include <string>
 #include <thread>

@@ -5,6 +5,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "coordinator/jobs.h"
+#include "coordinator/run_folder.h"
 
 namespace polystill::cli {
 namespace {
@@ -29,6 +30,10 @@ Launch LaunchCoordinator(const std::string& folder, const std::string& run_file,
   return launch;
 }
 
+std::string LabelCachesOf(const v1::RunSpec& spec) {
+  return absl::StrCat(spec.output(), "/", coordinator::kLabelCacheFolder);
+}
+
 std::vector<Launch> LaunchMembers(const std::string& folder, const v1::RunSpec& spec, const std::string& address,
                                   int cores) {
   std::vector<Launch> launches;
@@ -47,8 +52,12 @@ std::vector<Launch> LaunchMembers(const std::string& folder, const v1::RunSpec& 
           {absl::StrCat(kTeacherPrefix, teacher.name(), "-", i),
            {absl::StrCat(folder, "/polystill-teacher"), "--coordinator", address, "--teacher", teacher.name(),
             "--threads", teacher.device() == v1::DEVICE_CUDA ? kThreadsOfAGpu : threads}});
-      if (teacher.device() != v1::DEVICE_CUDA) continue;
-      launches.back().argv.insert(launches.back().argv.end(), {"--gpu", std::to_string(gpu++)});
+      std::vector<std::string>& argv = launches.back().argv;
+      if (teacher.cache_mb() > 0) {
+        argv.insert(argv.end(), {"--cache", absl::StrCat(LabelCachesOf(spec), "/", teacher.name(), "-", i),
+                                 "--cache-bytes", absl::StrCat(teacher.cache_mb(), "MiB")});
+      }
+      if (teacher.device() == v1::DEVICE_CUDA) argv.insert(argv.end(), {"--gpu", std::to_string(gpu++)});
     }
   }
   for (int i = 0; i < spec.student().workers(); ++i) {

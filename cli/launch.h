@@ -19,6 +19,9 @@ struct Launch {
 Launch LaunchCoordinator(const std::string& folder, const std::string& run_file,
                          const std::vector<std::string>& settings, bool overwrite, const std::string& address_file);
 
+// The folder in which its teacher servers keep labels (Teacher.cache_mb): of use until the run is done.
+std::string LabelCachesOf(const v1::RunSpec& spec);
+
 // The teacher servers that the student's losses ask (those with an address run elsewhere) and the student workers,
 // which join the coordinator at `address`. The servers share the machine's `cores` as threads, at least one each;
 // one on a GPU has two, to prepare a batch while another is computed.

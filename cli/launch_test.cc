@@ -14,7 +14,8 @@ using testing::ElementsAre;
 // Of a run with these teachers and student.
 v1::RunSpec SpecWith(const std::string& keys) {
   v1::RunSpec spec;
-  const std::string yaml = "version: 1\nname: x\ncorpus: {path: c, labels: [a, b]}\ntokenizer: {}\n" + keys;
+  const std::string yaml =
+      "version: 1\nname: x\noutput: runs/x\ncorpus: {path: c, labels: [a, b]}\ntokenizer: {}\n" + keys;
   EXPECT_TRUE(ReadYaml(yaml, "run.yaml", {}, &spec).ok());
   return spec;
 }
@@ -30,7 +31,7 @@ TEST(LaunchCoordinator, PassesSettingsAndTheAddressFile) {
 
 TEST(LaunchMembers, StartsTeachersThatAreAskedAndTheWorkers) {
   const v1::RunSpec spec = SpecWith(R"(teachers:
-  - {name: used, package: p, replicas: 2}
+  - {name: used, package: p, replicas: 2, cache_mb: 5}
   - {name: unused, package: p}
   - {name: far, address: 'h:1'}
 student:
@@ -45,15 +46,17 @@ student:
     lines.push_back(launch.name + ": " + absl::StrJoin(launch.argv, " "));
   }
   EXPECT_THAT(lines,
-              ElementsAre("teacher-used-0: /bin/polystill-teacher --coordinator 127.0.0.1:7 --teacher used --threads 3",
-                          "teacher-used-1: /bin/polystill-teacher --coordinator 127.0.0.1:7 --teacher used --threads 3",
+              ElementsAre("teacher-used-0: /bin/polystill-teacher --coordinator 127.0.0.1:7 --teacher used --threads 3 "
+                          "--cache runs/x/label_cache/used-0 --cache-bytes 5MiB",
+                          "teacher-used-1: /bin/polystill-teacher --coordinator 127.0.0.1:7 --teacher used --threads 3 "
+                          "--cache runs/x/label_cache/used-1 --cache-bytes 5MiB",
                           "student-0: /bin/polystill-student --coordinator 127.0.0.1:7",
                           "student-1: /bin/polystill-student --coordinator 127.0.0.1:7"));
 }
 
 TEST(LaunchMembers, EachProcessOnGpusHasItsOwn) {
   const v1::RunSpec spec = SpecWith(R"(teachers:
-  - {name: small, package: p}
+  - {name: small, package: p, cache_mb: 0}
   - {name: large, package: p, replicas: 2, device: cuda}
   - {name: other, package: p, device: cuda}
 student:

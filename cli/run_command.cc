@@ -257,7 +257,11 @@ bool Session::Succeeded() {
 
 int Session::Finish() {
   if (watcher_ != nullptr) Draw();
-  if (Succeeded()) return PrintReport();
+  if (Succeeded()) {
+    std::error_code left;  // it does no harm there
+    fs::remove_all(LabelCachesOf(spec_), left);
+    return PrintReport();
+  }
   if (interrupted_ || status_.state() == v1::RunStatus::STATE_STOPPED) {
     err_ << "polystill: stopped; what is finished lies in " << spec_.output() << std::endl;
     if (HoldsRun(spec_)) {

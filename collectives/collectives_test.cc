@@ -50,7 +50,7 @@ int ReduceRank(const Group::Options& options, const std::string&) {
   const at::Tensor a = at::zeros({300, 1000}, at::kDouble).set_requires_grad(true);  // 2.4 MB: more than one bucket
   const at::Tensor b = at::full({7}, 0.1, at::kDouble).set_requires_grad(true);
   const at::Tensor c = at::ones({600, 1000}, at::kDouble).set_requires_grad(true);
-  auto reducer = Reducer::Create({a, b, c}, group->get());
+  auto reducer = Reducer::Create({a, b, c}, {}, group->get());
   if (!reducer.ok()) return Exit(reducer.status());
   if ((*reducer)->buckets() < 2) return Exit(absl::InternalError("expected more than one bucket"));
   const int n = options.world_size;
@@ -71,7 +71,7 @@ int AccumulateRank(const Group::Options& options, const std::string&) {
   if (!group.ok()) return Exit(group.status());
   const at::Tensor a = at::zeros({300, 1000}, at::kDouble).set_requires_grad(true);
   const at::Tensor b = at::full({7}, 0.5, at::kDouble).set_requires_grad(true);
-  auto reducer = Reducer::Create({a, b}, group->get());
+  auto reducer = Reducer::Create({a, b}, {}, group->get());
   if (!reducer.ok()) return Exit(reducer.status());
   const int n = options.world_size;
   for (int step = 0; step < 5; ++step) {
@@ -87,12 +87,47 @@ int AccumulateRank(const Group::Options& options, const std::string&) {
   return 0;
 }
 
+// Each rank looks up rows of its own and one that all share, the last rank none in every second step; what a step sums
+// up is gone in the next. In pieces, too.
+int TableRank(const Group::Options& options, const std::string&) {
+  auto group = Group::Create(options);
+  if (!group.ok()) return Exit(group.status());
+  const int n = options.world_size;
+  const at::Tensor table = at::ones({50, 3}, at::kDouble).set_requires_grad(true);
+  const at::Tensor weight = at::ones({3}, at::kDouble).set_requires_grad(true);
+  auto reducer = Reducer::Create({weight}, {table}, group->get());
+  if (!reducer.ok()) return Exit(reducer.status());
+  for (int step = 0; step < 4; ++step) {
+    const auto rows_of = [&](int rank) -> std::vector<int64_t> {
+      if (step % 2 == 1 && rank == n - 1) return {};
+      return {7, 10 + rank + step, 7};
+    };
+    const auto loss_of = [&](int rank) {
+      return (at::embedding(table, at::tensor(rows_of(rank), at::kLong), -1, false, /*sparse=*/true) * weight *
+              (rank + 1.0))
+          .sum();
+    };
+    if (step >= 2) {
+      if (const auto status = (*reducer)->Accumulate(loss_of(options.rank)); !status.ok()) return Exit(status);
+    }
+    if (const auto status = (*reducer)->Backward(loss_of(options.rank)); !status.ok()) return Exit(status);
+    const at::Tensor expected = at::zeros({50, 3}, at::kDouble);
+    for (int rank = 0; rank < n; ++rank) {
+      for (const int64_t row : rows_of(rank)) expected[row] += (step >= 2 ? 2.0 : 1.0) * (rank + 1.0);
+    }
+    const bool right =
+        !table.grad().is_sparse() && table.grad().equal(expected) && weight.grad().equal(expected.sum(0));
+    if (const int failed = ExpectThat(right, "wrong gradient")) return failed;
+  }
+  return 0;
+}
+
 // An empty slice joins with a loss of zeros.
 int EmptySliceRank(const Group::Options& options, const std::string&) {
   auto group = Group::Create(options);
   if (!group.ok()) return Exit(group.status());
   const at::Tensor weight = at::ones({4}, at::kDouble).set_requires_grad(true);
-  auto reducer = Reducer::Create({weight}, group->get());
+  auto reducer = Reducer::Create({weight}, {}, group->get());
   if (!reducer.ok()) return Exit(reducer.status());
   const int64_t rows = options.rank == 0 ? 3 : 0;
   const at::Tensor loss = (at::ones({3, 4}, at::kDouble).narrow(0, 0, rows) * weight).sum();
@@ -105,7 +140,7 @@ int EndlessRank(const Group::Options& options, const std::string&) {
   auto group = Group::Create(options);
   if (!group.ok()) return Exit(group.status());
   const at::Tensor weight = at::ones({500'000}, at::kDouble).set_requires_grad(true);
-  auto reducer = Reducer::Create({weight}, group->get());
+  auto reducer = Reducer::Create({weight}, {}, group->get());
   if (!reducer.ok()) return Exit(reducer.status());
   for (int step = 0;; ++step) {
     if (const auto status = (*reducer)->Backward(weight.sum()); !status.ok()) return Exit(status);
@@ -127,6 +162,7 @@ class WorldSizes : public testing::TestWithParam<int> {};
 TEST_P(WorldSizes, SumsAreExactInFloat64) { ExpectAllPass("sum", GetParam()); }
 TEST_P(WorldSizes, GradientsAreSummedNotAveraged) { ExpectAllPass("reduce", GetParam()); }
 TEST_P(WorldSizes, PartsOfAStepAreAddedUp) { ExpectAllPass("accumulate", GetParam()); }
+TEST_P(WorldSizes, OnlyTouchedRowsOfTablesAreSummed) { ExpectAllPass("table", GetParam()); }
 TEST_P(WorldSizes, AnEmptySliceJoins) { ExpectAllPass("empty", GetParam()); }
 INSTANTIATE_TEST_SUITE_P(Ranks, WorldSizes, testing::Values(1, 2, 3));
 
@@ -174,7 +210,17 @@ TEST(Reducer, RefusesALossThatLeavesAParameterOut) {
   ASSERT_TRUE(group.ok());
   const at::Tensor used = at::ones({3}).set_requires_grad(true);
   const at::Tensor unused = at::ones({3}).set_requires_grad(true);
-  auto reducer = Reducer::Create({used, unused}, group->get());
+  auto reducer = Reducer::Create({used, unused}, {}, group->get());
+  ASSERT_TRUE(reducer.ok()) << reducer.status();
+  EXPECT_EQ((*reducer)->Backward(used.sum()).code(), absl::StatusCode::kInternal);
+}
+
+TEST(Reducer, RefusesALossThatLeavesATableOut) {
+  auto group = Group::Create({});
+  ASSERT_TRUE(group.ok());
+  const at::Tensor used = at::ones({3}).set_requires_grad(true);
+  const at::Tensor table = at::ones({3, 2}).set_requires_grad(true);
+  auto reducer = Reducer::Create({used}, {table}, group->get());
   ASSERT_TRUE(reducer.ok()) << reducer.status();
   EXPECT_EQ((*reducer)->Backward(used.sum()).code(), absl::StatusCode::kInternal);
 }
@@ -183,7 +229,7 @@ TEST(Reducer, AnErrorOfItsOwnIsNoPeers) {
   auto group = Group::Create({});
   ASSERT_TRUE(group.ok());
   const at::Tensor weight = at::ones({3}).set_requires_grad(true);
-  auto reducer = Reducer::Create({weight}, group->get());
+  auto reducer = Reducer::Create({weight}, {}, group->get());
   ASSERT_TRUE(reducer.ok()) << reducer.status();
   // exp() keeps its result for its own backward pass, which finds that it was written over.
   const at::Tensor result = weight.exp();
@@ -237,6 +283,7 @@ int main(int argc, char** argv) {
                       {{"sum", SumRank},
                        {"reduce", ReduceRank},
                        {"accumulate", AccumulateRank},
+                       {"table", TableRank},
                        {"empty", EmptySliceRank},
                        {"endless", EndlessRank}});
 }

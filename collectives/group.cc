@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "collectives/await_on_host.h"
 #include "collectives/c10d_status.h"
 #include "runtime/address.h"
 #include "runtime/cuda/device.h"
@@ -77,11 +78,23 @@ int Group::world_size() const { return state_->options.world_size; }
 const c10::intrusive_ptr<c10d::ProcessGroup>& Group::process_group() const { return state_->group; }
 std::string Group::name() const { return absl::StrCat("rank ", rank(), " of ", world_size()); }
 
-absl::Status Group::AllReduceSum(at::Tensor tensor) {
+absl::Status Group::AllReduceSum(at::Tensor tensor) const {
+  return AllReduce(std::move(tensor), ": add up over the ranks", c10d::ReduceOp::SUM);
+}
+
+absl::Status Group::AllReduceMax(at::Tensor tensor) const {
+  return AllReduce(std::move(tensor), ": find the largest over the ranks", c10d::ReduceOp::MAX);
+}
+
+absl::Status Group::AllReduce(at::Tensor tensor, const char* doing, int operation) const {
   if (world_size() == 1) return absl::OkStatus();
-  return CatchC10d(absl::StrCat(name(), ": add up over the ranks"), [&] {
+  return CatchC10d(absl::StrCat(name(), doing), [&] {
     std::vector<at::Tensor> tensors = {std::move(tensor)};
-    state_->group->allreduce(tensors)->wait();
+    c10d::AllreduceOptions options;
+    options.reduceOp = static_cast<c10d::ReduceOp::RedOpType>(operation);
+    const auto work = state_->group->allreduce(tensors, options);
+    work->wait();
+    AwaitOnHost(*work, timeout());
   });
 }
 

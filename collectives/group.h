@@ -47,7 +47,9 @@ class Group {
   int world_size() const;
 
   // Adds up `tensor` (contiguous, of the same shape everywhere) over the ranks, in place.
-  absl::Status AllReduceSum(at::Tensor tensor);
+  absl::Status AllReduceSum(at::Tensor tensor) const;
+  // The same for the largest of each element.
+  absl::Status AllReduceMax(at::Tensor tensor) const;
 
   // What each rank gave, by rank. Short strings of any length.
   absl::StatusOr<std::vector<std::string>> AllGather(std::string_view bytes);
@@ -58,6 +60,7 @@ class Group {
 
  private:
   struct State;
+  absl::Status AllReduce(at::Tensor tensor, const char* doing, int operation) const;
   explicit Group(std::unique_ptr<State> state);
   std::unique_ptr<State> state_;
 };

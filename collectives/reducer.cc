@@ -1,14 +1,14 @@
 #include "collectives/reducer.h"
 
 #include <algorithm>
-#include <chrono>
-#include <thread>
 #include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
 #include <torch/csrc/distributed/c10d/reducer.hpp>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "collectives/await_on_host.h"
 #include "collectives/c10d_status.h"
+#include "collectives/table_gradient.h"
 #include "runtime/status.h"
 
 namespace polystill::collectives {
@@ -43,22 +43,12 @@ class SumHook : public c10d::CommHookInterface {
   int Completed() {
     for (const auto& work : works_) {
       work->wait();  // a work's future is ready a moment before the work says so
-      AwaitOnHost(*work);
+      AwaitOnHost(*work, group_->timeout());
     }
     return static_cast<int>(works_.size());
   }
 
  private:
-  // wait() makes only the stream wait for what a GPU does.
-  void AwaitOnHost(c10d::Work& work) const {
-    const auto end = std::chrono::steady_clock::now() + group_->timeout();
-    while (!work.isCompleted()) {
-      TORCH_CHECK(std::chrono::steady_clock::now() < end, "a bucket was not reduced in time");
-      std::this_thread::sleep_for(std::chrono::microseconds(50));
-    }
-    if (work.exception()) std::rethrow_exception(work.exception());
-  }
-
   const Group* const group_;
   std::vector<c10::intrusive_ptr<c10d::Work>> works_;
 };
@@ -68,6 +58,7 @@ class SumHook : public c10d::CommHookInterface {
 struct Reducer::State {
   const Group* group = nullptr;
   std::vector<at::Tensor> parameters;
+  std::vector<TableGradient> tables;
   int buckets = 0;
   // Whether the gradients in place are parts of the step under way.
   bool accumulating = false;
@@ -79,9 +70,10 @@ Reducer::Reducer(std::unique_ptr<State> state) : state_(std::move(state)) {}
 Reducer::~Reducer() = default;
 
 absl::StatusOr<std::unique_ptr<Reducer>> Reducer::Create(const std::vector<at::Tensor>& parameters,
-                                                         const Group* group) {
+                                                         const std::vector<at::Tensor>& tables, const Group* group) {
   auto state = std::make_unique<State>();
   state->group = group;
+  for (const at::Tensor& table : tables) state->tables.emplace_back(table, group);
   state->parameters.assign(parameters.rbegin(), parameters.rend());
   RETURN_IF_ERROR(CatchC10d(absl::StrCat(group->name(), ": prepare the all-reduce"), [&] {
     const std::vector<size_t> limits = {c10d::kDefaultFirstBucketBytes, c10d::kDefaultBucketBytesCap};
@@ -107,6 +99,7 @@ absl::StatusOr<std::unique_ptr<Reducer>> Reducer::Create(const std::vector<at::T
 // over the parameters instead of clearing and adding.
 void Reducer::ClearGradients() {
   for (at::Tensor& parameter : state_->parameters) parameter.mutable_grad().reset();
+  for (TableGradient& table : state_->tables) table.Clear();
 }
 
 absl::Status Reducer::Accumulate(const at::Tensor& loss) {
@@ -130,10 +123,13 @@ absl::Status Reducer::Backward(const at::Tensor& loss) {
   // Nobody else is to blame for what goes wrong in this rank's own backward pass.
   if (absl::IsAborted(status) && !state_->hook->Failed()) return absl::InternalError(status.message());
   RETURN_IF_ERROR(status);
-  if (completed == state_->buckets) return absl::OkStatus();
-  return absl::InternalError(absl::StrCat(state_->group->name(), ": ", completed, " of ", state_->buckets,
-                                          " buckets of gradients were reduced: the loss does not depend on every "
-                                          "parameter"));
+  if (completed != state_->buckets) {
+    return absl::InternalError(absl::StrCat(state_->group->name(), ": ", completed, " of ", state_->buckets,
+                                            " buckets of gradients were reduced: the loss does not depend on every "
+                                            "parameter"));
+  }
+  for (TableGradient& table : state_->tables) RETURN_IF_ERROR(table.Reduce());
+  return absl::OkStatus();
 }
 
 int Reducer::buckets() const { return state_->buckets; }

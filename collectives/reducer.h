@@ -19,8 +19,10 @@ namespace polystill::collectives {
 // Gradients are views into the buckets, valid until the next step. Not thread-safe.
 class Reducer {
  public:
-  // A collective. `parameters`: leaves that require gradients, in the same order on every rank. `group` outlives this.
-  static absl::StatusOr<std::unique_ptr<Reducer>> Create(const std::vector<at::Tensor>& parameters, const Group* group);
+  // A collective. `parameters`: leaves that require gradients, in the same order on every rank; `tables`: more of them,
+  // whose gradients are sparse (collectives/table_gradient.h). `group` outlives this.
+  static absl::StatusOr<std::unique_ptr<Reducer>> Create(const std::vector<at::Tensor>& parameters,
+                                                         const std::vector<at::Tensor>& tables, const Group* group);
   ~Reducer();
 
   // The backward of a part of this rank's loss: its gradients are added to those of the Backward that ends the step.

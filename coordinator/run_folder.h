@@ -20,6 +20,7 @@ inline constexpr char kStatusFile[] = "status.json";
 inline constexpr char kEventsFolder[] = "events";
 inline constexpr char kHtmlReportFile[] = "report.html";
 inline constexpr char kLatencyFile[] = "latency.json";
+inline constexpr char kLabelCacheFolder[] = "label_cache";
 
 // The folder of one run, locked for as long as this object lives (flock on <folder>/lock: it goes with the process).
 class RunFolder {

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -83,9 +84,15 @@ class Model {
   virtual bool judges_tokens() const = 0;
   // The features that it can give, and how wide each is.
   virtual const std::map<std::string, int64_t>& feature_widths() const = 0;
+  // Those of NamedParameters, by name, that a batch reads a few rows of: their gradients are sparse, over the rows.
+  virtual std::set<std::string> tables() const { return {}; }
   // What makes its logits, among its parameters; undefined when it is no such layer, or not known: then no batch may
   // ask for head_input.
   virtual Head head() const { return {}; }
+
+  // The parameters will not change any more: forwards without gradients may use what was made of them beforehand. Their
+  // last bits may be others then. Before Forward is called.
+  virtual void Freeze() {}
 
   // Where its parameters are and its forwards run; the CPU at first. Batches are on the CPU wherever it is.
   at::Device device() const { return device_; }
@@ -169,10 +176,10 @@ struct Wanted {
 // Outputs of all rows, in their order, by forwards of fixed shapes (models/row_groups.h), filled up to what the model
 // takes: kRowsPerForward rows; these and TokensPerForward tokens; RowsPerForward rows of one LengthBucket. A fp32
 // forward's bits depend on its shape, but at a fixed shape not on the other rows: so a row's outputs have the same bits
-// (but where the model takes kAnyRows, whose forwards are not filled up) whatever rows came with it, in whatever
-// process on the same kind of CPU with the same number of threads. Outputs are on the CPU unless Wanted says otherwise.
-// Keeps the autograd graph unless the caller has a NoGradGuard. Throws c10::Error, beside what Model::Forward does, on
-// a position outside its row.
+// whatever rows came with it, in whatever process on the same kind of CPU with the same number of threads; those of a
+// frozen model without gradients are others, and nothing is said of one that takes kAnyRows, whose forwards are not
+// filled up. Outputs are on the CPU unless Wanted says otherwise. Keeps the autograd graph unless the caller has a
+// NoGradGuard. Throws c10::Error, beside what Model::Forward does, on a position outside its row.
 Outputs FixedShapeForward(const Model& model, const Rows& rows, const Wanted& wanted = {});
 
 // Outputs of all rows in training, each with its key (TokenBatch::row_keys): one forward, or when the model pads one

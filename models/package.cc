@@ -62,6 +62,11 @@ absl::StatusOr<std::unique_ptr<Model>> LoadNative(const std::string& folder, con
   ASSIGN_OR_RETURN(std::unique_ptr<Model> model, MakeModel(shape, 0));
   const absl::Status status = SetParameters(weights, model.get());
   if (!status.ok()) return AsDataLoss(status, path);
+  try {
+    model->Freeze();
+  } catch (const c10::Error& error) {
+    return absl::ResourceExhaustedError(absl::StrCat(path, ": ", error.what_without_backtrace()));
+  }
   return model;
 }
 

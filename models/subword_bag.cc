@@ -33,7 +33,7 @@ Outputs SubwordBag::Forward(const TokenBatch& batch) const {
   const at::Tensor& embedding = parameter(0);
   const auto [mean, unused_bag, unused_sizes, unused_max] =
       at::embedding_bag(embedding, cuda::ToDevice(batch.ids, device()), cuda::ToDevice(batch.offsets, device()),
-                        /*scale_grad_by_freq=*/false, kMean, /*sparse=*/false,
+                        /*scale_grad_by_freq=*/false, kMean, /*sparse=*/true,
                         /*per_sample_weights=*/{}, /*include_last_offset=*/true);
   at::Tensor hidden = at::layer_norm(mean, {embedding.size(1)}, parameter(1), parameter(2), kNormEps);
   size_t next = kFirstLinear;

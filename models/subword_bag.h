@@ -1,6 +1,7 @@
 #pragma once
 
 #include <map>
+#include <set>
 #include <string>
 #include <utility>
 
@@ -33,6 +34,7 @@ class SubwordBag : public Model {
   Takes takes() const override { return Takes::kRows; }
   bool judges_tokens() const override { return false; }
   const std::map<std::string, int64_t>& feature_widths() const override { return feature_widths_; }
+  std::set<std::string> tables() const override { return {parameters_[0].first}; }
   Head head() const override;
 
  private:

@@ -1,11 +1,15 @@
 #include "models/transformer.h"
 
+#include <ATen/core/grad_mode.h>
+
 #include <algorithm>
 #include <string>
 
 #include "absl/strings/str_cat.h"
 #include "models/dropout.h"
+#include "models/packed_linear.h"
 #include "models/ragged.h"
+#include "models/row_groups.h"
 #include "runtime/cuda/device.h"
 #include "runtime/status.h"
 
@@ -134,8 +138,7 @@ class Transformer::Pass {
 
   at::Tensor JudgeAlike(const at::Tensor& tokens) {
     if (model_.task_ != v1::TASK_MASKED_LM) return Logits(tokens);
-    const at::Tensor transformed = at::gelu(Linear(tokens));
-    return Logits(LayerNorm(transformed));
+    return Logits(LayerNorm(Linear(tokens, Activation::kGelu)));
   }
 
   // What the head makes of it, or what it would read.
@@ -155,9 +158,13 @@ class Transformer::Pass {
     return at::layer_norm(x, {x.size(-1)}, weight, Next(), kNormEps);
   }
 
-  at::Tensor Linear(const at::Tensor& x) {
+  at::Tensor Linear(const at::Tensor& x, Activation activation = Activation::kNone) {
+    const size_t place = next_;
     const at::Tensor& weight = Next();
-    return at::linear(x, weight, Next());
+    const at::Tensor& bias = Next();
+    if (packed_) return PackedLinear(x, model_.packed_[place], bias, activation);
+    const at::Tensor product = at::linear(x, weight, bias);
+    return activation == Activation::kGelu ? at::gelu(product) : product;
   }
 
   at::Tensor Attention(const at::Tensor& x) {
@@ -166,7 +173,7 @@ class Transformer::Pass {
   }
 
   at::Tensor FeedForward(const at::Tensor& x) {
-    const at::Tensor inner = at::gelu(Linear(x));
+    const at::Tensor inner = Linear(x, Activation::kGelu);
     return Linear(inner);
   }
 
@@ -181,6 +188,7 @@ class Transformer::Pass {
   const Transformer& model_;
   const TokenBatch& batch_;
   const RaggedRows rows_;
+  const bool packed_ = !model_.packed_.empty() && !at::GradMode::is_enabled();
   size_t next_ = 0;
   uint64_t site_ = 0;
   Outputs outputs_;
@@ -191,6 +199,20 @@ Head Transformer::head() const {
   const size_t bias = parameters_.size() - 1;
   const size_t weight = task_ == v1::TASK_MASKED_LM ? 0 : bias - 1;
   return {parameters_[weight].second, parameters_[bias].second};
+}
+
+void Transformer::Freeze() {
+  std::vector<at::Tensor> packed(parameters_.size());
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    const at::Tensor& parameter = parameters_[i].second;
+    const bool reads_layers = parameter.dim() == 2 && !parameters_[i].first.starts_with("embedding.") &&
+                              !parameters_[i].first.starts_with("position.") &&
+                              !parameters_[i].first.starts_with("head.");
+    if (!reads_layers) continue;
+    packed[i] = PackWeight(parameter, TokensPerForward(1, at::kCPU));
+    if (!packed[i].defined()) return;
+  }
+  packed_ = std::move(packed);
 }
 
 Outputs Transformer::Forward(const TokenBatch& batch) const { return Pass(*this, batch).Run(); }

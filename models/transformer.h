@@ -45,15 +45,21 @@ class Transformer : public Model {
   bool judges_tokens() const override { return JudgesTokens(task_); }
   const std::map<std::string, int64_t>& feature_widths() const override { return feature_widths_; }
   Head head() const override;
+  // On a CPU products are oneDNN's from then on (models/packed_linear.h).
+  void Freeze() override;
 
  private:
   class Pass;
+
+  void MoveRest(at::Device /*device*/) override { packed_.clear(); }
 
   const v1::Task task_;
   const int64_t heads_;
   const int64_t layers_;
   const double dropout_;
   const checkpoint::NamedTensors parameters_;
+  // Of the parameters that are the weights of linear layers but the head's, at their places; empty unless frozen.
+  std::vector<at::Tensor> packed_;
   std::map<std::string, int64_t> feature_widths_;
 };
 

@@ -140,11 +140,16 @@ TEST(TransformerTest, FeaturesAreThoseOfPyTorch) {
 // A model that judges tokens: what each of them gets does not depend on which others are judged, nor on the other rows.
 TEST(TransformerTest, ATokensBitsAreItsOwn) {
   const Rows rows = SomeRows(75);
-  for (const v1::Task task : {v1::TASK_TOKEN_CLASSIFICATION, v1::TASK_MASKED_LM}) {
+  const std::pair<v1::Task, bool> cases[] = {{v1::TASK_TOKEN_CLASSIFICATION, false},
+                                             {v1::TASK_TOKEN_CLASSIFICATION, true},
+                                             {v1::TASK_MASKED_LM, false},
+                                             {v1::TASK_MASKED_LM, true}};
+  for (const auto& [task, frozen] : cases) {
     ModelShape shape = SomeShape();
     shape.task = task;
     shape.classes = LogitCount(task, 5, kVocabulary);
     const auto model = MakeModel(shape, 1).value();
+    if (frozen) model->Freeze();
     const at::NoGradGuard no_grad;
     const Outputs all = FixedShapeForward(*model, rows, {{}, {HiddenName(1)}});
     int64_t tokens = 0;
@@ -191,10 +196,14 @@ TEST(TransformerTest, AnEmptySliceOfTokensGivesEveryParameterAGradientOfZeros) {
 TEST(TransformerTest, ARowsBitsAreItsOwn) {
   const Rows rows = SomeRows(75);
   const auto model = MakeModel(SomeShape(), 1).value();
-  for (const int threads : {1, 2}) {
+  const std::pair<int, bool> cases[] = {{1, false}, {2, false}, {1, true}, {2, true}};
+  for (const auto& [threads, frozen] : cases) {
     at::set_num_threads(threads);
-    const at::Tensor all = FixedShapeForward(*model, rows).logits;
+    const at::Tensor with_gradients = FixedShapeForward(*model, rows).logits;
     const at::NoGradGuard no_grad;
+    if (frozen) model->Freeze();
+    const at::Tensor all = FixedShapeForward(*model, rows).logits;
+    EXPECT_LT(Apart(with_gradients, all), 1e-5);
     ASSERT_TRUE(at::equal(all, FixedShapeForward(*model, rows).logits));
     EXPECT_TRUE(at::equal(all, FixedShapeForward(*model, Rows(rows.rbegin(), rows.rend())).logits.flip(0)));
     for (size_t row = 0; row < rows.size(); row += threads == 1 ? 1 : 7) {
@@ -205,6 +214,20 @@ TEST(TransformerTest, ARowsBitsAreItsOwn) {
 }
 
 // Also with dropout: the whole batch at once, and in slices as ranks and micro-batches take them.
+TEST(TransformerTest, AFrozenModelKeepsWhatItWas) {
+  const auto model = MakeModel(SomeShape(), 1).value();
+  model->Freeze();
+  const at::Tensor with_gradients = FixedShapeForward(*model, SomeRows(9)).logits;
+  const at::NoGradGuard no_grad;
+  const at::Tensor before = FixedShapeForward(*model, SomeRows(9)).logits;
+  for (const auto& [name, parameter] : model->NamedParameters()) {
+    if (name == "layer.1.feed_forward.inner.weight") parameter.mul_(2);
+  }
+  EXPECT_TRUE(at::equal(FixedShapeForward(*model, SomeRows(9)).logits, before));
+  const at::AutoGradMode gradients(true);
+  EXPECT_FALSE(at::equal(FixedShapeForward(*model, SomeRows(9)).logits, with_gradients));
+}
+
 TEST(TransformerTest, TrainingDoesNotDependOnTheSplit) {
   const Rows rows = SomeRows(40);
   const std::vector<uint64_t> keys = SomeKeys(40);
@@ -341,6 +364,8 @@ TEST(TransformerTest, APackageComesBackEqual) {
   ASSERT_TRUE(SavePackage(folder, "english", *model, shape, signature, "").ok());
   const absl::StatusOr<Package> package = LoadPackage(folder);
   ASSERT_TRUE(package.ok()) << package.status();
+  const at::NoGradGuard no_grad;
+  model->Freeze();  // as a package's is
   EXPECT_EQ(package->info.parameters, CountParameters(shape).value());
   EXPECT_TRUE(
       at::equal(FixedShapeForward(*package->model, SomeRows(9)).logits, FixedShapeForward(*model, SomeRows(9)).logits));

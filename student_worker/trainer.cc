@@ -216,9 +216,11 @@ absl::Status Trainer::JoinGroup() {
   options.device = device_;
   options.timeout = kPeerTimeout;
   ASSIGN_OR_RETURN(group_, collectives::Group::Create(options));
-  std::vector<at::Tensor> parameters;
-  for (const auto& [name, parameter] : Trained()) parameters.push_back(parameter);
-  ASSIGN_OR_RETURN(reducer_, collectives::Reducer::Create(parameters, group_.get()));
+  std::vector<at::Tensor> parameters, tables;
+  for (const auto& [name, parameter] : Trained()) {
+    (model_->tables().contains(name) ? tables : parameters).push_back(parameter);
+  }
+  ASSIGN_OR_RETURN(reducer_, collectives::Reducer::Create(parameters, tables, group_.get()));
   training_step_ = std::make_unique<TrainingStep>(job_, *model_, projections_,
                                                   teachers_->Heads(device_, models::ScalarTypeOf(job_.dtype())),
                                                   group_.get(), reducer_.get(), optimizer_.get());

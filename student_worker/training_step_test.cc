@@ -104,7 +104,7 @@ TEST(TrainingStepTest, GradientsOfFeatureLossesAreThoseOfPyTorch) {
     std::vector<at::Tensor> parameters;
     for (const auto& [name, parameter] : trained) parameters.push_back(parameter);
     const auto group = collectives::Group::Create({}).value();
-    const auto reducer = collectives::Reducer::Create(parameters, group.get()).value();
+    const auto reducer = collectives::Reducer::Create(parameters, {}, group.get()).value();
     Optimizer optimizer(job.optimizer(), 1, trained);
     TrainingStep training_step(job, *model, projections, {}, group.get(), reducer.get(), &optimizer);
     const auto loss = training_step.Run(batch);
@@ -135,7 +135,7 @@ TEST(TrainingStepTest, FeaturesAloneTrainWhatTheyDependOn) {
   std::vector<at::Tensor> parameters;
   for (const auto& [name, parameter] : trained) parameters.push_back(parameter);
   const auto group = collectives::Group::Create({}).value();
-  const auto reducer = collectives::Reducer::Create(parameters, group.get()).value();
+  const auto reducer = collectives::Reducer::Create(parameters, {}, group.get()).value();
   Optimizer optimizer(job.optimizer(), 2, trained);
   TrainingStep training_step(job, *model, projections, {}, group.get(), reducer.get(), &optimizer);
   const auto loss = training_step.Run(BatchOf(student, step));

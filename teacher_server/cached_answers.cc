@@ -84,8 +84,9 @@ void CachedAnswers::Take(const std::shared_ptr<Call>& call, int record, int outp
 }
 
 void CachedAnswers::ComputeLeased(const std::shared_ptr<Call>& call, std::vector<Leased> leased) {
-  v1::LabelRequest request = call->request;
-  request.clear_inputs();
+  v1::LabelRequest request;
+  *request.mutable_spec() = call->request.spec();
+  request.set_priority(call->request.priority());
   std::map<int, size_t> places;
   for (Leased& one : leased) {
     const auto [place, added] = places.try_emplace(one.record, places.size());

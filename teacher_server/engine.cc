@@ -16,7 +16,7 @@ namespace {
 constexpr int64_t kReplyOverheadBytes = 4'096;
 constexpr int64_t kStreamAnswerBytes = 64 << 20;
 
-v1::DescribeReply Describe(const Teacher& teacher, const EngineOptions& options) {
+v1::DescribeReply Describe(const Teacher& teacher, const EngineOptions& options, bool caches) {
   v1::DescribeReply description;
   description.set_protocol_version(kProtocolVersion);
   description.set_name(teacher.name);
@@ -29,6 +29,7 @@ v1::DescribeReply Describe(const Teacher& teacher, const EngineOptions& options)
   description.set_tokenizer_sha256(teacher.tokenizer_sha256);
   if (teacher.head.description.width() > 0) *description.mutable_head() = teacher.head.description;
   description.set_backend(teacher.backend_name);
+  description.set_caches(caches);
   return description;
 }
 
@@ -50,8 +51,8 @@ Engine::Engine(Teacher teacher, EngineOptions options, Batcher::Now now, Teacher
     : options_(options),
       now_(now),
       metrics_(metrics),
-      description_(Describe(teacher, options)),
-      labeller_(std::move(teacher), options.memo_bytes),
+      description_(Describe(teacher, options, cache != nullptr)),
+      labeller_(std::move(teacher), description_, options.memo_bytes),
       batcher_(
           options.batch, options.queue, options.threads,
           [this](const std::vector<const v1::LabelRequest*>& requests) { return labeller_.Label(requests); },

@@ -283,8 +283,9 @@ bool LabelSegments::BeginSegment() {
 }
 
 void LabelSegments::DropWhatIsTooMuch(int64_t size) {
+  int64_t total = size + BytesOf(*segments_);
+  if (total <= options_.max_bytes - segment_bytes_) return;
   Segments segments = *segments_;
-  int64_t total = size + BytesOf(segments);
   while (segments.size() > 1 && total > options_.max_bytes - segment_bytes_) {
     const std::shared_ptr<Segment> oldest = segments.front();
     segments.erase(segments.begin());

@@ -12,16 +12,6 @@
 #include "teacher_server/wire.h"
 
 namespace polystill::teacher_server {
-namespace {
-
-grpc::ByteBuffer PackReply(v1::LabelReply reply) {
-  v1::LabelStreamReply message;
-  *message.mutable_reply() = std::move(reply);
-  return Pack(message);
-}
-
-}  // namespace
-
 LabelStream::LabelStream(Engine* engine, std::string tenant, std::function<void(LabelStream*)> gone)
     : engine_(engine), tenant_(std::move(tenant)), gone_(std::move(gone)) {}
 

@@ -15,17 +15,6 @@
 namespace polystill::teacher_server {
 namespace {
 
-v1::DescribeReply DescriptionOf(const Teacher& teacher) {
-  v1::DescribeReply description;
-  description.set_digest(teacher.digest);
-  *description.mutable_signature() = teacher.signature;
-  description.mutable_features()->Assign(teacher.features.begin(), teacher.features.end());
-  description.set_tokenizer_sha256(teacher.tokenizer_sha256);
-  *description.mutable_head() = teacher.head.description;
-  description.set_backend(teacher.backend_name);
-  return description;
-}
-
 // The rows of one request, which begin at `first` of each output's numbers and are behind it afterwards.
 absl::StatusOr<Answer> EncodeAnswer(const v1::DescribeReply& teacher, const v1::LabelRequest& request,
                                     const soft_labels::Outputs& outputs, const std::vector<at::Tensor>& numbers,
@@ -54,8 +43,8 @@ std::vector<int32_t> PositionsOf(const v1::LabelInput& input, const std::vector<
 
 }  // namespace
 
-Labeller::Labeller(Teacher teacher, int64_t memo_bytes)
-    : teacher_(std::move(teacher)), description_(DescriptionOf(teacher_)), memo_(teacher_.encode, memo_bytes) {}
+Labeller::Labeller(Teacher teacher, v1::DescribeReply description, int64_t memo_bytes)
+    : teacher_(std::move(teacher)), description_(std::move(description)), memo_(teacher_.encode, memo_bytes) {}
 
 Batcher::Answers Labeller::Label(const Requests& requests) {
   std::map<std::pair<std::vector<std::string>, bool>, std::vector<size_t>> alike;

@@ -17,8 +17,8 @@ namespace polystill::teacher_server {
 // Knows neither queues nor RPC. Thread-safe.
 class Labeller {
  public:
-  // `memo_bytes`: memory for remembered token ids.
-  Labeller(Teacher teacher, int64_t memo_bytes);
+  // `description`: the teacher's. `memo_bytes`: memory for remembered token ids.
+  Labeller(Teacher teacher, v1::DescribeReply description, int64_t memo_bytes);
 
   // One answer a request, in order. Requests are valid (validation.h). INTERNAL when the model fails or a number is not
   // finite, OUT_OF_RANGE when one does not fit the codec: the message names the record. A request with such a record

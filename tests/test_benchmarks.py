@@ -32,21 +32,35 @@ TINY: dict[str, Any] = {
         "temperature": 2.0,
         "workers": 2,
         "teachers": {"1": {"kind": "transformer", "width": 8, "layers": 2, "heads": 2}},
+        "costly": {"10": {"kind": "transformer", "width": 8, "layers": 3, "heads": 2}},
+        "records_of_costly": 32,
     },
     "ddp": {"models": {"bag": {"records": 64}}},
     "startup": {"model": "bag", "records": 64},
     "cores": 2,
+    "label_stream": {"messages": 16, "window": 4},
     "teacher_server": {
         "model": {"kind": "transformer", "width": 8, "layers": 1, "heads": 2},
         "records": 64,
         "latency_records": 9,
+        "mixed": {
+            "lengths": {"median": 8, "sigma": 0.8, "min": 2, "max": 32},
+            "records": 64,
+            "padded_tokens": 128,
+        },
     },
 }
 RATIOS = {
-    "end_to_end": ["first_epoch_vs_python.1"],
+    "end_to_end": [
+        "first_epoch_vs_python.1",
+        "first_epoch_vs_python.10",
+        "three_epochs_vs_python.10",
+        "three_epochs_vs_caching_python.10",
+    ],
     "ddp": ["step_time_vs_python.bag"],
+    "label_stream": ["vs_raw_grpc", "vs_arrow_flight"],
     "startup": ["startup_vs_python"],
-    "teacher_server": ["vs_direct", "one_record_vs_direct"],
+    "teacher_server": ["vs_direct", "one_record_vs_direct", "bucketing_vs_ceiling"],
 }
 
 
