@@ -176,9 +176,9 @@ struct Wanted {
 // Outputs of all rows, in their order, by forwards of fixed shapes (models/row_groups.h), filled up to what the model
 // takes: kRowsPerForward rows; these and TokensPerForward tokens; RowsPerForward rows of one LengthBucket. A fp32
 // forward's bits depend on its shape, but at a fixed shape not on the other rows: so a row's outputs have the same bits
-// (but where the model takes kAnyRows, whose forwards are not filled up) whatever rows came with it, in whatever
-// process on the same kind of CPU with the same number of threads; those of a frozen model without gradients are
-// others. Outputs are on the CPU unless Wanted says otherwise. Keeps the autograd graph unless the caller has a
+// whatever rows came with it, in whatever process on the same kind of CPU with the same number of threads; those of a
+// frozen model without gradients are others, and nothing is said of one that takes kAnyRows, whose forwards are not
+// filled up. Outputs are on the CPU unless Wanted says otherwise. Keeps the autograd graph unless the caller has a
 // NoGradGuard. Throws c10::Error, beside what Model::Forward does, on a position outside its row.
 Outputs FixedShapeForward(const Model& model, const Rows& rows, const Wanted& wanted = {});
 
