@@ -8,7 +8,7 @@ import os
 import platform
 import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,28 @@ class Ratio:
             if 2 * tail > 0.05:
                 return ordered[cut], ordered[-1 - cut]
             cut += 1
+
+    def cells(self) -> tuple[str, ...]:
+        """Its line of the table."""
+        low, high = self.interval()
+        seconds = ", ".join(f"{name} {statistics.median(values):.3g}" for name, values in self.samples.items())
+        return self.name, f"{self.median():.3f}", f"{low:.3f} to {high:.3f}", str(len(self.pairs())), seconds
+
+
+@dataclass
+class Figure:
+    """A number that is no ratio of times, with the tables that it was taken from: rows of a name and a value each."""
+
+    name: str
+    value: float
+    note: str = ""
+    tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+
+    def cells(self) -> tuple[str, ...]:
+        return self.name, f"{self.value:.3f}", self.note
+
+
+Results = Sequence[Ratio | Figure]
 
 
 def measure(ratio: Ratio, sides: dict[str, Callable[[], float]], pairs: int) -> Ratio:
@@ -74,25 +96,28 @@ def _lines(path: Path) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
-def table(ratios: list[Ratio]) -> str:
-    rows = [("ratio", "median", "95% interval", "pairs", "median seconds")]
-    for ratio in ratios:
-        low, high = ratio.interval()
-        seconds = ", ".join(f"{name} {statistics.median(values):.3g}" for name, values in ratio.samples.items())
-        pairs = str(len(ratio.pairs()))
-        rows.append((ratio.name, f"{ratio.median():.3f}", f"{low:.3f} to {high:.3f}", pairs, seconds))
-    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+def table(results: Results) -> str:
+    paired = any(isinstance(result, Ratio) for result in results)
+    heads = ("ratio", "median", "95% interval", "pairs", "median seconds") if paired else ("figure", "value", "")
+    return aligned([heads, *(result.cells() for result in results)])
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )
 
 
-def write(name: str, ratios: list[Ratio], settings: dict[str, Any], about: dict[str, Any], folder: Path) -> Path:
+def write(name: str, results: Results, settings: dict[str, Any], about: dict[str, Any], folder: Path) -> Path:
+    ratios = [result for result in results if isinstance(result, Ratio)]
+    figures = [result for result in results if isinstance(result, Figure)]
     report = {
         "name": name,
-        "ratios": {ratio.name: ratio.median() for ratio in ratios},
+        "ratios": {ratio.name: ratio.median() for ratio in ratios} | {figure.name: figure.value for figure in figures},
         "intervals": {ratio.name: ratio.interval() for ratio in ratios},
         "samples": {ratio.name: ratio.samples for ratio in ratios},
+        "tables": {key: rows for figure in figures for key, rows in figure.tables.items()},
         "settings": settings,
         "machine": about,
     }

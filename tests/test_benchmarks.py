@@ -10,11 +10,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from processes import REPO
 
-from benchmarks.pairing import Ratio, measure, table, write
+from benchmarks.label_logits import ensure_package
+from benchmarks.pairing import Figure, Ratio, measure, table, write
 
 TINY: dict[str, Any] = {
     "vocab_size": 200,
@@ -42,6 +45,20 @@ TINY: dict[str, Any] = {
         "teacher": {"kind": "transformer", "width": 8, "layers": 2, "heads": 2},
         "epochs": 2,
         "students": {"bag": {"records": 64}},
+    },
+    "codecs": {
+        "recipe": "recipes/package_topics/masked_lm.yaml",
+        "positions": 48,
+        "seed": 7,
+        "temperature": 1.0,
+        "kl": [0.1, 2.0],
+        "synthetic": {"classes": 3000, "entropies": [1.0, 4.0]},
+        "dense": ["dense_fp32", "dense_fp16", "dense_bf16", "dense_int8"],
+        "k": [4, 16],
+        "draws": [16, 64],
+        "more": [256],
+        "passes": 3,
+        "timings": 1,
     },
     "label_stream": {"messages": 16, "window": 4},
     "teacher_server": {
@@ -103,6 +120,15 @@ def test_what_is_written(tmp_path: Path) -> None:
     assert "0.750" in table([ratio])
 
 
+def test_figures_are_written_with_their_tables(tmp_path: Path) -> None:
+    figures = [Figure("bias", 1.5, "worst of 3", {"lines": [{"k": 1}]}), Figure("error", 0.9)]
+    report = json.loads(write("some", figures, {}, {}, tmp_path).read_text())
+    assert report["ratios"] == {"bias": 1.5, "error": 0.9}
+    assert report["tables"] == {"lines": [{"k": 1}]}
+    assert "1.500" in table(figures)
+    assert "worst of 3" in table(figures)
+
+
 @pytest.mark.parametrize("name", sorted(RATIOS))
 def test_a_benchmark_measures_both_sides(name: str, tmp_path: Path) -> None:
     ratios = importlib.import_module(f"benchmarks.{name}").run(TINY, tmp_path, 1)
@@ -112,9 +138,60 @@ def test_a_benchmark_measures_both_sides(name: str, tmp_path: Path) -> None:
         assert all(0 < value < 60 for values in ratio.samples.values() for value in values)
 
 
+@pytest.fixture(scope="module")
+def codecs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Figure]]:
+    """The folder with a model of the sample corpus, trained by the benchmark, and what it measured."""
+    folder = tmp_path_factory.mktemp("codecs")
+    sample = REPO / "recipes" / "package_topics" / "sample"
+    records = [json.loads(line) for path in sorted(sample.glob("*.jsonl")) for line in path.read_text().splitlines()]
+    (folder / "corpus").mkdir()
+    pq.write_table(pa.Table.from_pylist(records), folder / "corpus" / "all.parquet")
+    changes = [f"corpus.path={folder / 'corpus'}", "tokenizer.vocab_size=800", "student.model.width=16"]
+    changes += [f"evaluate.languages.{place}={name}" for place, name in enumerate(("de", "es", "fr", "ja"))]
+    settings = TINY["codecs"] | {"output": folder / "model", "corpus": folder / "corpus", "set": changes}
+    return folder, importlib.import_module("benchmarks.codecs").run(TINY | {"codecs": settings}, folder, 1)
+
+
+def test_labels_are_measured_on_logits_of_a_model_and_synthetic_ones(codecs: tuple[Path, list[Figure]]) -> None:
+    _, figures = codecs
+    assert [figure.name for figure in figures] == ["bias_in_se", "error_vs_multinomial"]
+    assert figures[0].value < 5
+    assert 0 < figures[1].value < 1.2
+    tables = figures[0].tables
+    cases = {"model": 800, "zipf, 1.0 nats": 3000, "zipf, 4.0 nats": 3000}
+    assert [row["logits"] for row in tables["logits"]] == list(cases)
+    assert all(row["kl 0.1"] == pytest.approx(0.1, rel=0.01) for row in tables["logits"])
+    assert all(row["kl 2.0"] == pytest.approx(2.0, rel=0.01) for row in tables["logits"])
+    of = {(row["logits"], row["student_kl"], row["label"]): row for row in tables["labels"]}
+    for (case, _, label), row in of.items():
+        if label == "dense_fp32":
+            assert row["bytes"] == 4 * cases[case]
+        if label.startswith("dense") or label == "hidden_head":
+            assert row["degrees"] < 6
+            assert row["norm"] == pytest.approx(1, abs=0.01)
+        assert row["encode_ns"] > 0
+        assert row["decode_ns"] > 0
+    assert {case for case, _, label in of if label == "hidden_head"} == {"model"}
+    # What top-k leaves out is missing along the gradient; more draws err less.
+    for case in ("zipf, 4.0 nats", "model"):
+        assert of[case, 2.0, "top_k 4"]["bias_in_se"] < -3
+        assert of[case, 2.0, "sampled 64"]["error"] < of[case, 2.0, "sampled 16"]["error"]
+    assert len(tables["rivals"]) == len(cases) * len(TINY["codecs"]["draws"])
+    assert {row["student_kl"] for row in tables["five_degrees"]} == {0.1, 2.0}
+
+
+def test_a_model_that_is_there_is_not_trained_again(codecs: tuple[Path, list[Figure]]) -> None:
+    folder, _ = codecs
+    missing = {"output": folder / "model", "recipe": "none.yaml", "set": []}
+    assert ensure_package(missing) == folder / "model" / "models" / "distilled"
+    with pytest.raises(RuntimeError, match=r"none\.yaml"):
+        ensure_package(missing | {"output": folder / "other"})
+
+
 def test_the_workloads_name_every_benchmark() -> None:
     workload = yaml.safe_load((REPO / "benchmarks" / "workloads.yaml").read_text())
-    assert set(RATIOS) <= set(workload)
+    assert {*RATIOS, "codecs"} <= set(workload)
+    assert set(workload["codecs"]) == {*TINY["codecs"], "output", "corpus", "set"}
     assert {*workload["ddp"]["models"], workload["startup"]["model"], workload["end_to_end"]["student"]} <= set(
         workload["models"]
     )
@@ -130,7 +207,7 @@ def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_the_command_lists_and_refuses() -> None:
     listed = bench()
     assert listed.returncode == 0, listed.stderr
-    assert all(name in listed.stdout for name in RATIOS)
+    assert all(name in listed.stdout for name in (*RATIOS, "codecs"))
     for wrong in (["nothing"], ["ddp", "--pairs", "2"]):
         refused = bench(*wrong)
         assert refused.returncode == 2
