@@ -15,7 +15,7 @@ from benchmarks.teacher_server import serving
 def run(workload: dict[str, Any], folder: Path, pairs: int) -> list[Ratio]:
     """The student and its coordinator on one core, the server on the other.
 
-    Without a server the labels come from a label store, which the student holds in memory after the first of its passes.
+    Without a server the labels come from a label store, which the student holds in memory after its first pass.
     Counted from the wait for the first batch on; what the server computes is on its own core.
     """
     settings = workload["service_overhead"]

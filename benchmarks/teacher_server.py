@@ -78,8 +78,8 @@ def run(workload: dict[str, Any], folder: Path, pairs: int) -> list[Ratio]:
 def bucketing(workload: dict[str, Any], folder: Path, pairs: int) -> Ratio:
     """What the server gains on texts of mixed lengths over batches in arrival order, padded to their longest.
 
-    By what can be gained by arithmetic, the padded tokens by the true ones: the seconds of the padded side are divided by
-    that. (Attention, whose cost is quadratic, gains more, which is why the quotient may exceed 1.)
+    By what can be gained by arithmetic, the padded tokens by the true ones: the seconds of the padded side are divided
+    by that. (Attention, whose cost is quadratic, gains more, which is why the quotient may exceed 1.)
     """
     mixed = workload["teacher_server"]["mixed"]
     workload = workload | {"lengths": mixed["lengths"]}
