@@ -61,12 +61,13 @@ student:
 
 TEST(LaunchMembers, KeepsLabelsWhereTheyAreAskedForAgain) {
   const std::pair<const char*, bool> cases[] = {
-      {"student: {epochs: 2, losses: [{kind: soft_label}]}", true},
-      {"student: {epochs: 1, losses: [{kind: soft_label}]}", false},
-      {"task: masked_lm\nstudent: {epochs: 2, losses: [{kind: soft_label}]}", false},
-      {"student: {epochs: 2, losses: [{kind: soft_label, codec: sampled}]}", true},
-      {"student: {epochs: 2, losses: [{kind: soft_label, codec: sampled, draws: per_epoch}]}", false},
-      {"student: {epochs: 2, losses: [{kind: soft_label, codec: sampled, draws: per_epoch}, {kind: hard_label}]}",
+      {"student: {epochs: 2, losses: [{kind: soft_label, teacher: t}]}", true},
+      {"student: {epochs: 1, losses: [{kind: soft_label, teacher: t}]}", false},
+      {"task: masked_lm\nstudent: {epochs: 2, losses: [{kind: soft_label, teacher: t}]}", false},
+      {"student: {epochs: 2, losses: [{kind: soft_label, teacher: t, codec: sampled}]}", true},
+      {"student: {epochs: 2, losses: [{kind: soft_label, teacher: t, codec: sampled, draws: per_epoch}]}", false},
+      {"student: {epochs: 2, losses: [{kind: soft_label, teacher: t, codec: sampled, draws: per_epoch}, {kind: "
+       "hard_label, teacher: t}]}",
        true},
   };
   for (const auto& [keys, keeps] : cases) {
