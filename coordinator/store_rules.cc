@@ -26,6 +26,7 @@ class StoreRules {
     store_ = *std::move(store);
     AddIf(path_ + ".reads", soft_labels::CheckStoredSide(store_, teacher_.reads(), spec_.task()));
     CheckClasses();
+    CheckLength();
     for (int i = 0; i < spec_.student().losses_size(); ++i) {
       CheckLoss(absl::StrCat("student.losses.", i), spec_.student().losses(i));
     }
@@ -53,6 +54,19 @@ class StoreRules {
     }
     Add(path_ + ".store", absl::StrCat(teacher_.store(), " is of the classes ", absl::StrJoin(labels, ", "),
                                        "; corpus.labels are ", absl::StrJoin(wanted, ", ")));
+  }
+
+  // Of a corpus of token ids, which the teacher was asked about as they are.
+  void CheckLength() {
+    const v1::Signature& signature = store_.teacher().signature();
+    const v1::Tokenizer& tokenizer = spec_.tokenizer();
+    if (tokenizer.kind() != v1::Tokenizer::KIND_IDS || signature.input() != v1::Signature::INPUT_IDS ||
+        tokenizer.max_length() == signature.max_length()) {
+      return;
+    }
+    Add("tokenizer.max_length",
+        absl::StrCat("is ", tokenizer.max_length(), "; the labels in ", teacher_.store(), " are of at most ",
+                     signature.max_length(), " ids of a record: write that"));
   }
 
   // `who`: what asks for it, where that is not the loss itself; or nothing.

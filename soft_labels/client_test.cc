@@ -42,8 +42,9 @@ TEST(LabelClientTest, KeepsEachRecordsAnswerAsItCame) {
   for (int i = 0; i < 9; ++i) {
     ASSERT_EQ(labels.encoded[i].size(), 1u);
     const auto number = static_cast<float>(i + 1);
+    const std::vector<float> logits = {number, -number};
     EXPECT_EQ(labels.encoded[i][0].SerializeAsString(),
-              EncodeDense(v1::CODEC_DENSE_FP16, std::vector<float>{number, -number}, 1, 2).value().SerializeAsString());
+              EncodeDense(v1::CODEC_DENSE_FP16, logits, 1, 2).value().SerializeAsString());
   }
 }
 

@@ -157,6 +157,7 @@ absl::Status LabelJob::ReadCorpus() {
   if (signature.input() == v1::Signature::INPUT_IDS) {
     selection.mutable_tokenizer()->set_kind(v1::Tokenizer::KIND_IDS);
     selection.mutable_tokenizer()->set_vocab_size(signature.vocab_size());
+    selection.mutable_tokenizer()->set_max_length(signature.max_length());
   }
   const bool source = options_.reads == v1::SIDE_SOURCE_TEXT;
   selection.set_reads_source_text(source);

@@ -120,6 +120,25 @@ def test_columns_of_other_codecs_are_what_the_server_says(package: Path, tmp_pat
         assert classes["logits_class"].to_list() == logits.argmax(axis=1).tolist()
 
 
+def test_token_ids_in_place_of_texts(slow_package: Path, tmp_path: Path) -> None:
+    package = tmp_path / "package"
+    shutil.copytree(slow_package, package)
+    (package / "tokenizer.model").unlink()
+    manifest = yaml.safe_load((package / "teacher.yaml").read_text())
+    manifest["signature"]["input"] = "ids"
+    (package / "teacher.yaml").write_text(yaml.safe_dump(manifest))
+    ids = {f"r{i}": [1 + i % 290, 2, 3][: 1 + i % 3] for i in range(50)}
+    corpus = tmp_path / "ids.jsonl"
+    lines = [json.dumps({"id": record, "language": "de", "tokens": tokens}) for record, tokens in ids.items()]
+    corpus.write_text("\n".join(lines) + "\n")
+    store = labelled(package, tmp_path / "store", "--columns", "ids=tokens", corpus=corpus)
+    frame = pd.read_parquet(store / "labels")
+    assert frame["id"].to_list() == list(ids)
+    with serving(package, tmp_path / "serve") as address, TeacherClient(address) as client:
+        logits = client.label(list(ids.values()))["logits"]
+    assert np.stack(frame["logits"].to_list()).astype(np.float32).tobytes() == logits.tobytes()
+
+
 def running_label(teacher: Path, out: Path, corpus: Path, *arguments: str) -> subprocess.Popen[bytes]:
     command = [str(BIN / "polystill"), "label", "--teacher", str(teacher), "--corpus", str(corpus), "--out", str(out)]
     log = (out.parent / f"{out.name}.log").open("ab")
