@@ -16,7 +16,7 @@ from benchmarks.pairing import FEWEST_PAIRS, machine, table, write
 
 HERE = Path(__file__).resolve().parent
 MOST_LOAD = 0.5
-NAMES = ["codecs", "ddp", "end_to_end", "label_stream", "startup", "teacher_server"]
+NAMES = ["codecs", "ddp", "end_to_end", "label_stream", "service_overhead", "startup", "teacher_server"]
 EXAMPLES = """examples:
   ./polystill bench                    lists the benchmarks
   ./polystill bench ddp
@@ -55,7 +55,7 @@ def main() -> int:
     modules = {name: importlib.import_module(f"benchmarks.{name}") for name in NAMES}
     if options.name is None:
         for name, module in modules.items():
-            print(f"{name:12} {module.__doc__}")
+            print(f"{name:16} {module.__doc__}")
         return 0
     workload = yaml.safe_load((HERE / "workloads.yaml").read_text())
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: workload["cores"]])  # of both sides

@@ -29,7 +29,7 @@ def run(workload: dict[str, Any], folder: Path, pairs: int) -> list[Ratio]:
         }
         ratio = Ratio(f"step_time_vs_python.{name}", over="polystill", under="python")
         sides = {
-            "polystill": lambda spec=spec: seconds_of_steps(spec, "distilled", with_making_ready=False),
+            "polystill": lambda spec=spec: seconds_of_steps(spec, "distilled", with_making_ready=True),
             "python": lambda rival=rival: number_from("ddp", rival),
         }
         ratios.append(measure(ratio, sides, pairs))

@@ -87,7 +87,7 @@ class RawService final : public grpc::CallbackGenericService {
       if (!ok) {
         std::lock_guard lock(mutex_);
         closed_ = true;
-        if (waiting_ == 0) Finish(grpc::Status::OK);
+        if (waiting_ == 0 && !finished_) Finish(grpc::Status::OK);
         return;
       }
       {
@@ -99,7 +99,8 @@ class RawService final : public grpc::CallbackGenericService {
     void OnWriteDone(bool ok) override {
       std::lock_guard lock(mutex_);
       if (--waiting_ > 0 && ok) return StartWrite(&answer_);
-      if (closed_ || !ok) Finish(grpc::Status::OK);
+      finished_ = closed_ || !ok;
+      if (finished_) Finish(grpc::Status::OK);
     }
     void OnDone() override { delete this; }
 
@@ -108,6 +109,7 @@ class RawService final : public grpc::CallbackGenericService {
     std::mutex mutex_;
     int waiting_ = 0;
     bool closed_ = false;
+    bool finished_ = false;
   };
 
   grpc::ServerGenericBidiReactor* CreateReactor(grpc::GenericCallbackServerContext*) override {
@@ -155,11 +157,11 @@ class Countdown {
   void Done(const absl::Status& status) {
     std::lock_guard lock(mutex_);
     status_.Update(status);
-    if (--left_ == 0 || !status.ok()) ended_.notify_all();
+    if (--left_ == 0) ended_.notify_all();
   }
   absl::Status Wait() {
     std::unique_lock lock(mutex_);
-    ended_.wait(lock, [this] { return left_ == 0 || !status_.ok(); });
+    ended_.wait(lock, [this] { return left_ == 0; });
     return status_;
   }
 
@@ -178,7 +180,7 @@ absl::Status ReadLabels(soft_labels::LabelClient& client, int messages, int wind
   std::function<void()> ask = [&] {
     if (asked++ >= messages) return;
     client.Label({}, inputs, [&](absl::StatusOr<soft_labels::LabelClient::Labels> labels) {
-      if (labels.ok()) ask();
+      ask();
       countdown.Done(labels.status());
     });
   };

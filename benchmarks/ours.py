@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,18 +64,24 @@ def write_run_file(
         "evaluate": {"bootstrap": 0},
         "output": str(folder / "run"),
     }
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder / "run.yaml"
     path.write_text(yaml.safe_dump(spec, sort_keys=False))
     return path
 
 
-def seconds_of_steps(spec: Path, stage: str, *, with_making_ready: bool) -> float:
+def on_core(core: int) -> list[str]:
+    """What a command begins with that is to run on one core."""
+    return ["taskset", "--cpu-list", str(core)]
+
+
+def seconds_of_steps(spec: Path, stage: str, *, with_making_ready: bool, prefix: Sequence[str] = ()) -> float:
     """How long the steps of a stage took, from the wait for the first batch to the end of the last step.
 
     With making ready: from the first request for data (and labels), before the group stands. The run is stopped after
     the steps: what follows takes longer and is not measured.
     """
-    command = [str(BIN / "polystill"), "run", str(spec), "--overwrite"]
+    command = [*prefix, str(BIN / "polystill"), "run", str(spec), "--overwrite"]
     log = spec.parent / "run" / "logs" / "student-0.log"
     log.unlink(missing_ok=True)
     process = subprocess.Popen(command, cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

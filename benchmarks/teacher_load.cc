@@ -35,6 +35,7 @@ struct Options {
   int threads = 2;
   int batch = 64;  // records
   bool one_by_one = false;
+  int padded_tokens = 0;  // not 0: direct, batches of so many tokens, padded
 };
 
 double SecondsSince(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
@@ -62,11 +63,29 @@ std::vector<Rows> Batches(const Rows& rows, size_t size) {
   return batches;
 }
 
+// In their order, as many as fit `tokens` when each is filled up to the longest; filled up so.
+std::vector<Rows> PaddedBatches(const Rows& rows, size_t tokens) {
+  std::vector<Rows> batches;
+  size_t longest = 0;
+  for (const auto& row : rows) {
+    const size_t length = std::max(longest, row.size());
+    if (batches.empty() || length * (batches.back().size() + 1) > tokens) batches.emplace_back();
+    longest = batches.back().empty() ? row.size() : length;
+    batches.back().push_back(row);
+  }
+  for (Rows& batch : batches) {
+    size_t width = 0;
+    for (const auto& row : batch) width = std::max(width, row.size());
+    for (auto& row : batch) row.resize(width, 0);
+  }
+  return batches;
+}
+
 class Direct {
  public:
   static absl::StatusOr<Direct> Open(const Options& options) {
     ASSIGN_OR_RETURN(models::Package package, models::LoadPackage(options.package));
-    return Direct(std::move(package.model), options.threads);
+    return Direct(std::move(package.model), options.threads, options.padded_tokens > 0);
   }
 
   absl::Status All(const std::vector<Rows>& batches) const {
@@ -82,16 +101,22 @@ class Direct {
   }
 
  private:
-  Direct(std::unique_ptr<models::Model> model, int threads) : model_(std::move(model)), threads_(threads) {}
+  Direct(std::unique_ptr<models::Model> model, int threads, bool as_they_are)
+      : model_(std::move(model)), threads_(threads), as_they_are_(as_they_are) {}
 
   void Forward(const Rows& rows) const {
     at::set_num_threads(1);
     const at::NoGradGuard no_grad;
-    models::FixedShapeForward(*model_, rows);
+    if (as_they_are_) {
+      model_->Forward(models::MakeBatch(rows, {}));
+    } else {
+      models::FixedShapeForward(*model_, rows);
+    }
   }
 
   std::unique_ptr<models::Model> model_;
   int threads_;
+  bool as_they_are_;  // one forward a batch, not packed anew
 };
 
 class Served {
@@ -131,7 +156,9 @@ template <typename Side>
 absl::StatusOr<double> Measure(const Side& side, const Options& options) {
   const Rows rows = ReadRows(options.rows);
   if (rows.empty()) return absl::NotFoundError(options.rows + ": no records");
-  const std::vector<Rows> batches = Batches(rows, options.one_by_one ? 1 : options.batch);
+  const std::vector<Rows> batches = options.padded_tokens > 0
+                                        ? PaddedBatches(rows, static_cast<size_t>(options.padded_tokens))
+                                        : Batches(rows, options.one_by_one ? 1 : options.batch);
   const std::vector<Rows> some(batches.begin(), batches.begin() + std::min<size_t>(batches.size(), 4));
   RETURN_IF_ERROR(side.All(some));
   std::vector<double> seconds;
@@ -168,6 +195,9 @@ int main(int argc, char** argv) {
   app.add_option("--address", options.address, "host:port of the server")->excludes(package);
   app.add_option("--threads", options.threads, "of --package: batches at once")->capture_default_str();
   app.add_option("--batch", options.batch, "records of a batch, or a request")->capture_default_str();
+  app.add_option("--padded-tokens", options.padded_tokens,
+                 "of --package: batches in the rows' order, padded to so many tokens")
+      ->needs(package);
   app.add_flag("--one-by-one", options.one_by_one, "a record at a time; prints the median");
   CLI11_PARSE(app, argc, argv);
   const auto seconds = polystill::Run(options);

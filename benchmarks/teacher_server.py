@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.corpora import read_training, write_corpus, write_package
-from benchmarks.ours import BIN, REPO, address_in, output_of
+from benchmarks.ours import BIN, REPO, address_in, on_core, output_of
 from benchmarks.pairing import Ratio, measure
 
 
@@ -19,12 +19,13 @@ def load(*arguments: str) -> float:
 
 
 @contextmanager
-def serving(package: Path, threads: int) -> Iterator[str]:
-    """The address of a server of the package."""
+def serving(package: Path, threads: int, *words: str, on: int | None = None) -> Iterator[str]:
+    """The address of a server of the package, which may be bound to a core."""
     address = package.parent / "address"
     address.unlink(missing_ok=True)
     command = [str(BIN / "polystill-teacher"), "--package", str(package), "--address-file", str(address)]
-    process = subprocess.Popen([*command, "--threads", str(threads)], cwd=REPO, stderr=subprocess.PIPE, text=True)
+    command = [*([] if on is None else on_core(on)), *command, "--threads", str(threads), *words]
+    process = subprocess.Popen(command, cwd=REPO, stderr=subprocess.PIPE, text=True)
     try:
         yield address_in(address, process)
     finally:
@@ -38,19 +39,15 @@ def write_rows(path: Path, rows: list[list[int]]) -> str:
     return str(path)
 
 
-def padded_in_arrival_order(rows: list[list[int]], most_tokens: int) -> list[list[int]]:
-    """Rows filled up to the longest of their batch; a batch is what comes one after the other and fits the budget."""
-    padded: list[list[int]] = []
-    batch: list[list[int]] = []
-    for row in [*rows, None]:
-        longest = max(map(len, [*batch, row or []]))
-        if row is None or longest * (len(batch) + 1) > most_tokens:
-            width = max(map(len, batch))
-            padded += [some + [0] * (width - len(some)) for some in batch]
-            batch = []
-        if row is not None:
-            batch.append(row)
-    return padded
+def padded_in_arrival_order(lengths: list[int], most_tokens: int) -> int:
+    """Tokens of all batches, each filled up to its longest; a batch is what comes one after the other and fits."""
+    tokens = rows = longest = 0
+    for length in lengths:
+        if max(longest, length) * (rows + 1) > most_tokens:
+            tokens += rows * longest
+            rows = longest = 0
+        rows, longest = rows + 1, max(longest, length)
+    return tokens + rows * longest
 
 
 def run(workload: dict[str, Any], folder: Path, pairs: int) -> list[Ratio]:
@@ -79,26 +76,24 @@ def run(workload: dict[str, Any], folder: Path, pairs: int) -> list[Ratio]:
 
 
 def bucketing(workload: dict[str, Any], folder: Path, pairs: int) -> Ratio:
-    """What the server gains on texts of mixed lengths over padding them in arrival order, by what can be gained.
+    """What the server gains on texts of mixed lengths over batches in arrival order, padded to their longest.
 
-    That ceiling is the padded tokens by the true ones. The seconds of the padded side are divided by it, so that the
-    ratio is gain by ceiling.
+    By what can be gained by arithmetic, the padded tokens by the true ones: the seconds of the padded side are divided
+    by that. (Attention, whose cost is quadratic, gains more, which is why the quotient may exceed 1.)
     """
     mixed = workload["teacher_server"]["mixed"]
     workload = workload | {"lengths": mixed["lengths"]}
     ids, _ = read_training(write_corpus(folder, workload, mixed["records"]))
-    padded = padded_in_arrival_order(ids, mixed["padded_tokens"])
-    ceiling = sum(map(len, padded)) / sum(map(len, ids))
+    lengths = [len(row) for row in ids]
+    ceiling = padded_in_arrival_order(lengths, mixed["padded_tokens"]) / sum(lengths)
     print(f"bucketing: padding in arrival order makes {ceiling:.3f} times the tokens: the ceiling of the gain")
-    true_rows, padded_rows = write_rows(folder / "rows.txt", ids), write_rows(folder / "padded.txt", padded)
+    rows = write_rows(folder / "rows.txt", ids)
     package = write_package(folder / "teacher", workload, workload["teacher_server"]["model"])
-    batch = ["--batch", str(workload["batch_size"])]
-    threads = str(workload["cores"])
+    padded = ["--package", str(package), "--threads", str(workload["cores"])]
+    padded += ["--padded-tokens", str(mixed["padded_tokens"])]
     with serving(package, workload["cores"]) as address:
         sides = {
-            "padded, by ceiling": lambda: (
-                load("--package", str(package), "--threads", threads, *batch, "--rows", padded_rows) / ceiling
-            ),
-            "served": lambda: load("--address", address, *batch, "--rows", true_rows),
+            "padded, by ceiling": lambda: load(*padded, "--rows", rows) / ceiling,
+            "served": lambda: load("--address", address, "--batch", str(workload["batch_size"]), "--rows", rows),
         }
         return measure(Ratio("bucketing_vs_ceiling", over="padded, by ceiling", under="served"), sides, pairs)

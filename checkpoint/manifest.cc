@@ -46,21 +46,23 @@ absl::Status CheckDigest(const v1::FileDigest& expected, std::string_view conten
   return absl::OkStatus();
 }
 
+std::string SealManifest(const std::string& yaml) { return absl::StrCat(yaml, kDigestKey, Sha256Hex(yaml), "\n"); }
+
+absl::Status CheckSeal(const std::string& yaml, const std::string& file) {
+  const size_t last_line = yaml.rfind(absl::StrCat("\n", kDigestKey)) + 1;
+  if (yaml == SealManifest(yaml.substr(0, last_line))) return absl::OkStatus();
+  return absl::DataLossError(absl::StrCat(file, ": its last line is not the SHA-256 of the lines before: it is torn"));
+}
+
 std::string FormatCheckpointManifest(const v1::CheckpointManifest& manifest) {
   v1::CheckpointManifest body = manifest;
   body.set_format(kFormat);
   body.clear_sha256();
-  const std::string yaml = WriteYaml(body);
-  return absl::StrCat(yaml, kDigestKey, Sha256Hex(yaml), "\n");
+  return SealManifest(WriteYaml(body));
 }
 
 absl::StatusOr<v1::CheckpointManifest> ParseCheckpointManifest(const std::string& yaml, const std::string& file) {
-  const size_t last_line = yaml.rfind(absl::StrCat("\n", kDigestKey)) + 1;
-  const std::string last = absl::StrCat(kDigestKey, Sha256Hex(yaml.substr(0, last_line)), "\n");
-  if (yaml.substr(last_line) != last) {
-    return absl::DataLossError(
-        absl::StrCat(file, ": its last line is not the SHA-256 of the lines before: it is torn"));
-  }
+  RETURN_IF_ERROR(CheckSeal(yaml, file));
   v1::CheckpointManifest manifest;
   RETURN_IF_ERROR(ReadManifest(yaml, file, kFormat, &manifest));
   return manifest;

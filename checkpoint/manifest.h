@@ -22,7 +22,13 @@ v1::FileDigest DigestOf(const std::string& name, std::string_view content);
 // DATA_LOSS, naming `file`, unless `content` has the size and SHA-256 of `expected`.
 absl::Status CheckDigest(const v1::FileDigest& expected, std::string_view content, const std::string& file);
 
-// MANIFEST.yaml: the last line is the SHA-256 of the lines before it.
+// YAML whose last line is the SHA-256 of the lines before it, as `sha256: ...`.
+std::string SealManifest(const std::string& yaml);
+
+// DATA_LOSS, naming `file`, unless YAML is as SealManifest left it.
+absl::Status CheckSeal(const std::string& yaml, const std::string& file);
+
+// MANIFEST.yaml, sealed.
 std::string FormatCheckpointManifest(const v1::CheckpointManifest& manifest);
 absl::StatusOr<v1::CheckpointManifest> ParseCheckpointManifest(const std::string& yaml, const std::string& file);
 

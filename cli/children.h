@@ -7,9 +7,9 @@
 #include <vector>
 
 #include "absl/status/status.h"
-#include "cli/child_process.h"
 #include "cli/launch.h"
 #include "cli/signals.h"
+#include "runtime/child_process.h"
 
 namespace polystill::cli {
 

@@ -19,6 +19,18 @@ bool IsAsked(const std::vector<coordinator::PlannedJob>& jobs, const std::string
   });
 }
 
+// Whether the same labels are asked for again, and kept ones are of use. Masks, and draws of each epoch, are new in
+// each pass over a record.
+bool AsksAgain(const v1::RunSpec& spec, const v1::Teacher& teacher) {
+  const auto& losses = spec.student().losses();
+  return spec.student().epochs() > 1 && spec.task() != v1::TASK_MASKED_LM &&
+         std::any_of(losses.begin(), losses.end(), [&](const v1::Loss& loss) {
+           const bool asks =
+               loss.kind() != v1::LOSS_KIND_TASK && (loss.teacher().empty() || loss.teacher() == teacher.name());
+           return asks && !(loss.codec() == v1::CODEC_SAMPLED && loss.draws() == v1::Loss::DRAWS_PER_EPOCH);
+         });
+}
+
 }  // namespace
 
 Launch LaunchCoordinator(const std::string& folder, const std::string& run_file,
@@ -39,7 +51,7 @@ std::vector<Launch> LaunchMembers(const std::string& folder, const v1::RunSpec& 
   std::vector<Launch> launches;
   const std::vector<coordinator::PlannedJob> jobs = coordinator::PlanJobs(spec);
   const auto starts = [&jobs](const v1::Teacher& teacher) {
-    return teacher.address().empty() && IsAsked(jobs, teacher.name());
+    return teacher.address().empty() && teacher.store().empty() && IsAsked(jobs, teacher.name());
   };
   int servers = 0;
   for (const v1::Teacher& teacher : spec.teachers()) servers += starts(teacher) ? teacher.replicas() : 0;
@@ -53,7 +65,7 @@ std::vector<Launch> LaunchMembers(const std::string& folder, const v1::RunSpec& 
            {absl::StrCat(folder, "/polystill-teacher"), "--coordinator", address, "--teacher", teacher.name(),
             "--threads", teacher.device() == v1::DEVICE_CUDA ? kThreadsOfAGpu : threads}});
       std::vector<std::string>& argv = launches.back().argv;
-      if (teacher.cache_mb() > 0) {
+      if (teacher.cache_mb() > 0 && AsksAgain(spec, teacher)) {
         argv.insert(argv.end(), {"--cache", absl::StrCat(LabelCachesOf(spec), "/", teacher.name(), "-", i),
                                  "--cache-bytes", absl::StrCat(teacher.cache_mb(), "MiB")});
       }

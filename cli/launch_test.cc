@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "absl/strings/str_join.h"
 #include "runtime/yaml_proto.h"
 
@@ -34,12 +36,15 @@ TEST(LaunchMembers, StartsTeachersThatAreAskedAndTheWorkers) {
   - {name: used, package: p, replicas: 2, cache_mb: 5}
   - {name: unused, package: p}
   - {name: far, address: 'h:1'}
+  - {name: stored, store: labels}
 student:
   losses:
     - {kind: soft_label, teacher: used}
+    - {kind: soft_label, teacher: stored}
     - {kind: hard_label, teacher: far}
   workers: 2
   threads: 3
+  epochs: 2
 )");
   std::vector<std::string> lines;
   for (const Launch& launch : LaunchMembers("/bin", spec, "127.0.0.1:7", 6)) {
@@ -52,6 +57,24 @@ student:
                           "--cache runs/x/label_cache/used-1 --cache-bytes 5MiB",
                           "student-0: /bin/polystill-student --coordinator 127.0.0.1:7",
                           "student-1: /bin/polystill-student --coordinator 127.0.0.1:7"));
+}
+
+TEST(LaunchMembers, KeepsLabelsWhereTheyAreAskedForAgain) {
+  const std::pair<const char*, bool> cases[] = {
+      {"student: {epochs: 2, losses: [{kind: soft_label, teacher: t}]}", true},
+      {"student: {epochs: 1, losses: [{kind: soft_label, teacher: t}]}", false},
+      {"task: masked_lm\nstudent: {epochs: 2, losses: [{kind: soft_label, teacher: t}]}", false},
+      {"student: {epochs: 2, losses: [{kind: soft_label, teacher: t, codec: sampled}]}", true},
+      {"student: {epochs: 2, losses: [{kind: soft_label, teacher: t, codec: sampled, draws: per_epoch}]}", false},
+      {"student: {epochs: 2, losses: [{kind: soft_label, teacher: t, codec: sampled, draws: per_epoch}, {kind: "
+       "hard_label, teacher: t}]}",
+       true},
+  };
+  for (const auto& [keys, keeps] : cases) {
+    const v1::RunSpec spec = SpecWith(std::string("teachers: [{name: t, package: p}]\n") + keys);
+    const std::vector<std::string> argv = LaunchMembers("/bin", spec, "a:7", 2)[0].argv;
+    EXPECT_EQ(std::count(argv.begin(), argv.end(), "--cache"), keeps ? 1 : 0) << keys;
+  }
 }
 
 TEST(LaunchMembers, EachProcessOnGpusHasItsOwn) {

@@ -34,6 +34,7 @@ constexpr char kFooter[] =
     "  polystill stop runs/short                     stops it at its next step, with a checkpoint\n"
     "  polystill predict --student runs/short --text 'a text'                      asks what came out of it\n"
     "  polystill report runs/short                   makes its report.html again\n"
+    "  polystill label --teacher my-package --corpus data --out labels             labels to learn from later\n"
     "On a cluster: one coordinator, teacher servers and student workers\n"
     "  polystill coordinator --spec run.yaml --listen 0.0.0.0:7000 --advertise HEAD-NODE --insecure\n"
     "  polystill teacher --coordinator HEAD-NODE:7000 --teacher NAME --listen 0.0.0.0:0 --advertise $(hostname) \\\n"
@@ -56,6 +57,7 @@ constexpr std::pair<const char*, const char*> kRoles[] = {
     {"teacher", "a teacher server, of a run or on its own"},
     {"student", "a student worker of a run"},
     {"predict", "ask a trained student about texts"},
+    {"label", "write a teacher's soft labels of a corpus, to learn from without it"},
     {kExport, "write a trained student as TorchScript"}};
 
 int Become(const std::string& role, const std::vector<std::string>& arguments) {

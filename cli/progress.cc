@@ -23,7 +23,8 @@ using Stage = v1::RunStatus::Stage;
 // What `done` and `total` of a stage count (proto/polystill/v1/coordinator.proto).
 std::string Unit(const Stage& stage) {
   if (stage.name() == "tokenizer") return "bytes";
-  return stage.name() == "index" || stage.name() == "evaluate" ? "records" : "steps";
+  const bool of_records = stage.name() == "index" || stage.name() == "evaluate" || stage.name() == "labels";
+  return of_records ? "records" : "steps";
 }
 
 bool CountsSteps(const Stage& stage) { return Unit(stage) == "steps"; }

@@ -69,6 +69,11 @@ fs::file_time_type LastWritten(const std::string& path) {
   return fs::last_write_time(path, none);
 }
 
+void DropLabelCaches(const v1::RunSpec& spec) {
+  std::error_code left;  // it does no harm there
+  fs::remove_all(LabelCachesOf(spec), left);
+}
+
 absl::Status PrintTableOf(const v1::RunSpec& spec, std::ostream& out) {
   const std::string path = ReportOf(spec);
   ASSIGN_OR_RETURN(const std::string report, ReadFile(path));
@@ -258,8 +263,7 @@ bool Session::Succeeded() {
 int Session::Finish() {
   if (watcher_ != nullptr) Draw();
   if (Succeeded()) {
-    std::error_code left;  // it does no harm there
-    fs::remove_all(LabelCachesOf(spec_), left);
+    DropLabelCaches(spec_);
     return PrintReport();
   }
   if (interrupted_ || status_.state() == v1::RunStatus::STATE_STOPPED) {
@@ -341,6 +345,7 @@ int Run(RunOptions options, std::ostream& out, std::ostream& err) {
   }
   // The report comes last: with it, all is done.
   if (options.resume && fs::exists(ReportOf(run->spec))) {
+    DropLabelCaches(run->spec);
     out << "run " << run->spec.name() << " is done already" << std::endl;
     const absl::Status printed = PrintTableOf(run->spec, out);
     if (!printed.ok()) {

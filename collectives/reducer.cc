@@ -73,9 +73,9 @@ absl::StatusOr<std::unique_ptr<Reducer>> Reducer::Create(const std::vector<at::T
                                                          const std::vector<at::Tensor>& tables, const Group* group) {
   auto state = std::make_unique<State>();
   state->group = group;
-  for (const at::Tensor& table : tables) state->tables.emplace_back(table, group);
   state->parameters.assign(parameters.rbegin(), parameters.rend());
   RETURN_IF_ERROR(CatchC10d(absl::StrCat(group->name(), ": prepare the all-reduce"), [&] {
+    for (const at::Tensor& table : tables) state->tables.emplace_back(table, group);
     const std::vector<size_t> limits = {c10d::kDefaultFirstBucketBytes, c10d::kDefaultBucketBytesCap};
     const auto buckets = std::get<0>(c10d::compute_bucket_assignment_by_size(state->parameters, limits));
     state->buckets = static_cast<int>(buckets.size());
@@ -106,7 +106,9 @@ absl::Status Reducer::Accumulate(const at::Tensor& loss) {
   if (!state_->accumulating) ClearGradients();
   state_->accumulating = true;
   // Not prepared for a backward, the Reducer lets this one pass.
-  return CatchC10d(absl::StrCat(state_->group->name(), ": compute gradients"), [&] { loss.backward(); });
+  RETURN_IF_ERROR(CatchC10d(absl::StrCat(state_->group->name(), ": compute gradients"), [&] { loss.backward(); }));
+  for (TableGradient& table : state_->tables) RETURN_IF_ERROR(table.Merge());
+  return absl::OkStatus();
 }
 
 absl::Status Reducer::Backward(const at::Tensor& loss) {

@@ -14,28 +14,41 @@ namespace polystill::collectives {
 TableGradient::TableGradient(at::Tensor table, const Group* group)
     : table_(std::move(table)), group_(group), dense_(at::zeros_like(table_.detach())) {}
 
+// What fails in this process alone is no peer's fault.
+template <typename Call>
+absl::Status TableGradient::Here(Call call) const {
+  const absl::Status status =
+      CatchC10d(absl::StrCat(group_->name(), ": gather the rows of a table's gradient"), std::move(call));
+  return status.ok() ? status : absl::InternalError(status.message());
+}
+
+absl::Status TableGradient::Merge() {
+  return Here([&] {
+    if (table_.grad().is_sparse()) table_.mutable_grad() = table_.grad().coalesce();
+  });
+}
+
 absl::Status TableGradient::Reduce() {
-  if (!table_.grad().defined() || !table_.grad().is_sparse()) {
+  if (!table_.grad().defined()) {
     return absl::InternalError(absl::StrCat(group_->name(), ": the loss does not depend on every parameter"));
   }
   const at::NoGradGuard no_grad;
-  const std::string doing = absl::StrCat(group_->name(), ": gather the rows of a table's gradient");
   at::Tensor mine, values, marks;
-  RETURN_IF_ERROR(CatchC10d(doing, [&] {
-    const at::Tensor sparse = table_.grad().coalesce();
+  RETURN_IF_ERROR(Here([&] {
+    const at::Tensor sparse = table_.grad().is_sparse() ? table_.grad().coalesce() : table_.grad().to_sparse(1);
     mine = sparse.indices()[0];
     values = sparse.values();
     marks = at::zeros({table_.size(0)}, values.options().dtype(at::kByte)).index_fill_(0, mine, 1);
   }));
   RETURN_IF_ERROR(group_->AllReduceMax(marks));
   at::Tensor rows, sum;
-  RETURN_IF_ERROR(CatchC10d(doing, [&] {
+  RETURN_IF_ERROR(Here([&] {
     rows = marks.nonzero().squeeze(1);
     sum = at::zeros({rows.size(0), table_.size(1)}, values.options());
     sum.index_copy_(0, at::searchsorted(rows, mine), values);
   }));
   RETURN_IF_ERROR(group_->AllReduceSum(sum));
-  return CatchC10d(doing, [&] {
+  return Here([&] {
     if (touched_.defined()) dense_.index_fill_(0, touched_, 0);
     dense_.index_copy_(0, rows, sum);
     touched_ = rows;

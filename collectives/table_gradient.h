@@ -16,16 +16,22 @@ namespace polystill::collectives {
 // Not thread-safe.
 class TableGradient {
  public:
-  // `table`: a leaf whose backward gives sparse gradients over its first dimension. `group` outlives this.
+  // `table`: a leaf whose backward may give sparse gradients over its first dimension. `group` outlives this. May throw
+  // c10::Error.
   TableGradient(at::Tensor table, const Group* group);
 
   // Before a step's first backward.
   void Clear() { table_.mutable_grad().reset(); }
-  // A collective. Takes the table's sparse grad(); on OK grad() is dense, the sum over the ranks, and valid until the
-  // next call. ABORTED: a peer; INTERNAL: there is no gradient.
+  // After each backward but the last: what lies in a row several times is added up. INTERNAL: no memory.
+  absl::Status Merge();
+  // A collective. Takes the table's grad(), sparse or dense; on OK grad() is dense, the sum over the ranks, and valid
+  // until the next call. ABORTED: a peer; INTERNAL: there is no gradient, or no memory.
   absl::Status Reduce();
 
  private:
+  template <typename Call>
+  absl::Status Here(Call call) const;
+
   const at::Tensor table_;
   const Group* const group_;
   at::Tensor dense_;    // [rows, width], zeros but in the rows of the last step

@@ -17,7 +17,9 @@
 #include "models/package_manifest.h"
 #include "runtime/status.h"
 #include "soft_labels/decode.h"
+#include "soft_labels/look_ahead.h"
 #include "soft_labels/outputs.h"
+#include "soft_labels/store_manifest.h"
 
 namespace polystill::coordinator {
 namespace {
@@ -51,6 +53,12 @@ struct LabelSize {
   std::set<std::string> unknown;
 };
 
+// The same of a teacher whose labels are in a store: of the first feature, since all of a model's have its width.
+int64_t StoredWidth(const std::string& store) {
+  const auto manifest = soft_labels::ReadStore(store);
+  return manifest.ok() && manifest->teacher().features_size() > 0 ? manifest->teacher().features(0).width() : 0;
+}
+
 // Numbers of a row of a feature, as far as the run file or a package says it; else 0.
 int64_t FeatureWidth(const v1::RunSpec& spec, const std::string& name) {
   for (const v1::Teacher& teacher : spec.teachers()) {
@@ -59,6 +67,7 @@ int64_t FeatureWidth(const v1::RunSpec& spec, const std::string& name) {
       const v1::Model& model = teacher.train().model();
       return model.kind() == v1::Model::KIND_TORCHSCRIPT ? 0 : model.width();
     }
+    if (!teacher.store().empty()) return StoredWidth(teacher.store());
     const auto manifest = models::ReadPackageManifest(teacher.package());
     return manifest.ok() ? manifest->model().width() : 0;
   }
@@ -138,6 +147,13 @@ class DryRun {
     const auto bytes = static_cast<double>(labels.bytes * job.plan().batch_size() * job.steps());
     if (bytes > 0) {
       absl::StrAppend(&text_, "  soft labels: ", labels.at_most ? "at most " : "", Bytes(bytes), "\n");
+      const int64_t step_bytes = labels.bytes * SliceOf(job);
+      // However long labels take.
+      const int most_ahead =
+          soft_labels::LookAheadFor({.label_seconds = 1, .step_seconds = 0, .label_bytes = step_bytes});
+      const int steps = job.prefetch() > 0 ? job.prefetch() : most_ahead;
+      absl::StrAppend(&text_, "  asked for ahead: at most ", steps, " steps, ",
+                      Bytes(static_cast<double>(step_bytes * steps)), " a worker\n");
     }
     AddLossMemory(job);
     for (const std::string& teacher : labels.unknown) {
@@ -152,11 +168,16 @@ class DryRun {
     return absl::OkStatus();
   }
 
+  // Records of a step, of the worker with the most.
+  int64_t SliceOf(const v1::Job& job) const {
+    const int64_t workers = spec_.student().workers();
+    return (job.plan().batch_size() + workers - 1) / workers;
+  }
+
   // What a pass of the worker with the most records takes, against what it may.
   void AddLossMemory(const v1::Job& job) {
     losses::LogitShape shape;
-    const int64_t workers = spec_.student().workers();
-    const int64_t slice = (job.plan().batch_size() + workers - 1) / workers;
+    const int64_t slice = SliceOf(job);
     shape.rows = (job.micro_batch() > 0 ? std::min<int64_t>(job.micro_batch(), slice) : slice) * MostRows(job);
     shape.classes = models::LogitCount(job.task(), job.labels_size(), job.tokenizer().vocab_size());
     shape.number_bytes = ElementBytes(job);
@@ -183,16 +204,22 @@ class DryRun {
 
   void AddProcesses() {
     int teachers = 0;
+    int64_t cache_mb = 0;
     for (const v1::Teacher& teacher : spec_.teachers()) {
       const bool asked =
           std::any_of(stages_.prepared.jobs.begin(), stages_.prepared.jobs.end(), [&](const auto& planned) {
             return std::find(planned.teachers.begin(), planned.teachers.end(), teacher.name()) !=
                    planned.teachers.end();
           });
-      if (teacher.address().empty() && asked) teachers += teacher.replicas();
+      if (!teacher.address().empty() || !teacher.store().empty() || !asked) continue;
+      teachers += teacher.replicas();
+      cache_mb += teacher.replicas() * teacher.cache_mb();
     }
     absl::StrAppend(&text_, "processes: 1 coordinator, ", teachers, " teacher servers, ", spec_.student().workers(),
                     " student workers, of ", spec_.student().threads(), " threads each\n");
+    if (cache_mb == 0) return;
+    absl::StrAppend(&text_, "disk of label caches while it runs: at most ",
+                    Bytes(static_cast<double>(cache_mb) * (int64_t{1} << 20)), "\n");
   }
 
   int64_t RecordsOf(const std::string& digest) const {

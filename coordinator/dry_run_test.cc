@@ -60,8 +60,11 @@ output: )",
   EXPECT_THAT(*text, HasSubstr("held out: 6 records, every 3 steps\n"));
   // 80 records, one kind of label, 3 classes in 2 bytes each.
   EXPECT_THAT(*text, HasSubstr("soft labels: 480 B\n"));
+  // 3 records of a worker.
+  EXPECT_THAT(*text, HasSubstr("asked for ahead: at most 64 steps, 1.2 KB a worker\n"));
   EXPECT_THAT(*text, HasSubstr("evaluate: 1 models on 10 records\n"));
   EXPECT_THAT(*text, HasSubstr("processes: 1 coordinator, 2 teacher servers, 3 student workers, of 1 threads each\n"));
+  EXPECT_THAT(*text, HasSubstr("disk of label caches while it runs: at most 2"));
   // 4 bytes a parameter; weights, two moments and the best weights in each of three checkpoints.
   EXPECT_THAT(*text, HasSubstr("packages 4.0 KB, checkpoints at most 48.0 KB, predictions about"));
   const auto with_features = ReadRunFile(
@@ -102,6 +105,8 @@ output: )",
   packed.mutable_student()->mutable_losses(0)->set_codec(v1::CODEC_TOP_K);
   packed.mutable_student()->mutable_losses(0)->set_k(2);
   size_of(packed, "soft labels: 720 B\n");
+  packed.mutable_student()->set_prefetch(5);
+  size_of(packed, "asked for ahead: at most 5 steps, 135 B a worker\n");
   packed.mutable_student()->mutable_losses(0)->set_codec(v1::CODEC_HIDDEN_HEAD);
   size_of(packed, "soft labels: 1.9 KB\n");
   packed.mutable_student()->mutable_losses(0)->set_codec(v1::CODEC_SAMPLED);

@@ -161,21 +161,6 @@ PlannedJob StudentJob(const v1::RunSpec& spec, const std::string& name,
   return planned;
 }
 
-// The losses with the teacher's arg-max for whatever else they ask of its logits: same teachers, codecs and weights.
-// Those of features are left out.
-google::protobuf::RepeatedPtrField<v1::Loss> PseudoLabelLosses(const v1::Student& student) {
-  google::protobuf::RepeatedPtrField<v1::Loss> losses;
-  for (const v1::Loss& loss : student.losses()) {
-    if (loss.kind() == v1::LOSS_KIND_TASK) *losses.Add() = loss;
-    if (!IsOfTeachersLogits(loss)) continue;
-    v1::Loss& hard = *losses.Add() = loss;
-    hard.set_kind(v1::LOSS_KIND_HARD_LABEL);
-    hard.set_temperature(1.0);
-    if (!soft_labels::CheckServes(hard).ok()) hard.set_codec(v1::CODEC_CLASSES);
-  }
-  return losses;
-}
-
 google::protobuf::RepeatedPtrField<v1::Loss> GoldLosses() {
   google::protobuf::RepeatedPtrField<v1::Loss> losses;
   *losses.Add() = TaskLoss();
@@ -269,6 +254,19 @@ v1::Selection HeldOutSelection(const PlannedJob& planned) {
   selection.clear_reads_source_text();
   AddSide(planned.job.reads(), &selection);
   return selection;
+}
+
+google::protobuf::RepeatedPtrField<v1::Loss> PseudoLabelLosses(const v1::Student& student) {
+  google::protobuf::RepeatedPtrField<v1::Loss> losses;
+  for (const v1::Loss& loss : student.losses()) {
+    if (loss.kind() == v1::LOSS_KIND_TASK) *losses.Add() = loss;
+    if (!IsOfTeachersLogits(loss)) continue;
+    v1::Loss& hard = *losses.Add() = loss;
+    hard.set_kind(v1::LOSS_KIND_HARD_LABEL);
+    hard.set_temperature(1.0);
+    if (!soft_labels::CheckServes(hard).ok()) hard.set_codec(v1::CODEC_CLASSES);
+  }
+  return losses;
 }
 
 bool IsOfTeachersLogits(const v1::Loss& loss) {

@@ -33,6 +33,10 @@ std::vector<PlannedJob> PlanJobs(const v1::RunSpec& spec);
 // and read as the job reads them.
 v1::Selection HeldOutSelection(const PlannedJob& planned);
 
+// The losses of the baseline pseudo_label: with the teacher's arg-max for whatever else they ask of its logits; same
+// teachers and weights, and codecs where these hold an arg-max. Those of features are left out.
+google::protobuf::RepeatedPtrField<v1::Loss> PseudoLabelLosses(const v1::Student& student);
+
 // Whether a loss learns from a teacher's logits, and not from gold labels or features.
 bool IsOfTeachersLogits(const v1::Loss& loss);
 

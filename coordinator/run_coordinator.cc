@@ -47,6 +47,7 @@
 #include "runtime/rpc.h"
 #include "runtime/status.h"
 #include "runtime/yaml_proto.h"
+#include "soft_labels/store_manifest.h"
 
 namespace polystill::coordinator {
 namespace {
@@ -259,6 +260,9 @@ void Coordinator::WriteReportAside(const WriteReport& order, const v1::RunStatus
     if (!package.empty() && run.teacher_digests[teacher.name()].empty()) {
       run.teacher_digests[teacher.name()] = models::PackageDigest(package).value_or("");
     }
+    if (teacher.store().empty()) continue;
+    const auto store = soft_labels::ReadStore(teacher.store());
+    if (store.ok()) run.teacher_digests[teacher.name()] = store->teacher().digest();
   }
   report_thread_ = std::jthread([this, run = std::move(run)](const std::stop_token& stop) mutable {
     auto digest = models::PackageDigest(PackageFolder(spec_, "distilled"));

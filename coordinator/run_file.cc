@@ -46,6 +46,7 @@ void Resolve(v1::RunSpec* spec) {
   spec->mutable_tokenizer()->set_path(Absolute(spec->tokenizer().path()));
   for (v1::Teacher& teacher : *spec->mutable_teachers()) {
     teacher.set_package(Absolute(teacher.package()));
+    teacher.set_store(Absolute(teacher.store()));
     if (!teacher.has_train()) continue;
     DefaultSplit("train", teacher.mutable_train()->mutable_where());
     ResolvePaths(teacher.mutable_train()->mutable_model());

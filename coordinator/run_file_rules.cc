@@ -10,6 +10,7 @@
 #include "absl/strings/str_join.h"
 #include "coordinator/jobs.h"
 #include "coordinator/kind_rules.h"
+#include "coordinator/store_rules.h"
 #include "coordinator/task_rules.h"
 #include "corpus/where_roles.h"
 #include "runtime/files.h"
@@ -117,16 +118,19 @@ class Rules {
     if (!names->insert(teacher.name()).second) {
       Add(absl::StrCat(path, ".name"), absl::StrCat("a second teacher called '", teacher.name(), "'"));
     }
-    const int ways = int{teacher.has_train()} + int{!teacher.package().empty()} + int{!teacher.address().empty()};
+    const int ways = int{teacher.has_train()} + int{!teacher.package().empty()} + int{!teacher.address().empty()} +
+                     int{!teacher.store().empty()};
     if (ways != 1) {
       Add(path, absl::StrCat("has ", ways == 0 ? "none" : "more than one",
-                             " of train, package and address; write exactly one"));
+                             " of train, package, address and store; write exactly one"));
     }
     if (!teacher.address().empty() && !IsAddress(teacher.address())) {
       Add(absl::StrCat(path, ".address"), absl::StrCat("'", teacher.address(), "' is not host:port"));
     }
-    if (!teacher.address().empty() && teacher.replicas() > 1) {
-      Add(absl::StrCat(path, ".replicas"), "goes with train or package; a teacher with an address is not started here");
+    if (teacher.replicas() > 1 && (!teacher.address().empty() || !teacher.store().empty())) {
+      Add(absl::StrCat(path, ".replicas"),
+          absl::StrCat("goes with train or package; a teacher with ",
+                       teacher.store().empty() ? "an address" : "a store", " is not started here"));
     }
     if (!teacher.has_train()) return;
     AddAll(CheckModelKeys(absl::StrCat(path, ".train.model"), teacher.train().model()));
@@ -214,10 +218,13 @@ class Rules {
     const v1::Teacher* teacher = ReportedTeacher(spec_);
     if (teacher == nullptr && spec_.teachers_size() > 0) return;  // a loss asks one that there is not
     if (teacher != nullptr && (teacher->has_train() || !teacher->package().empty())) return;
-    const bool elsewhere = teacher != nullptr && !teacher->address().empty();
+    const std::string has = teacher == nullptr            ? ""
+                            : !teacher->address().empty() ? "an address"
+                            : !teacher->store().empty()   ? "a store of its labels"
+                                                          : "";
     Add(path, absl::StrCat("zero_shot evaluates the package of the teacher that the student learns from; ",
-                           elsewhere ? absl::StrCat(teacher->name(), " has an address, write its package instead")
-                                     : "no teacher has a train or package key"));
+                           has.empty() ? "no teacher has a train or package key"
+                                       : absl::StrCat(teacher->name(), " has ", has, ", write its package instead")));
   }
 
   bool AsksForLogits() const {
@@ -265,6 +272,8 @@ std::vector<Mistake> CheckPaths(const v1::RunSpec& spec) {
   for (int i = 0; i < spec.teachers_size(); ++i) {
     check_package(absl::StrCat("teachers.", i, ".package"), spec.teachers(i).package());
     check_model(absl::StrCat("teachers.", i, ".train.model"), spec.teachers(i).train().model());
+    if (spec.teachers(i).store().empty()) continue;
+    for (Mistake& mistake : CheckStore(spec, i)) mistakes.push_back(std::move(mistake));
   }
   return mistakes;
 }

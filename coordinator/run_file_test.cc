@@ -219,10 +219,10 @@ TEST_F(RunFileTest, EachRuleHasItsLineAndMessage) {
        "run.yaml:8: teachers.1.name: a second teacher called 'english'\n"
        "run.yaml:12: student.losses.0: several teachers; write teacher: one of english, english"},
       {"student:", "  - name: other\nstudent:",
-       "run.yaml:8: teachers.1: has none of train, package and address; write exactly one\n"
+       "run.yaml:8: teachers.1: has none of train, package, address and store; write exactly one\n"
        "run.yaml:12: student.losses.0: several teachers; write teacher: one of english, other"},
       {"    train:", "    package: FOLDER/package\n    train:",
-       "run.yaml:6: teachers.0: has more than one of train, package and address; write exactly one"},
+       "run.yaml:6: teachers.0: has more than one of train, package, address and store; write exactly one"},
       {"    train: {where: {language: en, pool: A}}", "    package: FOLDER/none",
        "run.yaml:7: teachers.0.package: no such folder: FOLDER/none\n"
        "run.yaml:12: baselines.1: no_teacher learns from the records of a teacher that is trained here; no teacher has "

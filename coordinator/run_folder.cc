@@ -54,8 +54,8 @@ absl::StatusOr<std::vector<fs::path>> OwnFiles(const fs::path& folder) {
   for (const std::string& name :
        {state, state + "-wal", state + "-shm", std::string(kSpecFile), std::string(kReportFile),
         std::string(kAddressFile), std::string(kStatusFile), std::string(kEventsFolder), std::string(kHtmlReportFile),
-        std::string(kLatencyFile), std::string(kLabelCacheFolder), std::string("predictions.parquet"), std::string("tokenizer/tokenizer.model"),
-        std::string("tokenizer/tokenizer.json")}) {
+        std::string(kLatencyFile), std::string(kLabelCacheFolder), std::string("predictions.parquet"),
+        std::string("tokenizer/tokenizer.model"), std::string("tokenizer/tokenizer.json")}) {
     ASSIGN_OR_RETURN(const bool exists, Exists(folder / name));
     if (exists) own.push_back(folder / name);
   }

@@ -10,6 +10,7 @@
 #include "models/package_manifest.h"
 #include "runtime/sha256.h"
 #include "runtime/status.h"
+#include "soft_labels/store_manifest.h"
 
 namespace polystill::coordinator {
 namespace {
@@ -25,12 +26,15 @@ std::vector<std::string> JobsThat(const v1::RunSpec& spec, const Predicate& hold
 
 bool Trains(const PlannedJob& planned) { return planned.job.kind() == v1::Job::KIND_TRAIN; }
 
+bool Asks(const PlannedJob& planned, const v1::Teacher& teacher) {
+  const auto& asked = planned.teachers;
+  return std::find(asked.begin(), asked.end(), teacher.name()) != asked.end();
+}
+
 // By its labels, or because it is evaluated or timed itself.
 bool UsesPackage(const PlannedJob& planned, const v1::Teacher& teacher) {
   const auto is_its = [&](const v1::EvaluatedModel& model) { return model.package() == teacher.package(); };
-  const auto& asked = planned.teachers;
-  return std::find(asked.begin(), asked.end(), teacher.name()) != asked.end() ||
-         std::any_of(planned.job.models().begin(), planned.job.models().end(), is_its) ||
+  return Asks(planned, teacher) || std::any_of(planned.job.models().begin(), planned.job.models().end(), is_its) ||
          std::any_of(planned.job.timed().begin(), planned.job.timed().end(), is_its);
 }
 
@@ -53,6 +57,11 @@ std::vector<RunInput> InputsOf(const v1::RunSpec& spec) {
               {absl::StrCat("teacher:", teacher.name())});
     inputs.push_back({absl::StrCat("teachers.", i, ".package"), teacher.package(),
                       JobsThat(spec, [&](const PlannedJob& planned) { return UsesPackage(planned, teacher); })});
+    if (teacher.store().empty()) continue;
+    // Its manifest vouches for the rest.
+    inputs.push_back({absl::StrCat("teachers.", i, ".store"),
+                      absl::StrCat(teacher.store(), "/", soft_labels::kStoreManifestFile),
+                      JobsThat(spec, [&](const PlannedJob& planned) { return Asks(planned, teacher); })});
   }
   std::erase_if(inputs, [](const RunInput& input) { return input.path.empty(); });
   return inputs;

@@ -57,6 +57,11 @@ TEST(InputsOf, AreThePackagesThatModelsStartFrom) {
                                                 "teachers.0.train.model.initial p/large: teacher:one"));
 }
 
+TEST(InputsOf, AreTheManifestsOfLabelStores) {
+  const v1::RunSpec spec = Read("", "{name: one, store: labels}", "losses: [{kind: soft_label, teacher: one}]");
+  EXPECT_THAT(Lines(spec), UnorderedElementsAre("teachers.0.store labels/manifest.yaml: distilled"));
+}
+
 TEST(InputsOf, ARunThatMakesAllItselfReadsNone) {
   EXPECT_THAT(Lines(Read("", "{name: one, train: {}}", "losses: [{kind: soft_label, teacher: one}]")), ElementsAre());
 }

@@ -24,6 +24,10 @@ void RunMachine::Welcome(StreamId stream, const v1::TeacherMessage::Hello& hello
     return Drop(stream, absl::FailedPreconditionError(absl::StrCat("teacher ", hello.teacher(), " runs at ",
                                                                    teacher->spec.address(), ", as the run file says")));
   }
+  if (!teacher->spec.store().empty()) {
+    return Drop(stream, absl::FailedPreconditionError(absl::StrCat("teacher ", hello.teacher(), "'s labels are in ",
+                                                                   teacher->spec.store(), ", as the run file says")));
+  }
   if (hello.server_id().empty() || hello.server_id().size() > kMaxNameBytes || hello.address().empty() ||
       hello.address().size() > kMaxNameBytes) {
     return Drop(stream, absl::InvalidArgumentError("hello needs a server_id and an address of 1 to 256 bytes"));
@@ -104,6 +108,7 @@ std::string RunMachine::WaitingForTeacher(const std::string& name) const {
   for (const Teacher& teacher : teachers_) {
     if (teacher.spec.name() != name) continue;
     if (!teacher.spec.address().empty()) return teacher.digest.empty() ? absl::StrCat("teacher ", name) : "";
+    if (!teacher.spec.store().empty()) return "";
     const size_t ready = ReadyServers(name).size();
     if (ready >= static_cast<size_t>(teacher.spec.replicas())) return "";
     return absl::StrCat("teacher ", name, " (", ready, " of ", teacher.spec.replicas(), " servers)");
@@ -119,12 +124,16 @@ std::vector<v1::TeacherEndpoint> RunMachine::EndpointsOf(const PlannedJob& plann
     endpoint.set_address(address);
     endpoint.set_digest(teacher.digest);
     endpoint.set_reads(teacher.spec.reads());
+    endpoint.set_compression(teacher.spec.compression());
+    endpoint.set_parity_tolerance(teacher.spec.parity_tolerance());
+    endpoint.set_store(teacher.spec.store());
     endpoints.push_back(std::move(endpoint));
   };
   for (const std::string& name : planned.teachers) {
     for (const Teacher& teacher : teachers_) {
       if (teacher.spec.name() != name) continue;
       if (!teacher.spec.address().empty()) add(teacher, teacher.spec.address());
+      if (!teacher.spec.store().empty()) add(teacher, "");
       for (const TeacherServer* server : ReadyServers(name)) add(teacher, server->address);
     }
   }

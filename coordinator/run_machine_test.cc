@@ -29,7 +29,7 @@ struct Describe {
     return absl::StrCat("assign ", a.stream, " ", x.job().name(), " ", x.generation(), " rank ", x.rank(), "/",
                         x.world_size(), x.teachers_size() > 0 ? " teachers " : "",
                         absl::StrJoin(x.teachers(), ",", [](std::string* out, const v1::TeacherEndpoint& t) {
-                          absl::StrAppend(out, t.address(), "=", t.digest());
+                          absl::StrAppend(out, t.address(), t.store(), "=", t.digest());
                         }));
   }
   std::string operator()(const SendToTeacher& a) const {
@@ -284,6 +284,17 @@ TEST_F(RunMachineTest, AddressTeachersAreAskedAndUsedAsTheyAre) {
   EXPECT_THAT(Do(TeacherDescribed{"english", reply}),
               ElementsAre("record input teachers.0.address abc", "record generation 1",
                           "assign 1 distilled 1 rank 0/1 teachers far:50051=abc"));
+  EXPECT_THAT(TeacherJoins(9), ElementsAre("close 9 FAILED_PRECONDITION"));
+}
+
+TEST_F(RunMachineTest, TeachersWithAStoreNeedNoServer) {
+  v1::Teacher teacher;
+  teacher.set_name("english");
+  teacher.set_store("labels");
+  Start({Train("distilled", 1, {"english"})}, {teacher});
+  Prepared();
+  EXPECT_THAT(WorkerJoins(1),
+              ElementsAre("welcome 1", "record generation 1", "assign 1 distilled 1 rank 0/1 teachers labels="));
   EXPECT_THAT(TeacherJoins(9), ElementsAre("close 9 FAILED_PRECONDITION"));
 }
 

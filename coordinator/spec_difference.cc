@@ -15,7 +15,8 @@ using google::protobuf::util::MessageDifferencer;
 using Path = std::vector<MessageDifferencer::SpecificField>;
 
 // Keys that change how a run is carried out, never what comes out of it (workers: beyond the last bits).
-constexpr const char* kFree[] = {"workers", "threads", "prefetch", "checkpoint_every", "keep_checkpoints"};
+constexpr const char* kFreeOfStudents[] = {"workers", "threads", "prefetch", "checkpoint_every", "keep_checkpoints"};
+constexpr const char* kFreeOfTeachers[] = {"cache_mb", "compression"};
 
 class KeyCollector : public MessageDifferencer::Reporter {
  public:
@@ -50,7 +51,8 @@ std::vector<std::string> DifferingKeys(const v1::RunSpec& began, const v1::RunSp
   std::vector<std::string> keys;
   KeyCollector collector(&keys);
   MessageDifferencer differencer;
-  for (const char* name : kFree) differencer.IgnoreField(v1::Student::descriptor()->FindFieldByName(name));
+  for (const char* name : kFreeOfStudents) differencer.IgnoreField(v1::Student::descriptor()->FindFieldByName(name));
+  for (const char* name : kFreeOfTeachers) differencer.IgnoreField(v1::Teacher::descriptor()->FindFieldByName(name));
   differencer.ReportDifferencesTo(&collector);
   differencer.Compare(began, now);
   return keys;

@@ -48,6 +48,8 @@ INSTANTIATE_TEST_SUITE_P(
                spec->mutable_student()->set_prefetch(9);
                spec->mutable_student()->set_checkpoint_every(9);
                spec->mutable_student()->set_keep_checkpoints(9);
+               spec->mutable_teachers(0)->set_cache_mb(9);
+               spec->mutable_teachers(0)->set_compression(v1::COMPRESSION_ZSTD);
              },
              {}},
         Case{"Deep",

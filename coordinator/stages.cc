@@ -20,6 +20,7 @@
 #include "runtime/sha256.h"
 #include "runtime/status.h"
 #include "runtime/tokenizer_file.h"
+#include "soft_labels/store_manifest.h"
 
 namespace polystill::coordinator {
 namespace {
@@ -104,6 +105,19 @@ void FillLanguages(const v1::CorpusIndex& student, v1::Selection* selection) {
   for (const auto& language : student.languages()) selection->add_languages(language.name());
 }
 
+// That the label stores of a job's teachers hold its records.
+absl::Status CheckStores(const v1::RunSpec& spec, const PlannedJob& planned, const v1::CorpusIndex& index) {
+  for (int i = 0; i < spec.teachers_size(); ++i) {
+    const v1::Teacher& teacher = spec.teachers(i);
+    const auto& asked = planned.teachers;
+    if (teacher.store().empty() || std::find(asked.begin(), asked.end(), teacher.name()) == asked.end()) continue;
+    const std::string where = absl::StrCat(planned.job.name(), ": teachers.", i, ".store: ", teacher.store());
+    ASSIGN_OR_RETURN(const v1::LabelStoreManifest store, soft_labels::ReadStore(teacher.store()));
+    RETURN_IF_ERROR(Annotate(soft_labels::CheckHolds(store, index), where));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status PrepareJob(Indexer* indexer, const Index& student, PlannedJob* planned, Stages* stages) {
   const bool training = planned->job.kind() == v1::Job::KIND_TRAIN;
   if (!training) FillLanguages(*student, &planned->selection);
@@ -174,6 +188,7 @@ absl::StatusOr<Stages> IndexJobs(const v1::RunSpec& spec, const std::function<vo
   for (PlannedJob& planned : stages.prepared.jobs) {
     RETURN_IF_ERROR(CheckStop(stop));
     RETURN_IF_ERROR(PrepareJob(&indexer, student, &planned, &stages));
+    RETURN_IF_ERROR(CheckStores(spec, planned, *stages.indexes.at(planned.job.plan().index_digest())));
   }
   return stages;
 }

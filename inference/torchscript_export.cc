@@ -83,6 +83,11 @@ absl::Status ExportTorchScript(const std::string& folder, const std::string& pat
                      " is compiled code, which cannot become a TorchScript module; export "
                      "the module that it was compiled from"));
   }
+  if (manifest.backend() == v1::PackageManifest::BACKEND_PYTHON ||
+      manifest.backend() == v1::PackageManifest::BACKEND_OPEN_INFERENCE) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(folder, ": its model is in another process, which cannot become a TorchScript module"));
+  }
   if (manifest.backend() == v1::PackageManifest::BACKEND_TORCHSCRIPT) {
     ASSIGN_OR_RETURN(const std::string bytes, ReadFile(absl::StrCat(folder, "/", models::kScriptFile)));
     return WriteFileAtomically(path, bytes);

@@ -140,7 +140,7 @@ struct FixedShapes {
 
 // On a GPU rows are padded for attention, so that what goes through together is of one bucket there.
 FixedShapes FixedShapesOf(const Model& model, const Rows& rows) {
-  const at::DeviceType device = model.device().type();
+  const at::DeviceType device = model.sized_for();
   const std::vector<int64_t> lengths = SizesOf(rows);
   const bool fills_tokens = model.takes() == Model::Takes::kTokens;
   if (model.takes() == Model::Takes::kRows) {
@@ -150,6 +150,9 @@ FixedShapes FixedShapesOf(const Model& model, const Rows& rows) {
     return {GroupByTokens(lengths, device), [device](int64_t length) {
               return Shape{kRowsPerForward, static_cast<size_t>(TokensPerForward(length, device))};
             }};
+  }
+  if (model.takes() == Model::Takes::kAnyRows) {
+    return {GroupByBucket(lengths, device), [](int64_t) { return Shape{}; }};
   }
   return {GroupByBucket(lengths, device), [=](int64_t length) {
             const int64_t bucket = LengthBucket(length);

@@ -75,13 +75,16 @@ class Model {
     kRows,        // the batch's number of rows
     kTokens,      // that and the batch's number of tokens
     kPaddedRows,  // that and the length that they are padded to
+    kAnyRows,     // more than that: it pads, and nothing is promised
   };
   virtual Takes takes() const = 0;
+  // The type of device whose sizes of forwards suit it.
+  virtual at::DeviceType sized_for() const { return device().type(); }
   // Whether the logits are those of tokens.
   virtual bool judges_tokens() const = 0;
   // The features that it can give, and how wide each is.
   virtual const std::map<std::string, int64_t>& feature_widths() const = 0;
-  // Those of NamedParameters, by name, that a batch reads a few rows of: their gradients are sparse, over the rows.
+  // Those of NamedParameters, by name, that a batch reads a few rows of: their gradients may be sparse, over the rows.
   virtual std::set<std::string> tables() const { return {}; }
   // What makes its logits, among its parameters; undefined when it is no such layer, or not known: then no batch may
   // ask for head_input.
@@ -100,6 +103,12 @@ class Model {
   // Moves what NamedParameters does not name. May throw c10::Error.
   virtual void MoveRest(at::Device /*device*/) {}
   at::Device device_ = at::kCPU;
+};
+
+// Forward throws it where the model is in another process that does not answer: asking again may succeed.
+class EngineUnavailable final : public c10::Error {
+ public:
+  explicit EngineUnavailable(const std::string& message) : c10::Error({__func__, __FILE__, __LINE__}, message) {}
 };
 
 // What a checkpoint must know to make the model again.
@@ -168,9 +177,9 @@ struct Wanted {
 // takes: kRowsPerForward rows; these and TokensPerForward tokens; RowsPerForward rows of one LengthBucket. A fp32
 // forward's bits depend on its shape, but at a fixed shape not on the other rows: so a row's outputs have the same bits
 // whatever rows came with it, in whatever process on the same kind of CPU with the same number of threads; those of a
-// frozen model without gradients are others. Outputs are on the CPU unless Wanted says otherwise. Keeps the autograd
-// graph unless the caller has a NoGradGuard. Throws c10::Error, beside what Model::Forward does, on a position outside
-// its row.
+// frozen model without gradients are others, and nothing is said of one that takes kAnyRows, whose forwards are not
+// filled up. Outputs are on the CPU unless Wanted says otherwise. Keeps the autograd graph unless the caller has a
+// NoGradGuard. Throws c10::Error, beside what Model::Forward does, on a position outside its row.
 Outputs FixedShapeForward(const Model& model, const Rows& rows, const Wanted& wanted = {});
 
 // Outputs of all rows in training, each with its key (TokenBatch::row_keys): one forward, or when the model pads one

@@ -7,6 +7,7 @@
 #include "checkpoint/publish.h"
 #include "checkpoint/safetensors.h"
 #include "models/aot_model.h"
+#include "models/inference_model.h"
 #include "models/package_manifest.h"
 #include "models/script_model.h"
 #include "models/transformer.h"
@@ -69,13 +70,23 @@ absl::StatusOr<std::unique_ptr<Model>> LoadNative(const std::string& folder, con
   return model;
 }
 
-absl::StatusOr<std::unique_ptr<Model>> LoadModel(const std::string& folder, const v1::PackageManifest& manifest) {
-  if (manifest.backend() == v1::PackageManifest::BACKEND_NATIVE) return LoadNative(folder, manifest);
-  if (manifest.backend() == v1::PackageManifest::BACKEND_TORCHSCRIPT) {
-    return LoadScriptModel(absl::StrCat(folder, "/", kScriptFile), ShapeOf(manifest));
-  }
+absl::StatusOr<std::unique_ptr<Model>> LoadModel(const std::string& folder, const v1::PackageManifest& manifest,
+                                                 at::Device device) {
   const std::vector<std::string> outputs(manifest.outputs().begin(), manifest.outputs().end());
-  return LoadAotModel(absl::StrCat(folder, "/", kAotFile), outputs, ShapeOf(manifest));
+  switch (manifest.backend()) {
+    case v1::PackageManifest::BACKEND_NATIVE:
+      return LoadNative(folder, manifest);
+    case v1::PackageManifest::BACKEND_TORCHSCRIPT:
+      return LoadScriptModel(absl::StrCat(folder, "/", kScriptFile), ShapeOf(manifest));
+    case v1::PackageManifest::BACKEND_AOT_INDUCTOR:
+      return LoadAotModel(absl::StrCat(folder, "/", kAotFile), outputs, ShapeOf(manifest));
+    case v1::PackageManifest::BACKEND_PYTHON:
+      return StartPythonModel(folder, manifest, ShapeOf(manifest), device);
+    case v1::PackageManifest::BACKEND_OPEN_INFERENCE:
+      return ConnectUpstreamModel(folder, manifest, ShapeOf(manifest));
+    default:
+      return absl::InvalidArgumentError(absl::StrCat(folder, "/", kManifestFile, ": backend: is not known"));
+  }
 }
 
 // Ids of another tokeniser are other words.
@@ -170,20 +181,21 @@ absl::StatusOr<PackageInfo> InfoOf(const std::string& folder, const v1::PackageM
   PackageInfo info;
   info.name = manifest.name();
   info.signature = manifest.signature();
-  // Compiled code shows none of its own.
-  const bool compiled = manifest.backend() == v1::PackageManifest::BACKEND_AOT_INDUCTOR;
-  info.parameters = compiled ? manifest.model().parameters() : ParameterCount(model.NamedParameters());
+  // Compiled code and other processes show none of theirs.
+  const bool shown = manifest.backend() == v1::PackageManifest::BACKEND_NATIVE ||
+                     manifest.backend() == v1::PackageManifest::BACKEND_TORCHSCRIPT;
+  info.parameters = shown ? ParameterCount(model.NamedParameters()) : manifest.model().parameters();
   ASSIGN_OR_RETURN(info.digest, PackageDigest(folder));
   return info;
 }
 
 }  // namespace
 
-absl::StatusOr<Package> LoadPackage(const std::string& folder) {
+absl::StatusOr<Package> LoadPackage(const std::string& folder, at::Device device) {
   Package package;
   ASSIGN_OR_RETURN(package.manifest, ReadPackageManifest(folder));
   const v1::PackageManifest& manifest = package.manifest;
-  ASSIGN_OR_RETURN(package.model, LoadModel(folder, manifest));
+  ASSIGN_OR_RETURN(package.model, LoadModel(folder, manifest, device));
   ASSIGN_OR_RETURN(package.info, InfoOf(folder, manifest, *package.model));
   const std::string yaml = absl::StrCat(folder, "/", kManifestFile);
   if (manifest.model().parameters() != 0 && manifest.model().parameters() != package.info.parameters) {

@@ -16,7 +16,9 @@ namespace polystill::models {
 //   teacher.yaml        name, signature, model (see docs/formats.md)
 //   model.safetensors   weights of a native model, or
 //   model.pt            a TorchScript module, or
-//   model.pt2           a model that AOTInductor compiled: native code, so load only packages that you trust
+//   model.pt2           a model that AOTInductor compiled: native code, so load only packages that you trust, or
+//   NAME.py             Python that makes a model: likewise, or
+//                       nothing: teacher.yaml names an inference server
 //   tokenizer.model     SentencePiece model, or
 //   tokenizer.json      a WordPiece tokeniser as HuggingFace writes it, when the signature's input is text
 struct PackageInfo {
@@ -25,7 +27,8 @@ struct PackageInfo {
   // `find . -type f -printf '%P\0' | LC_ALL=C sort -z | xargs -0 sha256sum` prints in the folder.
   std::string digest;
   v1::Signature signature;
-  // Number of trained numbers; of a model.pt2 what teacher.yaml says, 0 when it says nothing.
+  // Number of trained numbers; of a model.pt2 or an engine's what teacher.yaml says, 0 when it says
+  // nothing.
   int64_t parameters = 0;
 };
 
@@ -40,8 +43,9 @@ struct Package {
 };
 
 // Errors name the file and the key: NOT_FOUND, INVALID_ARGUMENT (teacher.yaml), DATA_LOSS (torn weights, shapes that do
-// not fit the signature, numbers that are not finite).
-absl::StatusOr<Package> LoadPackage(const std::string& folder);
+// not fit the signature, numbers that are not finite). A model in Python computes on `device` from the start
+// (FAILED_PRECONDITION when it does not load); others are on the CPU until Model::MoveTo.
+absl::StatusOr<Package> LoadPackage(const std::string& folder, at::Device device = at::kCPU);
 
 // Gives the parameters of a native `model` of this shape, but for its head, the values that they have in the package of
 // shape.spec.initial, which has the same architecture, at least the model's max_length, and the tokeniser

@@ -1,6 +1,7 @@
 #include "models/package_manifest.h"
 
 #include <algorithm>
+#include <cctype>
 #include <filesystem>
 #include <set>
 #include <system_error>
@@ -99,10 +100,40 @@ std::string OutputsMistake(const v1::PackageManifest& manifest) {
                                 : "outputs: has no logits, which signature promises; leave signature.labels empty";
 }
 
+// A file name of Python, which is a module's too.
+bool IsIdentifier(const std::string& name) {
+  const auto fits = [](char c) { return std::isalnum(static_cast<unsigned char>(c)) || c == '_'; };
+  return !name.empty() && std::all_of(name.begin(), name.end(), fits) &&
+         !std::isdigit(static_cast<unsigned char>(name[0]));
+}
+
+// What is said of a model that is in another process.
+std::string EngineMistake(const v1::PackageManifest& manifest) {
+  const bool python = manifest.backend() == v1::PackageManifest::BACKEND_PYTHON;
+  const bool upstream = manifest.backend() == v1::PackageManifest::BACKEND_OPEN_INFERENCE;
+  if (manifest.has_python() && !python) return "python: goes with backend: python only";
+  if (manifest.has_upstream() && !upstream) return "upstream: goes with backend: open_inference only";
+  if (python && !manifest.has_python())
+    return "python: missing; write {module: NAME}, of a file NAME.py in the package";
+  if (upstream && !manifest.has_upstream()) return "upstream: missing; write {address: HOST:PORT, model: NAME}";
+  if (python && !IsIdentifier(manifest.python().module())) {
+    return absl::StrCat("python.module: '", manifest.python().module(),
+                        "' is no module's name; write that of a file NAME.py in the package, without .py");
+  }
+  for (const auto& [ours, theirs] : manifest.upstream().outputs()) {
+    if (!IsOutputName(ours)) {
+      return absl::StrCat("upstream.outputs.", ours, ": is none; write logits, embedding, hidden.0, hidden.1 ...");
+    }
+    if (theirs.empty()) return absl::StrCat("upstream.outputs.", ours, ": is empty; write the output's name there");
+  }
+  return "";
+}
+
 std::string ManifestMistake(const v1::PackageManifest& manifest) {
   if (manifest.name().empty()) return "name: is empty";
   std::string mistake = SignatureMistake(manifest.signature(), manifest.backend());
   if (mistake.empty()) mistake = OutputsMistake(manifest);
+  if (mistake.empty()) mistake = EngineMistake(manifest);
   if (!mistake.empty()) return mistake;
   const bool native = manifest.backend() == v1::PackageManifest::BACKEND_NATIVE;
   const v1::PackageManifest::Architecture& model = manifest.model();
@@ -161,6 +192,10 @@ absl::StatusOr<v1::PackageManifest> ReadPackageManifest(const std::string& folde
   const std::string mistake = ManifestMistake(manifest);
   if (!mistake.empty()) return absl::InvalidArgumentError(absl::StrCat(path, ": ", mistake));
   RETURN_IF_ERROR(CheckFiles(folder, manifest));
+  const std::string module = absl::StrCat(manifest.python().module(), ".py");
+  if (manifest.has_python() && !fs::is_regular_file(fs::path(folder) / module)) {
+    return absl::NotFoundError(absl::StrCat(path, ": python.module: the package has no file ", module));
+  }
   return manifest;
 }
 

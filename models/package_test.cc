@@ -145,6 +145,21 @@ TEST_F(PackageTest, MistakesInTeacherYamlAreNamed) {
       {"backend: native", "backend: aot_inductor\noutputs: [logits, hidden.x]", "outputs: 'hidden.x' is none"},
       {"backend: native", "backend: aot_inductor\noutputs: [embedding]", "outputs: has no logits"},
       {"backend: native", "backend: aot_inductor\noutputs: [logits]", "model.kind: goes with backend: native only"},
+      {"backend: native", "backend: native\npython: {module: m}", "python: goes with backend: python only"},
+      {"backend: native", "backend: native\nupstream: {address: a, model: m}", "upstream: goes with backend: open_inf"},
+      {"backend: native", "backend: python", "python: missing; write {module: NAME}"},
+      {"backend: native", "backend: python\npython: {function: f}", "python.module"},
+      {"backend: native", "backend: python\npython: {module: m.py}", "python.module: 'm.py' is no module's name"},
+      {"backend: native", "backend: python\npython: {module: 3m}", "python.module: '3m' is no module's name"},
+      {"backend: native", "backend: python\npython: {module: m, processes: 0}", "python.processes"},
+      {"backend: native", "backend: python\npython: {module: m, proceses: 2}", "did you mean processes?"},
+      {"backend: native", "backend: open_inference", "upstream: missing; write {address: HOST:PORT, model: NAME}"},
+      {"backend: native", "backend: open_inference\nupstream: {model: m}", "upstream.address"},
+      {"backend: native", "backend: open_inference\nupstream: {address: a, model: m, outputs: {x: y}}",
+       "upstream.outputs.x: is none; write logits"},
+      {"backend: native", "backend: open_inference\nupstream: {address: a, model: m, outputs: {logits: ''}}",
+       "upstream.outputs.logits: is empty"},
+      {"backend: native", "backend: open_inference\nupstream: {address: a, model: m}", "model.kind: goes with backend"},
   };
   for (const auto& test : cases) {
     Rewrite(test.from, test.to);
@@ -203,6 +218,16 @@ TEST_F(PackageTest, TornAndMissingFilesAreNamed) {
                                   "signature: {input: text, vocab_size: 50, max_length: 64, labels: [net, devel]}\n")
                   .ok());
   EXPECT_THAT(LoadStatus().ToString(), HasSubstr("model.pt"));
+}
+
+TEST_F(PackageTest, APythonModelMustBeInTheFolder) {
+  ASSERT_TRUE(WriteFileAtomically(folder_ + "/teacher.yaml",
+                                  "format: polystill.package/1\nname: english\nbackend: python\n"
+                                  "signature: {input: text, vocab_size: 50, max_length: 64, labels: [net, devel]}\n"
+                                  "python: {module: judge}\n")
+                  .ok());
+  EXPECT_EQ(LoadStatus().code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(LoadStatus().ToString(), HasSubstr("teacher.yaml: python.module: the package has no file judge.py"));
 }
 
 TEST_F(PackageTest, AListedFileMustBeInTheFolder) {

@@ -39,7 +39,7 @@ Outputs PaddedModel::Forward(const TokenBatch& batch) const {
   if (judges_tokens_) {
     outputs.logits = TokensOf(outputs.logits, padded);
     if (batch.positions.defined()) {
-      outputs.logits = outputs.logits.index_select(0, cuda::ToDevice(batch.positions, device()));
+      outputs.logits = outputs.logits.index_select(0, cuda::ToDevice(batch.positions, outputs.logits.device()));
     }
   }
   for (const std::string& name : batch.features) {

@@ -9,10 +9,10 @@
 
 namespace polystill::models {
 
-// A model that somebody else wrote, as a file: forward(ids [rows, length] int64, mask [rows, length] bool). A batch is
-// padded with id 0 (PadToBucket, at most max_length); the mask is true where a token
-// is. It gives "logits" of a floating type, [rows, classes], or [rows, length, classes] when its task judges tokens,
-// and features, "embedding" [rows, width] and "hidden.N" [rows, length, width]; features alone when the shape has no
+// A model that somebody else wrote, as a file or behind an engine: forward(ids [rows, length] int64, mask [rows,
+// length] bool). A batch is padded with id 0 (PadToBucket, at most max_length); the mask is true where a token is. It
+// gives "logits" of a floating type, [rows, classes], or [rows, length, classes] when its task judges tokens, and
+// features, "embedding" [rows, width] and "hidden.N" [rows, length, width]; features alone when the shape has no
 // classes.
 class PaddedModel : public Model {
  public:
@@ -23,7 +23,7 @@ class PaddedModel : public Model {
   };
 
   Outputs Forward(const TokenBatch& batch) const final;
-  Takes takes() const final { return Takes::kPaddedRows; }
+  Takes takes() const override { return Takes::kPaddedRows; }
   bool judges_tokens() const final { return judges_tokens_; }
   const std::map<std::string, int64_t>& feature_widths() const final { return feature_widths_; }
 

@@ -31,9 +31,11 @@ absl::StatusOr<ParameterSpecs> SubwordBag::Parameters(const ModelShape& shape) {
 Outputs SubwordBag::Forward(const TokenBatch& batch) const {
   const auto parameter = [this](size_t index) -> const at::Tensor& { return parameters_[index].second; };
   const at::Tensor& embedding = parameter(0);
+  // Rows of gradients, unless there would be more of them than the table has.
+  const bool sparse = batch.ids.size(0) < embedding.size(0);
   const auto [mean, unused_bag, unused_sizes, unused_max] =
       at::embedding_bag(embedding, cuda::ToDevice(batch.ids, device()), cuda::ToDevice(batch.offsets, device()),
-                        /*scale_grad_by_freq=*/false, kMean, /*sparse=*/true,
+                        /*scale_grad_by_freq=*/false, kMean, sparse,
                         /*per_sample_weights=*/{}, /*include_last_offset=*/true);
   at::Tensor hidden = at::layer_norm(mean, {embedding.size(1)}, parameter(1), parameter(2), kNormEps);
   size_t next = kFirstLinear;

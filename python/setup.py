@@ -1,4 +1,4 @@
-"""Makes the messages of proto/polystill/v1 while the package is built; pyproject.toml has everything else."""
+"""Makes the messages of proto/polystill while the package is built; pyproject.toml has everything else."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class BuildWithMessages(build_py):
         # An editable install reads the source tree, where they are made on first use (polystill/wire.py).
         if self.editable_mode:
             return
-        files = sorted(str(path) for path in (PROTOS / "polystill" / "v1").glob("*.proto"))
+        files = sorted(str(path) for path in (PROTOS / "polystill").glob("*/*.proto"))
         if not files:
             raise SystemExit(f"{PROTOS}: has no .proto files; build in a source tree of Polystill")
         command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{PROTOS}", f"--python_out={self.build_lib}", *files]

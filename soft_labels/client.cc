@@ -11,6 +11,16 @@ struct LabelClient::State {
   ClientLoop loop;
 };
 
+LabelClient::Counts LabelClient::Counts::operator+(const Counts& other) const {
+  return {requests + other.requests, hedges + other.hedges, hedge_wins + other.hedge_wins, retries + other.retries,
+          refused_replicas + other.refused_replicas};
+}
+
+LabelClient::Counts LabelClient::Counts::operator-(const Counts& other) const {
+  return {requests - other.requests, hedges - other.hedges, hedge_wins - other.hedge_wins, retries - other.retries,
+          refused_replicas - other.refused_replicas};
+}
+
 LabelClient::LabelClient(std::unique_ptr<State> state) : state_(std::move(state)) {}
 LabelClient::~LabelClient() = default;
 
@@ -18,11 +28,13 @@ absl::StatusOr<std::unique_ptr<LabelClient>> LabelClient::Connect(const std::vec
                                                                   Options options) {
   if (addresses.empty()) return absl::InvalidArgumentError("a label client needs the address of a teacher");
   std::unique_ptr<State> state(new State{ClientLoop(addresses, std::move(options))});
-  RETURN_IF_ERROR(state->loop.WaitUntilDescribed());
+  RETURN_IF_ERROR(state->loop.WaitUntilReady());
   return std::unique_ptr<LabelClient>(new LabelClient(std::move(state)));
 }
 
 const v1::DescribeReply& LabelClient::description() const { return state_->loop.description(); }
+
+LabelClient::Counts LabelClient::counts() const { return state_->loop.counts(); }
 
 void LabelClient::Label(v1::LabelSpec spec, std::vector<v1::LabelInput> inputs, Callback callback) {
   state_->loop.Ask({std::move(spec), std::move(inputs), std::move(callback)});

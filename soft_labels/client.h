@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -10,15 +11,19 @@
 #include "polystill/v1/teacher.pb.h"
 #include "soft_labels/array.h"
 #include "soft_labels/backoff.h"
+#include "soft_labels/hedging.h"
+#include "soft_labels/token_window.h"
 
 namespace polystill::soft_labels {
 
 // Longest text of an input in bytes; servers refuse a longer one, whose tokens would be cut anyway.
 inline constexpr int64_t kMaxTextBytes = 1 << 20;
 
-// Asks the replicas of one teacher for labels: one stream to each, the replica with the fewest records in flight is
-// asked next, credits are kept, a request that failed with UNAVAILABLE or RESOURCE_EXHAUSTED (or whose stream broke) is
-// sent again, to another replica where there is one, with growing pauses, until `Options::give_up_after` has passed.
+// Asks the replicas of one teacher for labels: one stream to each, the replica with the fewest tokens in flight is
+// asked next, credits and windows are kept, a request that failed with UNAVAILABLE or RESOURCE_EXHAUSTED (or whose
+// stream broke) is sent again, to another replica where there is one, with growing pauses, until `give_up_after_ms` has
+// passed; one that waits longer than most is asked of a second replica (router.h). Where replicas keep what they
+// computed, each input has one that it is asked of (rendezvous.h).
 //
 //   caller's threads --Label()--> inbox --> client_loop (one thread) --router: whom, when--> replica_stream 1..n
 //                                   ^            |                                                 |
@@ -45,8 +50,20 @@ class LabelClient {
     int64_t request_timeout_ms = 30'000;
     // Pauses of a replica that fails or is full.
     BackoffOptions backoff = {};
+    // Largest difference between the replicas' answers to a few fixed inputs (canary.h): who differs more is refused,
+    // at first and whenever it reconnects. None: they are not compared.
+    std::optional<double> parity_tolerance = std::nullopt;
+    // How long those that have answered wait for those that have not, at first. Milliseconds.
+    int64_t parity_patience_ms = 5'000;
+    // How much a replica is given at once, and when a second one is asked.
+    TokenWindow::Options window = {};
+    Hedging::Options hedging = {};
     // Records that may wait for room at a replica, beyond those in flight; more fail with RESOURCE_EXHAUSTED.
     int64_t max_waiting_records = 1 << 20;
+    // How labels' bytes travel.
+    v1::Compression compression = v1::COMPRESSION_NONE;
+    // Answers also as they came (but not compressed): Labels::encoded.
+    bool keeps_encoded = false;
   };
   // One decoded output.
   using Array = soft_labels::Array;
@@ -56,18 +73,37 @@ class LabelClient {
     std::vector<Array> outputs;
     // Payload bytes that crossed the wire.
     int64_t bytes = 0;
+    // With keeps_encoded, for each input and each output of the spec: what would be the answer about it alone.
+    std::vector<std::vector<v1::SoftLabels>> encoded = {};
+  };
+  // Since it connected.
+  struct Counts {
+    // Sent to replicas, hedges included.
+    int64_t requests = 0;
+    // Requests that were sent to a second replica before the first had answered, and those that it answered first.
+    int64_t hedges = 0;
+    int64_t hedge_wins = 0;
+    // Requests sent again: the stream broke, the replica had no room, or did not answer in time.
+    int64_t retries = 0;
+    // Replicas that are never asked again.
+    int64_t refused_replicas = 0;
+
+    Counts operator+(const Counts& other) const;
+    Counts operator-(const Counts& other) const;
   };
   using Callback = std::function<void(absl::StatusOr<Labels>)>;
 
-  // Connects to every address and waits for the first to describe itself (at most give_up_after_ms, then UNAVAILABLE).
-  // A replica whose digest or signature differs is logged by address and never asked; FAILED_PRECONDITION when none is
-  // left.
+  // Connects to every address and waits for the first to describe itself; with a parity_tolerance until the replicas
+  // are compared (at most parity_patience_ms after the first has answered). UNAVAILABLE after give_up_after_ms.
+  // A replica whose digest, signature or answers differ is logged by address and never asked; FAILED_PRECONDITION when
+  // none is left.
   static absl::StatusOr<std::unique_ptr<LabelClient>> Connect(const std::vector<std::string>& addresses,
                                                               Options options);
   // Cancels what is in flight; every callback has been called when it returns.
   ~LabelClient();
 
   const v1::DescribeReply& description() const;
+  Counts counts() const;
 
   // Asks for labels of `inputs` (split into requests whose records the server takes and whose answers fit a message;
   // all answers are finite and of the right shape, or the status says which record is to blame). `spec`: outputs

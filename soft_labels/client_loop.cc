@@ -16,21 +16,12 @@
 namespace polystill::soft_labels {
 namespace {
 
-int64_t NowMs() {
-  return std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now().time_since_epoch())
-      .count();
-}
-
 Router::Options RouterOptions(const LabelClient::Options& options) {
   return {.give_up_after_ms = options.give_up_after_ms,
           .request_timeout_ms = options.request_timeout_ms,
-          .backoff = options.backoff};
-}
-
-// Statuses of a stream after which trying again is of no use.
-bool IsFinal(const absl::Status& status) {
-  return absl::IsFailedPrecondition(status) || absl::IsUnimplemented(status) || absl::IsPermissionDenied(status) ||
-         absl::IsUnauthenticated(status);
+          .backoff = options.backoff,
+          .window = options.window,
+          .hedging = options.hedging};
 }
 
 // Whether every input's answer fits a message.
@@ -42,21 +33,12 @@ absl::Status CheckAnswers(const Call& call, const std::vector<v1::LabelInput>& i
   return absl::OkStatus();
 }
 
-// Whether rows of every output fit a message.
-absl::Status CheckWidths(const v1::DescribeReply& reply) {
-  for (const v1::Feature& feature : reply.features()) {
-    if (feature.width() > 0 && feature.width() <= kMaxMessageBytes / 2) continue;
-    return absl::FailedPreconditionError(
-        absl::StrCat("describes rows of '", Excerpt(feature.name()), "' of ", feature.width(), " numbers"));
-  }
-  if (reply.head().width() < 0 || reply.head().width() > kMaxMessageBytes / 2 || reply.head().bytes() < 0) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("describes a head of ", reply.head().width(), " numbers and ", reply.head().bytes(), " bytes"));
-  }
-  return absl::OkStatus();
-}
-
 }  // namespace
+
+int64_t SteadyMs() {
+  return std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now().time_since_epoch())
+      .count();
+}
 
 void Inbox::Put(Message message) {
   MutexLock lock(&mutex_);
@@ -80,6 +62,9 @@ ClientLoop::ClientLoop(std::vector<std::string> addresses, LabelClient::Options 
     auto channel = Connect(address);
     replicas_.push_back({std::move(address), std::move(channel), nullptr});
   }
+  if (options_.parity_tolerance.has_value()) {
+    jury_ = std::make_unique<ParityJury>(replicas_.size(), *options_.parity_tolerance, options_.parity_patience_ms);
+  }
   thread_ = std::thread([this] { Run(); });
 }
 
@@ -88,41 +73,36 @@ ClientLoop::~ClientLoop() {
   thread_.join();
 }
 
-absl::Status ClientLoop::WaitUntilDescribed() {
-  const int64_t end_ms = NowMs() + options_.give_up_after_ms;
-  MutexLock lock(&mutex_);
-  while (!settled_) {
-    const int64_t left_ms = end_ms - NowMs();
-    if (left_ms <= 0) {
-      return absl::UnavailableError(absl::StrCat("no teacher replica has described itself within ",
-                                                 options_.give_up_after_ms, " ms: ", troubles_));
-    }
-    settled_changed_.WaitFor(&mutex_, std::chrono::milliseconds(left_ms));
-  }
-  return outcome_;
-}
-
-void ClientLoop::Settle(const absl::Status& status) {
-  MutexLock lock(&mutex_);
-  if (settled_) return;
-  settled_ = true;
-  outcome_ = status;
-  settled_changed_.NotifyAll();
-}
-
 void ClientLoop::Run() {
   while (!stopping_ || !AllStreamsGone()) {
     int64_t wait_ms = Router::kNever;
     if (!stopping_) {
-      const int64_t now_ms = NowMs();
+      if (jury_ != nullptr) Judge();
+      const int64_t now_ms = SteadyMs();
       const Router::Actions actions = router_.Step(now_ms);
       Act(actions);
-      if (actions.next_ms != Router::kNever) wait_ms = std::max<int64_t>(0, actions.next_ms - now_ms);
+      const int64_t next_ms = jury_ == nullptr ? actions.next_ms : std::min(actions.next_ms, jury_->next_ms());
+      if (next_ms != Router::kNever) wait_ms = std::max<int64_t>(0, next_ms - now_ms);
+      NoteCounts();
     }
     for (Inbox::Message& message : inbox_->Take(wait_ms)) {
       std::visit([this](auto& m) { Handle(m); }, message);
     }
   }
+}
+
+void ClientLoop::NoteCounts() {
+  const Router::Counts& counts = router_.counts();
+  MutexLock lock(&mutex_);
+  counts_.requests = counts.requests;
+  counts_.hedges = counts.hedges;
+  counts_.hedge_wins = counts.hedge_wins;
+  counts_.retries = counts.retries;
+}
+
+LabelClient::Counts ClientLoop::counts() {
+  MutexLock lock(&mutex_);
+  return counts_;
 }
 
 void ClientLoop::Act(const Router::Actions& actions) {
@@ -134,7 +114,7 @@ void ClientLoop::Act(const Router::Actions& actions) {
                                         [inbox = inbox_](StreamEvent event) { inbox->Put(std::move(event)); });
   }
   for (const int i : actions.disconnect) {
-    replicas_[i].stream->Cancel(absl::DeadlineExceededError("did not describe itself in time"));
+    replicas_[i].stream->Cancel(absl::DeadlineExceededError("did not describe itself, or answer the canary, in time"));
   }
   for (const Router::Cancel& cancel : actions.cancel) {
     v1::LabelStreamRequest message;
@@ -148,6 +128,7 @@ void ClientLoop::Act(const Router::Actions& actions) {
     request.set_protocol_version(kProtocolVersion);
     request.set_request_id(send.request_id);
     request.set_priority(options_.priority);
+    request.set_compression(options_.compression);
     request.set_timeout_ms(options_.request_timeout_ms);
     *request.mutable_spec() = piece.call->spec;
     request.mutable_inputs()->Add(piece.inputs.begin(), piece.inputs.end());
@@ -169,6 +150,7 @@ void ClientLoop::Handle(Question& question) {
   if (call->spec.codec() == v1::CODEC_UNSPECIFIED) call->spec.set_codec(v1::CODEC_DENSE_FP32);
   if (call->spec.teacher_digest().empty()) call->spec.set_teacher_digest(description_.digest());
   call->callback = std::move(question.callback);
+  call->keeps_encoded = options_.keeps_encoded;
   absl::StatusOr<Outputs> outputs = OutputsOf(call->spec, description_);
   if (!outputs.ok()) return call->callback(outputs.status());
   call->outputs = *std::move(outputs);
@@ -176,9 +158,14 @@ void ClientLoop::Handle(Question& question) {
   if (!spec.ok()) return call->callback(spec);
   if (const absl::Status fits = CheckAnswers(*call, question.inputs); !fits.ok()) return call->callback(fits);
   const int64_t records = std::min(description_.max_records_per_request(), description_.stream_credits());
-  const int64_t now_ms = NowMs();
-  for (Piece& piece : SplitCall(call, std::move(question.inputs), records)) {
-    router_.Add(next_piece_, piece.inputs.size(), now_ms);
+  const int64_t now_ms = SteadyMs();
+  const std::vector<int> homes = HomesOf(question.inputs, now_ms);
+  for (Piece& piece : SplitCall(call, std::move(question.inputs), records, homes)) {
+    Router::Work work{.records = static_cast<int64_t>(piece.inputs.size()), .home = piece.home};
+    for (const v1::LabelInput& input : piece.inputs) {
+      work.tokens += TokensOf(input, description_.signature().max_length());
+    }
+    router_.Add(next_piece_, work, now_ms);
     pieces_[next_piece_++] = std::move(piece);
   }
 }
@@ -199,75 +186,15 @@ void ClientLoop::Handle(StreamEvent& event) {
   event.stream->Read();  // also after Cancel: the stream ends when its reads have ended
 }
 
-void ClientLoop::HandleDone(int i, const absl::Status& status) {
-  replicas_[i].stream.reset();
-  if (stopping_) return;
-  const absl::Status why = status.ok() ? absl::UnavailableError("the replica closed the stream") : status;
-  if (IsFinal(why)) {
-    spdlog::error("teacher replica {} is not used: {}", replicas_[i].address, why.ToString());
-    router_.Refused(i, why);
-  } else {
-    if (replicas_[i].opened) spdlog::warn("teacher replica {} is lost: {}", replicas_[i].address, why.ToString());
-    router_.Broken(i, why, NowMs());
-  }
-  if (const absl::Status none = router_.AllRefused(); !none.ok()) Settle(none);
-  MutexLock lock(&mutex_);
-  troubles_ = router_.Troubles();
-}
-
-absl::Status ClientLoop::HandleMessage(int i, const v1::LabelStreamReply& message) {
-  const bool is_opened = message.message_case() == v1::LabelStreamReply::kOpened;
-  if (is_opened == replicas_[i].opened) return absl::DataLossError("must send `opened` first, and once");
-  if (!is_opened) return HandleReply(i, message.reply());
-  const v1::DescribeReply& reply = message.opened();
-  RETURN_IF_ERROR(CheckDescription(reply));
-  replicas_[i].opened = true;
-  router_.Opened(i, reply.stream_credits(), reply.max_records_per_request());
-  if (description_.digest().empty()) description_ = reply;
-  Settle(absl::OkStatus());
-  return absl::OkStatus();
-}
-
-absl::Status ClientLoop::CheckDescription(const v1::DescribeReply& reply) const {
-  RETURN_IF_ERROR(CheckProtocolVersion(reply.protocol_version()));
-  const bool first = description_.digest().empty();
-  const std::string& digest = first ? options_.teacher_digest : description_.digest();
-  if (reply.digest().empty() || (!digest.empty() && reply.digest() != digest)) {
-    return absl::FailedPreconditionError(absl::StrCat("serves the teacher '", reply.name(), "' with digest '",
-                                                      reply.digest(), "', expected digest ", digest));
-  }
-  const bool gives_none = !models::GivesLogits(reply.signature()) && reply.features().empty();
-  if (gives_none || reply.stream_credits() < 1 || reply.max_records_per_request() < 1) {
-    return absl::FailedPreconditionError("describes a teacher without labels, credits or records per request");
-  }
-  RETURN_IF_ERROR(CheckWidths(reply));
-  if (first) return absl::OkStatus();
-  if (reply.signature().SerializeAsString() != description_.signature().SerializeAsString()) {
-    return absl::FailedPreconditionError("has another signature than the other replicas");
-  }
-  const auto same = [](const v1::Feature& a, const v1::Feature& b) {
-    return a.name() == b.name() && a.width() == b.width();
-  };
-  const auto &features = reply.features(), &others = description_.features();
-  if (!std::equal(features.begin(), features.end(), others.begin(), others.end(), same) ||
-      reply.tokenizer_sha256() != description_.tokenizer_sha256()) {
-    return absl::FailedPreconditionError("has other features or another tokeniser than the other replicas");
-  }
-  if (reply.stream_credits() < description_.stream_credits() ||
-      reply.max_records_per_request() < description_.max_records_per_request()) {
-    return absl::FailedPreconditionError("takes fewer records than the other replicas; start all with the same flags");
-  }
-  return absl::OkStatus();
-}
-
 absl::Status ClientLoop::HandleReply(int i, const v1::LabelReply& reply) {
   const absl::Status status(static_cast<absl::StatusCode>(reply.code()), reply.message());
   uint64_t id = 0;
-  switch (router_.Replied(i, reply.request_id(), status, reply.retry_after_ms(), NowMs(), &id)) {
+  switch (router_.Replied(i, reply.request_id(), status, reply.retry_after_ms(), SteadyMs(), &id)) {
     case Router::Verdict::kUnknown:
       return absl::DataLossError(
           absl::StrCat("answered request ", reply.request_id(), ", which was never asked or is answered already"));
     case Router::Verdict::kDeliver:
+      NoteCounts();  // whoever is called back may ask for them
       EndPiece(id, Annotate(TakeReply(reply, description_, pieces_.at(id)), replicas_[i].address));
       break;
     case Router::Verdict::kAgain:

@@ -11,12 +11,16 @@
 #include "absl/status/status.h"
 #include "polystill/v1/teacher.pb.h"
 #include "runtime/mutex.h"
+#include "soft_labels/canary.h"
 #include "soft_labels/client.h"
 #include "soft_labels/pieces.h"
 #include "soft_labels/replica_stream.h"
 #include "soft_labels/router.h"
 
 namespace polystill::soft_labels {
+
+// Milliseconds of the steady clock.
+int64_t SteadyMs();
 
 // A call of LabelClient::Label on its way to the loop.
 struct Question {
@@ -48,11 +52,12 @@ class ClientLoop {
   // Cancels everything; every callback has been called when it returns.
   ~ClientLoop();
 
-  // Until one replica has described itself, or none can.
-  absl::Status WaitUntilDescribed();
-  // After WaitUntilDescribed has returned OK.
+  // Until a replica may be asked, or none can.
+  absl::Status WaitUntilReady();
+  // After WaitUntilReady has returned OK.
   const v1::DescribeReply& description() const { return description_; }
   void Ask(Question question) { inbox_->Put(std::move(question)); }
+  LabelClient::Counts counts();
 
  private:
   struct Replica {
@@ -60,14 +65,24 @@ class ClientLoop {
     std::shared_ptr<grpc::Channel> channel;
     std::unique_ptr<ReplicaStream> stream;  // null while there is none
     bool opened = false;
+    // Of the last description.
+    v1::DescribeReply description = {};
+    bool awaits_canary = false;
   };
 
   void Run();
+  void NoteCounts();
   void Act(const Router::Actions& actions);
   void Handle(StreamEvent& event);
   void Handle(Question& question);
   void Handle(StopLoop&);
   absl::Status HandleMessage(int replica, const v1::LabelStreamReply& message);
+  void SendCanary(int replica);
+  absl::Status HandleCanary(int replica, const v1::LabelReply& reply);
+  void Judge();
+  void Admit(int replica);
+  // The replica of each input that may know its answer already; empty where none does sooner than others.
+  std::vector<int> HomesOf(const std::vector<v1::LabelInput>& inputs, int64_t now_ms) const;
   absl::Status HandleReply(int replica, const v1::LabelReply& reply);
   // FAILED_PRECONDITION when the replica is not the same teacher as the first.
   absl::Status CheckDescription(const v1::DescribeReply& reply) const;
@@ -82,16 +97,20 @@ class ClientLoop {
   // Of the loop's thread.
   std::vector<Replica> replicas_;
   Router router_;
+  // Null: replicas are not compared.
+  std::unique_ptr<ParityJury> jury_;
+  v1::LabelRequest canary_;
   std::map<uint64_t, Piece> pieces_;
   uint64_t next_piece_ = 1;
   bool stopping_ = false;
-  v1::DescribeReply description_;  // read by others once settled_
+  v1::DescribeReply description_;  // of the first replica; read by others once settled_
 
   Mutex mutex_;
   CondVar settled_changed_;
   bool settled_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Status outcome_ ABSL_GUARDED_BY(mutex_);
   std::string troubles_ ABSL_GUARDED_BY(mutex_);
+  LabelClient::Counts counts_ ABSL_GUARDED_BY(mutex_);
 
   std::thread thread_;  // last: starts when everything else is there
 };

@@ -1,10 +1,12 @@
 #include "soft_labels/router.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "runtime/counter_rng.h"
 
+// What happens to replicas and pieces; what is done about it is in router_step.cc.
 namespace polystill::soft_labels {
 namespace {
 
@@ -18,26 +20,34 @@ bool IsPassing(const absl::Status& status) {
 
 }  // namespace
 
-Router::Router(std::vector<std::string> names, Options options) : options_(options) {
+Router::Router(std::vector<std::string> names, Options options) : options_(options), hedging_(options.hedging) {
   for (std::string& name : names) replicas_.emplace_back().name = std::move(name);
 }
 
-void Router::Add(uint64_t piece, int64_t records, int64_t now_ms) {
-  pieces_[piece] = {.records = records, .added_ms = now_ms};
+void Router::Add(uint64_t piece, Work work, int64_t now_ms) {
+  pieces_[piece] = {.work = work, .added_ms = now_ms};
   waiting_.insert(piece);
-  waiting_records_ += records;
+  waiting_records_ += work.records;
+  with_home_ += work.home == kAnywhere ? 0 : 1;
 }
 
-void Router::Forget(uint64_t piece) {
-  const auto found = pieces_.find(piece);
+void Router::Erase(uint64_t piece) {
+  with_home_ -= pieces_.at(piece).work.home == kAnywhere ? 0 : 1;
+  pieces_.erase(piece);
+}
+
+void Router::Forget(uint64_t id) {
+  const auto found = pieces_.find(id);
   if (found == pieces_.end()) return;
-  if (found->second.request_id != 0) {
-    Abandon(found->second.request_id);
-  } else {
-    waiting_.erase(piece);
-    waiting_records_ -= found->second.records;
+  const Piece piece = found->second;
+  if (piece.request_id == 0) {
+    waiting_.erase(id);
+    waiting_records_ -= piece.work.records;
   }
-  pieces_.erase(found);
+  for (const uint64_t request : {piece.request_id, piece.hedge_id}) {
+    if (request != 0) Abandon(request);
+  }
+  Erase(id);
 }
 
 void Router::Opened(int replica, int64_t credits, int64_t max_records) {
@@ -45,19 +55,21 @@ void Router::Opened(int replica, int64_t credits, int64_t max_records) {
   r.state = State::kOpen;
   r.credits = credits;
   r.max_records = std::min(max_records, credits);
+  r.window = {};
 }
 
 void Router::Broken(int replica, const absl::Status& why, int64_t now_ms) {
   Replica& r = replicas_[replica];
   if (r.state == State::kRefused) return;
   r.state = State::kDown;
-  std::erase_if(flights_, [&](const auto& entry) {
-    if (entry.second.replica != replica) return false;
-    WaitAgain(entry.second.piece);
-    return true;
-  });
-  r.records_in_flight = 0;
+  std::vector<uint64_t> lost;
+  for (const auto& [id, flight] : flights_) {
+    if (flight.replica == replica) lost.push_back(id);
+  }
+  for (const uint64_t id : lost) Lose(id);
+  r.records_in_flight = r.tokens_in_flight = 0;
   r.abandoned.clear();
+  r.late.clear();
   Pause(replica, 0, why, now_ms);
 }
 
@@ -70,25 +82,53 @@ Router::Verdict Router::Replied(int replica, uint64_t request_id, const absl::St
                                 int64_t now_ms, uint64_t* piece) {
   Replica& r = replicas_[replica];
   if (const auto late = r.abandoned.find(request_id); late != r.abandoned.end()) {
-    r.records_in_flight -= late->second;
+    Landed(replica, request_id, late->second);
     r.abandoned.erase(late);
     return Verdict::kLate;
   }
   const auto found = flights_.find(request_id);
   if (found == flights_.end() || found->second.replica != replica) return Verdict::kUnknown;
-  *piece = found->second.piece;
+  const Flight flight = found->second;
+  const Work work = pieces_.at(flight.piece).work;
+  *piece = flight.piece;
   // A busy replica lives; one that drains is as good as gone.
   if (!absl::IsUnavailable(status)) last_answer_ms_ = now_ms;
-  r.records_in_flight -= pieces_.at(*piece).records;
-  flights_.erase(found);
   if (IsPassing(status)) {
-    WaitAgain(*piece);
+    Landed(replica, request_id, work);
+    Lose(request_id);
+    if (!absl::IsUnavailable(status)) r.window = AfterOverload(r.window, options_.window, flight.sent_ms, now_ms);
     Pause(replica, std::clamp<int64_t>(retry_after_ms, 0, kLongestPauseMs), status, now_ms);
     return Verdict::kAgain;
   }
+  Learn(request_id, flight, pieces_.at(*piece), now_ms);
+  Landed(replica, request_id, work);
+  flights_.erase(request_id);
+  Piece& answered = pieces_.at(*piece);
+  for (uint64_t* request : {&answered.request_id, &answered.hedge_id}) {
+    if (*request != 0 && *request != request_id) Abandon(*request);
+  }
+  Erase(*piece);
   r.failures = 0;
-  pieces_.erase(*piece);
   return Verdict::kDeliver;
+}
+
+void Router::Landed(int replica, uint64_t request_id, const Work& work) {
+  Replica& r = replicas_[replica];
+  r.records_in_flight -= work.records;
+  r.tokens_in_flight -= work.tokens;
+  r.late.erase(request_id);
+}
+
+void Router::Learn(uint64_t request_id, const Flight& flight, const Piece& piece, int64_t now_ms) {
+  Replica& r = replicas_[flight.replica];
+  r.window = After(
+      r.window, options_.window,
+      {.tokens = piece.work.tokens, .sent_ms = flight.sent_ms, .now_ms = now_ms, .in_flight = r.tokens_in_flight});
+  const bool by_hedge = request_id == piece.hedge_id;
+  counts_.hedge_wins += by_hedge ? 1 : 0;
+  // Where the hedge was faster the first request took at least so long; without it the slow ones would be forgotten.
+  const int64_t since_ms = by_hedge ? flights_.at(piece.request_id).sent_ms : flight.sent_ms;
+  hedging_.Took(piece.work.tokens, now_ms - since_ms);
 }
 
 void Router::Pause(int replica, int64_t at_least_ms, const absl::Status& why, int64_t now_ms) {
@@ -101,118 +141,23 @@ void Router::Pause(int replica, int64_t at_least_ms, const absl::Status& why, in
   r.not_before_ms = std::max(r.not_before_ms, now_ms + pause);
 }
 
-void Router::WaitAgain(uint64_t id) {
+void Router::Lose(uint64_t request_id) {
+  const uint64_t id = flights_.at(request_id).piece;
+  flights_.erase(request_id);
   Piece& piece = pieces_.at(id);
-  piece.request_id = 0;
+  if (piece.request_id == request_id) piece.request_id = piece.hedge_id;
+  piece.hedge_id = 0;
+  if (piece.request_id != 0) return;
   waiting_.insert(id);
-  waiting_records_ += piece.records;
+  waiting_records_ += piece.work.records;
+  ++counts_.retries;
 }
 
 void Router::Abandon(uint64_t request_id) {
   const Flight flight = flights_.at(request_id);
-  replicas_[flight.replica].abandoned[request_id] = pieces_.at(flight.piece).records;
+  replicas_[flight.replica].abandoned[request_id] = pieces_.at(flight.piece).work;
   cancels_.push_back({flight.replica, request_id});
   flights_.erase(request_id);
-}
-
-Router::Actions Router::Step(int64_t now_ms) {
-  Actions actions;
-  StepReplicas(now_ms, actions);
-  StepTimeouts(now_ms, actions);
-  StepGiveUp(now_ms, actions);
-  StepSend(now_ms, actions);
-  actions.cancel = std::move(cancels_);
-  cancels_.clear();
-  return actions;
-}
-
-void Router::StepReplicas(int64_t now_ms, Actions& actions) {
-  for (size_t i = 0; i < replicas_.size(); ++i) {
-    Replica& r = replicas_[i];
-    if (r.state == State::kDown && r.not_before_ms <= now_ms) {
-      r.state = State::kConnecting;
-      r.since_ms = now_ms;
-      actions.connect.push_back(i);
-    }
-    const int64_t patience_ends = r.since_ms + options_.request_timeout_ms;
-    if (r.state == State::kConnecting && patience_ends <= now_ms) {
-      actions.disconnect.push_back(i);
-      r.since_ms = now_ms;
-    }
-    if (r.state == State::kConnecting)
-      actions.next_ms = std::min(actions.next_ms, r.since_ms + options_.request_timeout_ms);
-    if (r.not_before_ms > now_ms && r.state != State::kRefused) {
-      actions.next_ms = std::min(actions.next_ms, r.not_before_ms);
-    }
-  }
-}
-
-void Router::StepTimeouts(int64_t now_ms, Actions& actions) {
-  std::vector<uint64_t> expired;
-  for (const auto& [id, flight] : flights_) {
-    const int64_t end = flight.sent_ms + options_.request_timeout_ms;
-    if (end <= now_ms) {
-      expired.push_back(id);
-    } else {
-      actions.next_ms = std::min(actions.next_ms, end);
-    }
-  }
-  for (const uint64_t id : expired) {
-    const Flight flight = flights_.at(id);
-    Abandon(id);
-    WaitAgain(flight.piece);
-    Pause(flight.replica, 0,
-          absl::DeadlineExceededError(absl::StrCat("no answer within ", options_.request_timeout_ms, " ms")), now_ms);
-    actions.next_ms = std::min(actions.next_ms, replicas_[flight.replica].not_before_ms);
-  }
-}
-
-void Router::StepGiveUp(int64_t now_ms, Actions& actions) {
-  const absl::Status refused = AllRefused();
-  std::vector<uint64_t> given_up;
-  for (const uint64_t id : waiting_) {
-    const int64_t end = std::max(pieces_.at(id).added_ms, last_answer_ms_) + options_.give_up_after_ms;
-    if (!refused.ok() || end <= now_ms) {
-      given_up.push_back(id);
-    } else {
-      actions.next_ms = std::min(actions.next_ms, end);
-    }
-  }
-  for (const uint64_t id : given_up) {
-    actions.fail.push_back(
-        {id, refused.ok() ? absl::UnavailableError(absl::StrCat("no teacher replica has answered for ",
-                                                                options_.give_up_after_ms, " ms: ", Troubles()))
-                          : refused});
-    Forget(id);
-  }
-}
-
-void Router::StepSend(int64_t now_ms, Actions& actions) {
-  std::vector<uint64_t> sent;
-  for (const uint64_t id : waiting_) {
-    Piece& piece = pieces_.at(id);
-    const int replica = Choose(piece.records, now_ms);
-    if (replica < 0) break;  // in order: a large piece is not overtaken for ever
-    piece.request_id = next_request_id_++;
-    flights_[piece.request_id] = {id, replica, now_ms};
-    replicas_[replica].records_in_flight += piece.records;
-    waiting_records_ -= piece.records;
-    actions.send.push_back({replica, piece.request_id, id});
-    actions.next_ms = std::min(actions.next_ms, now_ms + options_.request_timeout_ms);
-    sent.push_back(id);
-  }
-  for (const uint64_t id : sent) waiting_.erase(id);
-}
-
-int Router::Choose(int64_t records, int64_t now_ms) const {
-  int best = -1;
-  for (size_t i = 0; i < replicas_.size(); ++i) {
-    const Replica& r = replicas_[i];
-    if (r.state != State::kOpen || r.not_before_ms > now_ms || r.max_records < records) continue;
-    if (r.records_in_flight + records > r.credits) continue;
-    if (best < 0 || r.records_in_flight < replicas_[best].records_in_flight) best = i;
-  }
-  return best;
 }
 
 absl::Status Router::AllRefused() const {

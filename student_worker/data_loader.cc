@@ -8,6 +8,8 @@
 #include "absl/strings/str_cat.h"
 #include "models/outputs.h"
 #include "runtime/status.h"
+#include "soft_labels/look_ahead.h"
+#include "soft_labels/record_input.h"
 
 namespace polystill::student_worker {
 namespace {
@@ -78,6 +80,13 @@ absl::Status CheckShapes(const soft_labels::LabelClient::Labels& answer, const D
   return absl::OkStatus();
 }
 
+int64_t BytesOf(const soft_labels::Array& array) {
+  return static_cast<int64_t>(array.numbers.size() * sizeof(float) + array.offsets.size() * sizeof(int64_t) +
+                              (array.ids.size() + array.counts.size()) * sizeof(int32_t));
+}
+
+double SecondsSince(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
 // Labels of no rows.
 Labels NoLabels(const v1::LabelSpec& spec, const soft_labels::Output& output) {
   Labels labels{RowsOfOutput(output), WidthOf(spec, output), {}};
@@ -88,16 +97,24 @@ Labels NoLabels(const v1::LabelSpec& spec, const soft_labels::Output& output) {
 }  // namespace
 
 struct DataLoader::Shared {
+  explicit Shared(int prefetch) : look_ahead(prefetch) {}
+
   Mutex mutex;
   CondVar changed;
   std::deque<std::shared_ptr<Pending>> queue ABSL_GUARDED_BY(mutex);
   bool closing ABSL_GUARDED_BY(mutex) = false;
+  soft_labels::LookAhead look_ahead ABSL_GUARDED_BY(mutex);
+
+  bool IsFull() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {
+    return queue.size() >= static_cast<size_t>(look_ahead.steps());
+  }
 
   // A place in the queue, once there is one; false when the loader closes.
-  bool Push(std::shared_ptr<Pending> pending, size_t capacity) {
+  bool Push(std::shared_ptr<Pending> pending) {
     MutexLock lock(&mutex);
-    while (!closing && queue.size() >= capacity) changed.Wait(&mutex);
+    while (!closing && IsFull()) changed.Wait(&mutex);
     if (closing) return false;
+    pending->asked_at = Clock::now();
     queue.push_back(std::move(pending));
     changed.NotifyAll();
     return true;
@@ -111,7 +128,11 @@ struct DataLoader::Shared {
   // Nothing more is to come of one source.
   void NoteLabels(Pending* pending) {
     MutexLock lock(&mutex);
-    --pending->missing_labels;
+    Came(pending);
+  }
+
+  void Came(Pending* pending) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {
+    if (--pending->missing_labels == 0) look_ahead.NoteLabels(SecondsSince(pending->asked_at), pending->label_bytes);
     changed.NotifyAll();
   }
 
@@ -129,7 +150,7 @@ DataLoader::DataLoader(Options options, std::shared_ptr<const corpus::Plan> plan
       reader_(std::move(reader)),
       tokenizer_(std::move(tokenizer)),
       memo_(options_.memo_bytes),
-      shared_(std::make_shared<Shared>()),
+      shared_(std::make_shared<Shared>(options_.prefetch)),
       thread_([this] { Run(); }) {}
 
 DataLoader::~DataLoader() {
@@ -144,13 +165,13 @@ DataLoader::~DataLoader() {
 void DataLoader::Run() {
   for (int64_t step = options_.first_step; step < options_.steps; ++step) {
     auto pending = std::make_shared<Pending>();
-    std::vector<corpus::Record> records;
-    pending->status = Annotate(Fill(step, &records, &pending->batch), absl::StrCat("step ", step));
+    Slice slice;
+    pending->status = Annotate(Fill(step, &slice, &pending->batch), absl::StrCat("step ", step));
     const bool filled = pending->status.ok();
-    if (filled && !records.empty()) pending->missing_labels = options_.labels.size();
-    if (!shared_->Push(pending, options_.prefetch) || !filled) return;
-    if (records.empty()) continue;
-    for (const LabelSource& source : options_.labels) Ask(source, records, pending);
+    if (filled && !slice.records.empty()) pending->missing_labels = options_.labels.size();
+    if (!shared_->Push(pending) || !filled) return;
+    if (slice.records.empty()) continue;
+    for (const LabelSource& source : options_.labels) Ask(source, slice, pending);
   }
 }
 
@@ -161,10 +182,10 @@ Tokens DataLoader::TokensOf(const corpus::RecordRef& ref, const corpus::Record& 
   return tokens;
 }
 
-absl::Status DataLoader::Fill(int64_t step, std::vector<corpus::Record>* records, Batch* batch) {
+absl::Status DataLoader::Fill(int64_t step, Slice* slice, Batch* batch) {
   const auto range = corpus::Plan::SliceOf(plan_->segment().batch_size(), options_.rank, options_.world_size);
-  const std::vector<corpus::RecordRef> refs = plan_->Slice(step, range.first, range.last);
-  ASSIGN_OR_RETURN(*records, reader_->Read(refs));
+  slice->refs = plan_->Slice(step, range.first, range.last);
+  ASSIGN_OR_RETURN(slice->records, reader_->Read(slice->refs));
   batch->step = step;
   batch->first_position = range.first;
   batch->judges_tokens = models::JudgesTokens(options_.task);
@@ -173,8 +194,8 @@ absl::Status DataLoader::Fill(int64_t step, std::vector<corpus::Record>* records
       batch->labels[source.KindOf(output)] = NoLabels(source.spec, output);
     }
   }
-  for (size_t i = 0; i < refs.size(); ++i) {
-    RETURN_IF_ERROR(FillRecord(refs[i], (*records)[i], batch));
+  for (size_t i = 0; i < slice->refs.size(); ++i) {
+    RETURN_IF_ERROR(FillRecord(slice->refs[i], slice->records[i], batch));
   }
   return absl::OkStatus();
 }
@@ -223,32 +244,32 @@ void DataLoader::FillHidden(std::vector<int32_t>* ids, Batch* batch) {
   batch->positions.push_back(std::move(hidden.positions));
 }
 
-std::vector<v1::LabelInput> DataLoader::InputsFor(const LabelSource& source, const std::vector<corpus::Record>& records,
-                                                  const Batch& batch) const {
+DataLoader::Question DataLoader::QuestionFor(const LabelSource& source, const Slice& slice, const Batch& batch) const {
   const bool at_positions =
       !batch.positions.empty() && std::any_of(source.outputs.begin(), source.outputs.end(), IsLogits);
-  std::vector<v1::LabelInput> inputs;
-  for (size_t i = 0; i < records.size(); ++i) {
+  Question question;
+  for (size_t i = 0; i < slice.records.size(); ++i) {
     if (at_positions && batch.positions[i].empty()) continue;  // nothing of it is judged
+    v1::LabelInput& input = question.inputs.emplace_back();
     if (source.sends_tokens) {
-      inputs.emplace_back().set_id(records[i].id);
-      inputs.back().mutable_ids()->mutable_ids()->Add(batch.tokens[i].begin(), batch.tokens[i].end());
+      input.set_id(slice.records[i].id);
+      input.mutable_ids()->mutable_ids()->Add(batch.tokens[i].begin(), batch.tokens[i].end());
     } else {
-      inputs.push_back(LabelInputOf(records[i], source.reads, source.input));
+      input = soft_labels::LabelInputOf(slice.records[i], source.reads, source.input);
     }
-    if (source.draws_anew) inputs.back().set_draw(static_cast<uint64_t>(batch.passes[i]));
-    if (at_positions) inputs.back().mutable_positions()->Add(batch.positions[i].begin(), batch.positions[i].end());
+    if (source.draws_anew) input.set_draw(static_cast<uint64_t>(batch.passes[i]));
+    if (at_positions) input.mutable_positions()->Add(batch.positions[i].begin(), batch.positions[i].end());
+    question.refs.push_back(slice.refs[i]);
   }
-  return inputs;
+  return question;
 }
 
-void DataLoader::Ask(const LabelSource& source, const std::vector<corpus::Record>& records,
-                     std::shared_ptr<Pending> pending) {
+void DataLoader::Ask(const LabelSource& source, const Slice& slice, std::shared_ptr<Pending> pending) {
   // The batch stays where it is until its last label has come.
-  std::vector<v1::LabelInput> inputs = InputsFor(source, records, pending->batch);
-  if (inputs.empty()) return shared_->NoteLabels(pending.get());
+  Question question = QuestionFor(source, slice, pending->batch);
+  if (question.inputs.empty()) return shared_->NoteLabels(pending.get());
   auto fill = [shared = shared_, pending, source = source,
-               count = inputs.size()](absl::StatusOr<soft_labels::LabelClient::Labels> answer) {
+               count = question.inputs.size()](absl::StatusOr<soft_labels::LabelClient::Labels> answer) {
     absl::Status status = answer.ok() ? CheckShapes(*answer, source, pending->batch) : answer.status();
     if (!status.ok()) {
       const std::string where = absl::StrCat("step ", pending->batch.step, ": labels of teacher ", source.teacher);
@@ -256,6 +277,7 @@ void DataLoader::Ask(const LabelSource& source, const std::vector<corpus::Record
     }
     MutexLock lock(&shared->mutex);
     for (size_t i = 0; i < source.outputs.size(); ++i) {
+      pending->label_bytes += BytesOf(answer->outputs[i]);
       Labels& labels = pending->batch.labels[source.KindOf(source.outputs[i])];
       labels.numbers = std::move(answer->outputs[i].numbers);
       labels.ids = std::move(answer->outputs[i].ids);
@@ -264,10 +286,10 @@ void DataLoader::Ask(const LabelSource& source, const std::vector<corpus::Record
     }
     pending->batch.label_count += static_cast<int64_t>(count);
     pending->batch.label_bytes += answer->bytes;
-    --pending->missing_labels;
-    shared->changed.NotifyAll();
+    shared->Came(pending.get());
   };
-  source.ask(source.spec, std::move(inputs), std::move(fill));
+  if (source.read) return fill(source.read(question.refs, question.inputs));
+  source.ask(source.spec, std::move(question.inputs), std::move(fill));
 }
 
 double DataLoader::ReadsPerBlock() const {
@@ -280,6 +302,11 @@ double DataLoader::ReadsPerBlock() const {
   return static_cast<double>(reader_->blocks_decoded()) / (blocks * std::max(1.0, std::ceil(drawn / records)));
 }
 
+int DataLoader::prefetch() const {
+  MutexLock lock(&shared_->mutex);
+  return shared_->look_ahead.steps();
+}
+
 absl::StatusOr<Batch> DataLoader::Next(std::stop_token stop) {
   const Clock::time_point start = Clock::now();
   std::stop_callback wake(stop, [this] {
@@ -287,12 +314,14 @@ absl::StatusOr<Batch> DataLoader::Next(std::stop_token stop) {
     shared_->changed.NotifyAll();
   });
   MutexLock lock(&shared_->mutex);
+  if (left_at_.has_value()) shared_->look_ahead.NoteStep(std::chrono::duration<double>(start - *left_at_).count());
   while (!shared_->FirstArrived() && !stop.stop_requested()) shared_->changed.Wait(&shared_->mutex);
   const Clock::time_point give_up = Clock::now() + options_.stop_patience;
   while (!shared_->FirstArrived() && Clock::now() < give_up) {
     shared_->changed.WaitFor(&shared_->mutex, give_up - Clock::now());
   }
-  wait_seconds_ += std::chrono::duration<double>(Clock::now() - start).count();
+  left_at_ = Clock::now();
+  wait_seconds_ += std::chrono::duration<double>(*left_at_ - start).count();
   if (!shared_->FirstArrived()) return absl::CancelledError("stopped while waiting for data");
   const std::shared_ptr<Pending> pending = shared_->queue.front();
   if (!pending->status.ok()) return pending->status;

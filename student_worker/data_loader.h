@@ -35,6 +35,10 @@ class DataLoader {
   // Asks for labels; the callback comes exactly once, from another thread (soft_labels::LabelClient::Label).
   using AskForLabels =
       std::function<void(v1::LabelSpec, std::vector<v1::LabelInput>, soft_labels::LabelClient::Callback)>;
+  // Labels that lie on a disk: of records by their places in the corpus, without waiting for anybody
+  // (soft_labels::LabelStore::Read).
+  using ReadLabels = std::function<absl::StatusOr<soft_labels::LabelClient::Labels>(
+      const std::vector<corpus::RecordRef>&, const std::vector<v1::LabelInput>&)>;
   // Where the labels of one teacher by one codec come from: those of all its outputs that the job needs, in one
   // request.
   struct LabelSource {
@@ -49,7 +53,9 @@ class DataLoader {
     bool sends_tokens = false;
     // Codec sampled: each pass over a record has draws of its own.
     bool draws_anew = false;
+    // One of the two.
     AskForLabels ask;
+    ReadLabels read;
 
     LabelKind KindOf(const soft_labels::Output& output) const {
       return {teacher, soft_labels::SettingsOf(spec, draws_anew), output.name};
@@ -61,8 +67,9 @@ class DataLoader {
     int64_t steps = 0;
     int rank = 0;
     int world_size = 1;
-    // Steps whose records are read and whose labels are asked for ahead.
-    int prefetch = 4;
+    // Steps whose records are read and whose labels are asked for ahead; 0: as many as their measured times call for
+    // (soft_labels/look_ahead.h). What batches hold, and their order, does not depend on it.
+    int prefetch = 0;
     // The side that the model reads.
     v1::Side reads = v1::SIDE_TEXT;
     // How long Next goes on waiting for a batch once it is asked to stop.
@@ -99,25 +106,38 @@ class DataLoader {
   // Time that Next has waited so far.
   double wait_seconds() const { return wait_seconds_; }
 
+  // Steps that are got ready ahead at present.
+  int prefetch() const;
+
  private:
   // A batch on its way: it is whole when no label is missing and no error has come.
   struct Pending {
     Batch batch;
     size_t missing_labels = 0;
     absl::Status status;
+    std::chrono::steady_clock::time_point asked_at = {};
+    int64_t label_bytes = 0;  // decoded
   };
   struct Shared;
 
   void Run();
-  absl::Status Fill(int64_t step, std::vector<corpus::Record>* records, Batch* batch);
+  // The records of this rank's slice of a step, and where they are.
+  struct Slice {
+    std::vector<corpus::RecordRef> refs;
+    std::vector<corpus::Record> records;
+  };
+  // What a source is asked about a batch.
+  struct Question {
+    std::vector<corpus::RecordRef> refs;
+    std::vector<v1::LabelInput> inputs;
+  };
+  absl::Status Fill(int64_t step, Slice* slice, Batch* batch);
   Tokens TokensOf(const corpus::RecordRef& ref, const corpus::Record& record);
   absl::Status FillRecord(const corpus::RecordRef& ref, const corpus::Record& record, Batch* batch);
   absl::Status FillWords(const corpus::Record& record, const Tokens& tokens, Batch* batch);
   void FillHidden(std::vector<int32_t>* ids, Batch* batch);
-  void Ask(const LabelSource& source, const std::vector<corpus::Record>& records, std::shared_ptr<Pending> pending);
-  // What a source is asked about a batch, whose records these are.
-  std::vector<v1::LabelInput> InputsFor(const LabelSource& source, const std::vector<corpus::Record>& records,
-                                        const Batch& batch) const;
+  void Ask(const LabelSource& source, const Slice& slice, std::shared_ptr<Pending> pending);
+  Question QuestionFor(const LabelSource& source, const Slice& slice, const Batch& batch) const;
 
   const Options options_;
   const std::shared_ptr<const corpus::Plan> plan_;
@@ -126,6 +146,7 @@ class DataLoader {
   TokenMemo memo_;         // of the thread
   int64_t cut_words_ = 0;  // of the thread
   double wait_seconds_ = 0;
+  std::optional<std::chrono::steady_clock::time_point> left_at_;  // when Next last gave a batch
 
   // Outlives this object in the callbacks of label sources.
   const std::shared_ptr<Shared> shared_;

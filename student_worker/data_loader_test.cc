@@ -10,6 +10,7 @@
 #include <optional>
 
 #include "corpus/index.h"
+#include "soft_labels/look_ahead.h"
 #include "student_worker/tiny_job.h"
 
 namespace polystill::student_worker {
@@ -243,6 +244,31 @@ TEST_F(DataLoaderTest, AsksNoFurtherAheadThanItMay) {
     EXPECT_LE(teacher_.asked(), step + kPrefetch);
     asked.callback(AnswerTo(asked.inputs));
     ASSERT_TRUE(loader->Next({}).ok());
+  }
+}
+
+TEST_F(DataLoaderTest, RecordsAndLabelsDoNotDependOnHowFarItLooksAhead) {
+  AskTeacher();
+  options_.labels[0].ask = [](v1::LabelSpec, std::vector<v1::LabelInput> inputs, LabelClient::Callback callback) {
+    callback(AnswerTo(inputs));
+  };
+  std::vector<std::pair<std::vector<std::string>, std::vector<float>>> expected;
+  for (const int prefetch : {1, 64, 0}) {
+    options_.prefetch = prefetch;
+    auto loader = Start();
+    for (int64_t step = 0; step < options_.steps; ++step) {
+      const auto batch = loader->Next({});
+      ASSERT_TRUE(batch.ok()) << batch.status();
+      const std::pair seen = {batch->ids, batch->labels.at(kKind).numbers};
+      if (prefetch == 1) expected.push_back(seen);
+      EXPECT_EQ(seen, expected[step]) << prefetch << ' ' << step;
+    }
+    if (prefetch > 0) {
+      EXPECT_EQ(loader->prefetch(), prefetch);
+    } else {
+      EXPECT_GE(loader->prefetch(), soft_labels::kLeastLookAhead);
+      EXPECT_LE(loader->prefetch(), soft_labels::kMostLookAhead);
+    }
   }
 }
 

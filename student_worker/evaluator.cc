@@ -45,8 +45,8 @@ struct Judged {
   std::shared_ptr<const corpus::Tokenizer> tokenizer;  // null when it reads token ids
 };
 
-absl::StatusOr<Judged> LoadJudged(const v1::EvaluatedModel& model, const v1::Job& job) {
-  ASSIGN_OR_RETURN(models::Package package, models::LoadPackage(model.package()));
+absl::StatusOr<Judged> LoadJudged(const v1::EvaluatedModel& model, const v1::Job& job, at::Device device) {
+  ASSIGN_OR_RETURN(models::Package package, models::LoadPackage(model.package(), device));
   const v1::Signature& signature = package.info.signature;
   RETURN_IF_ERROR(Annotate(models::CheckSignature(signature, job), model.package()));
   std::shared_ptr<const corpus::Tokenizer> tokenizer;
@@ -171,7 +171,7 @@ absl::Status Evaluator::Prepare() {
   ASSIGN_OR_RETURN(const at::Device device, cuda::OpenDevice(job_.device(), context_.gpu));
   std::vector<std::string> names;
   for (const v1::EvaluatedModel& model : job_.models()) {
-    ASSIGN_OR_RETURN(Judged judged, LoadJudged(model, job_));
+    ASSIGN_OR_RETURN(Judged judged, LoadJudged(model, job_, device));
     if (!models::GivesLogits(judged.package.info.signature)) {
       return absl::FailedPreconditionError(absl::StrCat(model.package(), ": gives features alone, no logits that ",
                                                         model.name(), " could be judged by"));
@@ -283,7 +283,7 @@ absl::Status Evaluator::MeasureLatencies() {
   };
   std::map<std::string, evaluation::Latencies> models;
   for (const v1::EvaluatedModel& model : job_.timed()) {
-    const auto judged = LoadJudged(model, job_);
+    const auto judged = LoadJudged(model, job_, at::kCPU);
     absl::Status status = judged.status();
     if (judged.ok()) {
       const auto latencies = MeasureLatency(*judged->package.model, job_.task(), judged->tokenizer.get(), judged->reads,

@@ -3,8 +3,6 @@
 #include <algorithm>
 
 #include "runtime/counter_rng.h"
-#include "runtime/utf8.h"
-#include "soft_labels/client.h"
 
 namespace polystill::student_worker {
 namespace {
@@ -48,19 +46,6 @@ JudgedTokens JudgedTokensOf(const corpus::Record& record, const Tokens& tokens, 
     judged.gold.push_back(label);
   }
   return judged;
-}
-
-v1::LabelInput LabelInputOf(const corpus::Record& record, v1::Side side, v1::Signature::Input input) {
-  const bool source = side == v1::SIDE_SOURCE_TEXT;
-  v1::LabelInput asked;
-  asked.set_id(record.id);
-  if (input == v1::Signature::INPUT_IDS) {
-    const std::vector<int32_t>& ids = source ? record.source_ids : record.ids;
-    asked.mutable_ids()->mutable_ids()->Add(ids.begin(), ids.end());
-  } else {
-    asked.set_text(std::string(Utf8Prefix(source ? record.source_text : record.text, soft_labels::kMaxTextBytes)));
-  }
-  return asked;
 }
 
 size_t TokenMemo::Hash::operator()(const Key& key) const {

@@ -13,7 +13,6 @@
 #include "corpus/record.h"
 #include "corpus/tokenizer.h"
 #include "polystill/v1/run.pb.h"
-#include "polystill/v1/teacher.pb.h"
 
 namespace polystill::student_worker {
 
@@ -44,9 +43,6 @@ struct JudgedTokens {
 
 // `words`: only so many of the record's words; as many as fit when it is left out.
 JudgedTokens JudgedTokensOf(const corpus::Record& record, const Tokens& tokens, size_t words = SIZE_MAX);
-
-// What a teacher is asked about a record: one side of it, as text (cut to what servers take) or token ids.
-v1::LabelInput LabelInputOf(const corpus::Record& record, v1::Side side, v1::Signature::Input input);
 
 // Remembers the tokens of records, since each comes again in every pass: at most `max_bytes`, the least recently
 // used go first. Not thread-safe.

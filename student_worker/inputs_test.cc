@@ -2,8 +2,6 @@
 
 #include <gtest/gtest.h>
 
-#include "soft_labels/client.h"
-
 namespace polystill::student_worker {
 namespace {
 
@@ -20,22 +18,6 @@ corpus::Record SomeRecord() {
 TEST(TokenIdsOf, TakesTheSideThatIsRead) {
   EXPECT_EQ(TokenIdsOf(SomeRecord(), v1::SIDE_TEXT, nullptr), (std::vector<int32_t>{1, 2}));
   EXPECT_EQ(TokenIdsOf(SomeRecord(), v1::SIDE_SOURCE_TEXT, nullptr), std::vector<int32_t>{3});
-}
-
-TEST(LabelInputOf, TakesTheSideThatTheTeacherReads) {
-  const corpus::Record record = SomeRecord();
-  EXPECT_EQ(LabelInputOf(record, v1::SIDE_TEXT, v1::Signature::INPUT_TEXT).text(), "Hallo");
-  EXPECT_EQ(LabelInputOf(record, v1::SIDE_SOURCE_TEXT, v1::Signature::INPUT_TEXT).text(), "hello");
-  EXPECT_EQ(LabelInputOf(record, v1::SIDE_TEXT, v1::Signature::INPUT_IDS).ids().ids_size(), 2);
-  EXPECT_EQ(LabelInputOf(record, v1::SIDE_SOURCE_TEXT, v1::Signature::INPUT_IDS).ids().ids(0), 3);
-  EXPECT_EQ(LabelInputOf(record, v1::SIDE_TEXT, v1::Signature::INPUT_TEXT).id(), "r");
-}
-
-TEST(LabelInputOf, CutsATextThatServersWouldRefuse) {
-  corpus::Record record = SomeRecord();
-  record.text = std::string(soft_labels::kMaxTextBytes - 1, 'x') + "ü and more";
-  const std::string text = LabelInputOf(record, v1::SIDE_TEXT, v1::Signature::INPUT_TEXT).text();
-  EXPECT_EQ(text, std::string(soft_labels::kMaxTextBytes - 1, 'x'));
 }
 
 TEST(GoldOf, IsInTheTasksForm) {

@@ -8,6 +8,22 @@ WorkerMetrics::WorkerMetrics(Metrics* metrics)
                              .Add({})),
       labels_(metrics->AddCounters("polystill_student_labels_total", "Labels that applied steps have used").Add({})),
       label_bytes_(metrics->AddCounters("polystill_student_label_bytes_total", "Payload of these labels").Add({})),
+      requests_(metrics->AddCounters("polystill_student_label_requests_total", "Requests for labels, hedges included")
+                    .Add({})),
+      hedges_(metrics
+                  ->AddCounters("polystill_student_hedged_requests_total",
+                                "Requests sent to a second replica before the first had answered")
+                  .Add({})),
+      hedge_wins_(metrics->AddCounters("polystill_student_hedges_won_total", "Of these, answered first").Add({})),
+      retries_(metrics
+                   ->AddCounters("polystill_student_retried_requests_total",
+                                 "Requests sent again after a broken stream, a refusal or a time-out")
+                   .Add({})),
+      refused_replicas_(metrics
+                            ->AddCounters("polystill_student_refused_replicas_total",
+                                          "Teacher replicas that are not used, e.g. as their answers differ")
+                            .Add({})),
+      prefetch_(metrics->AddGauges("polystill_student_prefetch_steps", "Steps that are got ready ahead").Add({})),
       examples_(metrics->AddCounters("polystill_examples_committed_total",
                                      "Records of this worker's slices of applied steps, by language")),
       steps_(metrics->AddCounters("polystill_student_steps_total", "Steps applied, by job")),
@@ -23,6 +39,15 @@ void WorkerMetrics::Stepped(const std::string& job, const Batch& batch, double l
   }
   steps_.Add({{"job", job}}).Increment();
   loss_.Add({{"job", job}}).Set(loss);
+}
+
+void WorkerMetrics::Asked(const soft_labels::LabelClient::Counts& counts, int prefetch) {
+  requests_.Increment(static_cast<double>(counts.requests));
+  hedges_.Increment(static_cast<double>(counts.hedges));
+  hedge_wins_.Increment(static_cast<double>(counts.hedge_wins));
+  retries_.Increment(static_cast<double>(counts.retries));
+  refused_replicas_.Increment(static_cast<double>(counts.refused_replicas));
+  prefetch_.Set(prefetch);
 }
 
 }  // namespace polystill::student_worker

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "runtime/metrics.h"
+#include "soft_labels/client.h"
 #include "student_worker/batch.h"
 
 namespace polystill::student_worker {
@@ -18,11 +19,19 @@ class WorkerMetrics {
 
   // A step was applied. `batch`: this worker's slice of it; `wait_seconds`: how long the step loop waited for it.
   void Stepped(const std::string& job, const Batch& batch, double loss, double wait_seconds);
+  // `counts`: of this job's teachers since the step before. `prefetch`: steps that are got ready ahead.
+  void Asked(const soft_labels::LabelClient::Counts& counts, int prefetch);
 
  private:
   prometheus::Counter& data_wait_seconds_;
   prometheus::Counter& labels_;
   prometheus::Counter& label_bytes_;
+  prometheus::Counter& requests_;
+  prometheus::Counter& hedges_;
+  prometheus::Counter& hedge_wins_;
+  prometheus::Counter& retries_;
+  prometheus::Counter& refused_replicas_;
+  prometheus::Gauge& prefetch_;
   prometheus::Family<prometheus::Counter>& examples_;
   prometheus::Family<prometheus::Counter>& steps_;
   prometheus::Family<prometheus::Gauge>& loss_;

@@ -15,6 +15,8 @@
 #include "runtime/tenant.h"
 #include "runtime/tokenizer_file.h"
 #include "soft_labels/head.h"
+#include "soft_labels/look_ahead.h"
+#include "soft_labels/store_manifest.h"
 
 namespace polystill::student_worker {
 namespace {
@@ -62,7 +64,7 @@ std::vector<LabelKind> LabelKindsOf(const v1::WorkerOrder::Assignment& assignmen
 // Notes what the teacher gives of what is needed of it.
 absl::Status Teachers::CheckOutputs(const v1::Job& job, const std::vector<LabelKind>& kinds, const std::string& name,
                                     Teacher* teacher) {
-  const v1::DescribeReply& description = teacher->client->description();
+  const v1::DescribeReply& description = teacher->description();
   for (const LabelKind& kind : kinds) {
     if (kind.teacher != name) continue;
     v1::LabelSpec spec;
@@ -82,6 +84,44 @@ absl::Status Teachers::CheckOutputs(const v1::Job& job, const std::vector<LabelK
   return absl::OkStatus();
 }
 
+// Of a store: that what was asked for is what is needed.
+absl::Status Teachers::CheckStored(const v1::Job& job, const std::vector<LabelKind>& kinds, const std::string& name,
+                                   Teacher* teacher) {
+  if (teacher->store == nullptr) return absl::OkStatus();
+  RETURN_IF_ERROR(soft_labels::CheckStoredSide(teacher->store->manifest(), teacher->reads, job.task()));
+  soft_labels::Outputs outputs;
+  for (const LabelKind& kind : kinds) {
+    if (kind.teacher != name) continue;
+    RETURN_IF_ERROR(soft_labels::CheckStored(teacher->store->manifest(), kind.output, kind.codec));
+    outputs.push_back(teacher->outputs.at(kind.output));
+  }
+  teacher->store->UseOutputs(outputs);
+  return absl::OkStatus();
+}
+
+absl::Status Teachers::Open(const v1::WorkerOrder::Assignment& assignment, const std::string& name,
+                            soft_labels::LabelClient::Options options, std::vector<std::string>* addresses,
+                            Teacher* teacher) {
+  std::string store;
+  for (const v1::TeacherEndpoint& endpoint : assignment.teachers()) {
+    if (endpoint.name() != name) continue;
+    if (!endpoint.address().empty()) addresses->push_back(endpoint.address());
+    store = endpoint.store();
+    teacher->digest = endpoint.digest();
+    teacher->reads = endpoint.reads();
+    options.parity_tolerance = endpoint.parity_tolerance();
+    options.compression = endpoint.compression();
+  }
+  if (!store.empty()) {
+    ASSIGN_OR_RETURN(teacher->store, soft_labels::LabelStore::Open(store));
+    return absl::OkStatus();
+  }
+  if (addresses->empty()) return absl::InvalidArgumentError("the assignment names no replica");
+  options.teacher_digest = teacher->digest;
+  ASSIGN_OR_RETURN(teacher->client, soft_labels::LabelClient::Connect(*addresses, options));
+  return absl::OkStatus();
+}
+
 absl::StatusOr<std::unique_ptr<Teachers>> Teachers::Connect(const v1::WorkerOrder::Assignment& assignment,
                                                             const std::vector<LabelKind>& kinds,
                                                             const std::string& run) {
@@ -89,33 +129,25 @@ absl::StatusOr<std::unique_ptr<Teachers>> Teachers::Connect(const v1::WorkerOrde
   const v1::Job& job = assignment.job();
   connected->judges_tokens_ = models::JudgesTokens(job.task());
   connected->seed_ = job.seed();
+  soft_labels::LabelClient::Options options;
+  options.client = absl::StrCat(job.name(), "/worker-", assignment.rank());
+  options.tenant = TenantNamed(run);
+  options.priority = v1::PRIORITY_TRAINING;
+  // Every record that the loader may have asked for: a slice for each step of the queue and for the one that waits
+  // for room in it, by each codec.
+  const int64_t slice = (job.plan().batch_size() + assignment.world_size() - 1) / assignment.world_size();
+  const int64_t most_steps = job.prefetch() > 0 ? job.prefetch() : soft_labels::kMostLookAhead;
+  options.max_waiting_records = slice * (most_steps + 1) * static_cast<int64_t>(kinds.size());
   for (const LabelKind& kind : kinds) {
     if (connected->teachers_.contains(kind.teacher)) continue;
     Teacher& teacher = connected->teachers_[kind.teacher];
     std::vector<std::string> addresses;
-    for (const v1::TeacherEndpoint& endpoint : assignment.teachers()) {
-      if (endpoint.name() != kind.teacher) continue;
-      addresses.push_back(endpoint.address());
-      teacher.digest = endpoint.digest();
-      teacher.reads = endpoint.reads();
-    }
     const std::string who = absl::StrCat("teacher '", kind.teacher, "'");
-    if (addresses.empty()) return absl::InvalidArgumentError(absl::StrCat(who, ": the assignment names no replica"));
-    soft_labels::LabelClient::Options options;
-    options.client = absl::StrCat(job.name(), "/worker-", assignment.rank());
-    options.tenant = TenantNamed(run);
-    options.priority = v1::PRIORITY_TRAINING;
-    options.teacher_digest = teacher.digest;
-    // Every record that the loader may have asked for: a slice for each step of the queue and for the one that waits
-    // for room in it, by each codec.
-    const int64_t slice = (job.plan().batch_size() + assignment.world_size() - 1) / assignment.world_size();
-    options.max_waiting_records = slice * (job.prefetch() + 1) * static_cast<int64_t>(kinds.size());
-    auto client = soft_labels::LabelClient::Connect(addresses, options);
-    if (!client.ok()) return Annotate(client.status(), who);
-    teacher.client = *std::move(client);
-    const v1::DescribeReply& description = teacher.client->description();
+    RETURN_IF_ERROR(Annotate(Open(assignment, kind.teacher, options, &addresses, &teacher), who));
+    const v1::DescribeReply& description = teacher.description();
     RETURN_IF_ERROR(Annotate(models::CheckSignature(description.signature(), assignment.job()), who));
     RETURN_IF_ERROR(Annotate(CheckOutputs(job, kinds, kind.teacher, &teacher), who));
+    RETURN_IF_ERROR(Annotate(CheckStored(job, kinds, kind.teacher, &teacher), who));
     RETURN_IF_ERROR(Annotate(connected->FetchHeadIfNeeded(kind.teacher, kinds, addresses), who));
     if (!description.repeatable()) {
       spdlog::warn("{}: its labels are not repeatable (a record's depend on what it is batched with), nor is this run",
@@ -125,6 +157,14 @@ absl::StatusOr<std::unique_ptr<Teachers>> Teachers::Connect(const v1::WorkerOrde
   return connected;
 }
 
+absl::Status Teachers::UseIndex(const std::shared_ptr<const v1::CorpusIndex>& index) {
+  for (auto& [name, teacher] : teachers_) {
+    if (teacher.store == nullptr) continue;
+    RETURN_IF_ERROR(Annotate(teacher.store->UseIndex(index), absl::StrCat("teacher '", name, "'")));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status Teachers::FetchHeadIfNeeded(const std::string& name, const std::vector<LabelKind>& kinds,
                                          const std::vector<std::string>& addresses) {
   const bool needed = std::any_of(kinds.begin(), kinds.end(), [&](const LabelKind& kind) {
@@ -132,8 +172,9 @@ absl::Status Teachers::FetchHeadIfNeeded(const std::string& name, const std::vec
   });
   if (!needed) return absl::OkStatus();
   const Teacher& teacher = teachers_.at(name);
-  const v1::Head& described = teacher.client->description().head();
-  ASSIGN_OR_RETURN(const std::string bytes, soft_labels::FetchHead(addresses, described));
+  const v1::Head& described = teacher.description().head();
+  ASSIGN_OR_RETURN(const std::string bytes,
+                   teacher.store == nullptr ? soft_labels::FetchHead(addresses, described) : teacher.store->ReadHead());
   ASSIGN_OR_RETURN(const checkpoint::NamedTensors tensors,
                    checkpoint::ParseSafetensors(bytes, absl::StrCat("output head ", described.digest())));
   const int64_t logits = teacher.outputs.at(models::kLogits).width;
@@ -170,17 +211,47 @@ std::vector<DataLoader::LabelSource> Teachers::Sources(const std::vector<LabelKi
     // for.
     source.sends_tokens |= output.of_tokens || judges_tokens_;
     source.teacher = kind.teacher;
-    source.spec.set_teacher_digest(teacher.digest);
+    source.spec.set_teacher_digest(teacher.description().digest());
     source.reads = teacher.reads;
-    source.input = teacher.client->description().signature().input();
+    source.input = teacher.description().signature().input();
+    if (teacher.store != nullptr) continue;
     source.ask = [client = teacher.client.get()](v1::LabelSpec spec, std::vector<v1::LabelInput> inputs,
                                                  soft_labels::LabelClient::Callback callback) {
       client->Label(std::move(spec), std::move(inputs), std::move(callback));
     };
   }
+  for (auto& [key, source] : sources) {
+    const Teacher& teacher = teachers_.at(key.first);
+    if (teacher.store == nullptr) continue;
+    // `outputs` is whole by now.
+    source.read = [store = teacher.store.get(), outputs = source.outputs](const std::vector<corpus::RecordRef>& refs,
+                                                                          const std::vector<v1::LabelInput>& inputs) {
+      return store->Read(outputs, refs, inputs);
+    };
+  }
   std::vector<DataLoader::LabelSource> list;
   for (auto& [key, source] : sources) list.push_back(std::move(source));
   return list;
+}
+
+soft_labels::LabelClient::Counts Teachers::TakeCounts() {
+  const soft_labels::LabelClient::Counts all = CountsOfAll();
+  return all - std::exchange(taken_, all);
+}
+
+void Teachers::TellCounts(const std::string& job) const {
+  const soft_labels::LabelClient::Counts all = CountsOfAll();
+  if (all.requests == 0) return;
+  spdlog::info("{}: {} requests for labels, {} of them to a second replica (hedged), which won {}; {} were sent again",
+               job, all.requests, all.hedges, all.hedge_wins, all.retries);
+}
+
+soft_labels::LabelClient::Counts Teachers::CountsOfAll() const {
+  soft_labels::LabelClient::Counts all;
+  for (const auto& [name, teacher] : teachers_) {
+    if (teacher.client != nullptr) all = all + teacher.client->counts();
+  }
+  return all;
 }
 
 int64_t Teachers::WidthOf(const LabelKind& kind) const {

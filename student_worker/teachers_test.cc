@@ -18,7 +18,7 @@ namespace {
 using testing::ElementsAre;
 using testing::HasSubstr;
 
-// A teacher that describes itself, and answers nothing.
+// A teacher that describes itself, and answers the canary alone (with an error, which is an answer too).
 class SilentTeacher : public v1::TeacherService::Service {
  public:
   explicit SilentTeacher(v1::DescribeReply description)
@@ -39,6 +39,10 @@ class SilentTeacher : public v1::TeacherService::Service {
     *reply.mutable_opened() = description_;
     stream->Write(reply);
     while (stream->Read(&request)) {
+      if (!request.has_request()) continue;
+      reply.mutable_reply()->set_request_id(request.request().request_id());
+      reply.mutable_reply()->set_code(static_cast<int>(absl::StatusCode::kInternal));
+      stream->Write(reply);
     }
     return grpc::Status::OK;
   }

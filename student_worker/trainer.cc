@@ -184,6 +184,7 @@ absl::Status Trainer::LoadData() {
   const auto index = std::make_shared<const v1::CorpusIndex>(std::move(fetched));
   ASSIGN_OR_RETURN(corpus::Plan plan, corpus::Plan::Create(job_.plan(), index));
   ASSIGN_OR_RETURN(auto reader, corpus::Reader::Open(index));
+  RETURN_IF_ERROR(teachers_->UseIndex(index));
   if (early_stopper_ != nullptr) {
     ASSIGN_OR_RETURN(held_out_, HeldOut::Load(assignment_, context_.link, tokenizer_.get()));
   }
@@ -311,6 +312,7 @@ void Trainer::NoteProgress(const Batch& batch, double loss) {
   const double waited = wait_before_ + loader_->wait_seconds();
   if (context_.metrics != nullptr) {
     context_.metrics->Stepped(job_.name(), batch, loss, waited - progress_.data_wait_seconds());
+    context_.metrics->Asked(teachers_->TakeCounts(), loader_->prefetch());
   }
   progress_.set_data_wait_seconds(waited);
   progress_.set_learning_rate(LearningRate(job_.optimizer(), optimizer_->step() - 1, steps_));
@@ -347,6 +349,7 @@ void Trainer::TellCosts() const {
                seconds_since(began_at_), seconds_since(asked_at_),
                training_step_->phases().PerStep(steps, loader_->wait_seconds()));
   spdlog::info("{}: each block of the corpus was read {:.1f} times a pass", job_.name(), reads);
+  teachers_->TellCounts(job_.name());
   if (loader_->cut_words() > 0) {
     spdlog::info("{}: {} words of the records drawn lie beyond tokenizer.max_length and were not judged", job_.name(),
                  loader_->cut_words());
@@ -354,8 +357,7 @@ void Trainer::TellCosts() const {
   if (reads <= kManyReads) return;
   spdlog::warn(
       "{}: the blocks that the languages' shuffle windows span do not fit in the cache, so each was read {:.1f} times "
-      "a "
-      "pass; write the corpus with smaller row groups, then a read costs less",
+      "a pass; write the corpus with smaller row groups, then a read costs less",
       job_.name(), reads);
 }
 

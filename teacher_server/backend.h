@@ -43,8 +43,8 @@ class Backend {
  public:
   virtual ~Backend() = default;
   // For each of the outputs its numbers, float32 [rows, width], record after record, all by one forward, on whichever
-  // device they are; a record's numbers do not depend on the others. Thread-safe. INTERNAL when the model fails;
-  // numbers that are not finite are the caller's matter.
+  // device they are; a record's numbers do not depend on the others. Thread-safe. INTERNAL when the model fails,
+  // UNAVAILABLE when it is elsewhere and does not answer; numbers that are not finite are the caller's matter.
   virtual absl::StatusOr<std::vector<at::Tensor>> Forward(const Question& question) = 0;
 };
 
@@ -62,8 +62,10 @@ struct Teacher {
   // Lower-case hex SHA-256 of the tokeniser's file; empty when the input is ids.
   std::string tokenizer_sha256 = {};
   HeadFile head = {};
-  // As in DescribeReply.
-  std::string backend_name = "libtorch/cpu";
+  // As in DescribeReply. The number is raised when the last bits of labels change.
+  std::string backend_name = "libtorch/cpu/2";
+  // Batches that its engine takes at once; 0: as many as the server has threads for (EngineOptions::threads).
+  int batches_at_once = 0;
   std::unique_ptr<Backend> backend = nullptr;
   Encode encode = {};  // empty when the input is ids
   // A row's logits have the same bits whatever rows come with it.

@@ -7,6 +7,7 @@
 #include "models/outputs.h"
 #include "runtime/rpc.h"
 #include "runtime/status.h"
+#include "soft_labels/compression.h"
 #include "teacher_server/answer_parts.h"
 #include "teacher_server/validation.h"
 
@@ -31,6 +32,16 @@ v1::DescribeReply Describe(const Teacher& teacher, const EngineOptions& options,
   description.set_backend(teacher.backend_name);
   description.set_caches(caches);
   return description;
+}
+
+// By the thread that computed the answer, or found it in the cache.
+Engine::Done Compressing(Engine::Done done) {
+  return [done = std::move(done)](absl::StatusOr<Answer> answer) {
+    if (answer.ok()) {
+      for (v1::SoftLabels& labels : *answer) soft_labels::Compress(&labels);
+    }
+    done(std::move(answer));
+  };
 }
 
 }  // namespace
@@ -65,10 +76,12 @@ Engine::Engine(Teacher teacher, EngineOptions options, Batcher::Now now, Teacher
 }
 
 absl::Status Engine::Ask(v1::LabelRequest request, Requester requester, Done done) {
+  const bool compresses = request.compression() == v1::COMPRESSION_ZSTD;
+  if (metrics_ == nullptr && compresses) done = Compressing(std::move(done));
   if (metrics_ == nullptr) return Check(std::move(request), std::move(requester), std::move(done));
   const v1::Priority priority = request.priority();
-  const auto counted = [metrics = metrics_, priority, tenant = requester.tenant, records = request.inputs_size(),
-                        done = std::move(done)](absl::StatusOr<Answer> answer) {
+  Done counted = [metrics = metrics_, priority, tenant = requester.tenant, records = request.inputs_size(),
+                  done = std::move(done)](absl::StatusOr<Answer> answer) {
     int64_t labels = 0, bytes = 0;
     if (answer.ok()) {
       labels = records * static_cast<int64_t>(answer->size());
@@ -78,7 +91,8 @@ absl::Status Engine::Ask(v1::LabelRequest request, Requester requester, Done don
     metrics->Labelled(priority, tenant, labels, bytes);
     done(std::move(answer));
   };
-  const absl::Status status = Check(std::move(request), std::move(requester), counted);
+  if (compresses) counted = Compressing(std::move(counted));
+  const absl::Status status = Check(std::move(request), std::move(requester), std::move(counted));
   if (!status.ok()) metrics_->Answered(status);
   return status;
 }

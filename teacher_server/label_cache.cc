@@ -55,6 +55,7 @@ LabelCache::Label LabelCache::Read(const std::string& key) {
   if (metrics_ != nullptr) {
     metrics_->CacheLookedUp(label.ok() ? CacheLookup::kHit : refused ? CacheLookup::kRefused : CacheLookup::kMiss);
   }
+  ++(label.ok() ? found_ : missed_);
   if (label.ok()) Count();  // it may have been copied
   return label.ok() ? std::make_shared<const std::string>(*std::move(label)) : nullptr;
 }

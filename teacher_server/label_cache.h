@@ -63,6 +63,10 @@ class LabelCache {
   // the disk. `cancelled`: set when nobody needs the label any more; such a waiter gets no lease.
   void Ask(const std::string& key, std::shared_ptr<const std::atomic<bool>> cancelled, Waiter waiter);
 
+  // How many labels were on the disk, and how many were not, so far.
+  int64_t found() const { return found_; }
+  int64_t missed() const { return missed_; }
+
  private:
   struct Waiting {
     std::shared_ptr<const std::atomic<bool>> cancelled;
@@ -83,6 +87,8 @@ class LabelCache {
 
   const std::unique_ptr<LabelSegments> segments_;
   TeacherMetrics* const metrics_;
+  std::atomic<int64_t> found_ = 0;
+  std::atomic<int64_t> missed_ = 0;
 
   Mutex mutex_;
   // Keys that somebody is at work on, with those who wait.

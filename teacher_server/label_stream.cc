@@ -12,6 +12,7 @@
 #include "teacher_server/wire.h"
 
 namespace polystill::teacher_server {
+
 LabelStream::LabelStream(Engine* engine, std::string tenant, std::function<void(LabelStream*)> gone)
     : engine_(engine), tenant_(std::move(tenant)), gone_(std::move(gone)) {}
 

@@ -49,6 +49,8 @@ class LibTorchBackend final : public Backend {
       }
       if (own.has_value()) own->synchronize();  // what comes next is on another stream
       return numbers;
+    } catch (const models::EngineUnavailable& error) {
+      return absl::UnavailableError(error.what_without_backtrace());
     } catch (const c10::Error& error) {
       return absl::InternalError(absl::StrCat("the model failed: ", error.what_without_backtrace()));
     } catch (const std::exception& error) {  // TorchScript's own exceptions
@@ -160,10 +162,24 @@ absl::StatusOr<HeadFile> HeadOf(const models::Model& model) {
   return file;
 }
 
+// What computes, and how many batches it wants at once when that is not for the server to say.
+void NameBackend(const v1::PackageManifest& manifest, at::Device device, Teacher* teacher) {
+  const std::string kind = device.is_cuda() ? "cuda" : "cpu";
+  if (manifest.backend() == v1::PackageManifest::BACKEND_PYTHON) {
+    teacher->backend_name = "python/" + kind;
+    teacher->batches_at_once = manifest.python().processes();
+  } else if (manifest.backend() == v1::PackageManifest::BACKEND_OPEN_INFERENCE) {
+    teacher->backend_name = "open_inference";
+    teacher->batches_at_once = manifest.upstream().requests();
+  } else {
+    teacher->backend_name = "libtorch/" + kind;
+  }
+}
+
 }  // namespace
 
 absl::StatusOr<Teacher> LoadTeacher(const std::string& folder, at::Device device) {
-  ASSIGN_OR_RETURN(models::Package package, models::LoadPackage(folder));
+  ASSIGN_OR_RETURN(models::Package package, models::LoadPackage(folder, device));
   RETURN_IF_ERROR(Annotate(package.model->MoveTo(device), folder));
   Teacher teacher{.name = package.info.name, .digest = package.info.digest, .signature = package.info.signature};
   if (teacher.signature.input() == v1::Signature::INPUT_TEXT) {
@@ -181,16 +197,18 @@ absl::StatusOr<Teacher> LoadTeacher(const std::string& folder, at::Device device
     feature.set_name(name);
     feature.set_width(static_cast<int32_t>(width));
   }
-  teacher.backend_name = device.is_cuda() ? "libtorch/cuda" : "libtorch/cpu";
+  NameBackend(package.manifest, device, &teacher);
   ASSIGN_OR_RETURN(teacher.head, HeadOf(*package.model));
   const v1::Signature& signature = teacher.signature;
   const int64_t classes = models::LogitCount(signature.task(), signature.labels_size(), signature.vocab_size());
+  const bool elsewhere = package.model->takes() == models::Model::Takes::kAnyRows;
   teacher.backend = std::make_unique<LibTorchBackend>(std::move(package.model), classes);
   const absl::StatusOr<bool> repeatable = IsRepeatable(teacher);
   if (!repeatable.ok()) return Annotate(repeatable.status(), folder);
-  teacher.repeatable = *repeatable;
+  teacher.repeatable = *repeatable && !elsewhere;
   if (!teacher.repeatable) {
-    spdlog::warn("{}: a record's numbers depend in their last bits on the records that come with it", folder);
+    spdlog::warn("{}: a record's numbers {} in their last bits on the records that come with it", folder,
+                 elsewhere ? "may depend" : "depend");
   }
   return teacher;
 }

@@ -35,11 +35,11 @@ class Server {
 
   absl::Status Start() {
     if (!options_.cache.empty()) {
-      ASSIGN_OR_RETURN(auto segments,
-                       LabelSegments::Open({.folder = options_.cache, .max_bytes = options_.cache_bytes}));
-      spdlog::info("label cache {}: holds {} MiB of at most {}", options_.cache, segments->bytes() >> 20,
-                   options_.cache_bytes >> 20);
-      cache_ = std::make_unique<LabelCache>(std::move(segments), &teacher_metrics_);
+      auto segments = LabelSegments::Open({.folder = options_.cache, .max_bytes = options_.cache_bytes});
+      // A run can do without.
+      if (!segments.ok() && options_.coordinator.empty()) return segments.status();
+      if (!segments.ok()) spdlog::warn("labels are not kept: {}", segments.status().ToString());
+      if (segments.ok()) OpenCache(*std::move(segments));
     }
     if (!options_.metrics.empty()) RETURN_IF_ERROR(metrics_.Listen(options_.metrics, options_.insecure));
     ASSIGN_OR_RETURN(listening_, Listen(options_.listen, {&service_}, options_.insecure, options_.advertise));
@@ -58,6 +58,7 @@ class Server {
     ASSIGN_OR_RETURN(Teacher teacher, LoadTeacher(package, device));
     EngineOptions fitted = FitToTeacher(options_.engine, teacher.signature);
     if (fitted.batch.max_rows == 0) fitted.batch.max_rows = device.is_cpu() ? BatchLimits().max_rows : kRowsOnGpu;
+    if (teacher.batches_at_once > 0) fitted.threads = teacher.batches_at_once;  // they only wait
     const std::string digest = teacher.digest;
     spdlog::info("serving teacher '{}' of {} with digest {}", teacher.name, package, digest);
     service_.Serve(std::make_unique<Engine>(std::move(teacher), fitted, std::chrono::steady_clock::now,
@@ -70,6 +71,12 @@ class Server {
   absl::Status WriteAddress() const {
     if (options_.address_file.empty()) return absl::OkStatus();
     return WriteFileAtomically(options_.address_file, listening_.address + "\n");
+  }
+
+  // What the cache was good for.
+  void TellCache() const {
+    if (cache_ == nullptr) return;
+    spdlog::info("label cache: {} labels were there, {} were not", cache_->found(), cache_->missed());
   }
 
   // Ends the process, as failed, when work under way has not ended in time: nobody can wait for a forward that hangs.
@@ -86,6 +93,12 @@ class Server {
   const std::string& address() const { return listening_.address; }
 
  private:
+  void OpenCache(std::unique_ptr<LabelSegments> segments) {
+    spdlog::info("label cache {}: holds {} MiB of at most {}", options_.cache, segments->bytes() >> 20,
+                 options_.cache_bytes >> 20);
+    cache_ = std::make_unique<LabelCache>(std::move(segments), &teacher_metrics_);
+  }
+
   void SetHealthy(bool healthy) {
     grpc::HealthCheckServiceInterface* health = listening_.server->GetHealthCheckService();
     health->SetServingStatus(v1::TeacherService::service_full_name(), healthy);
@@ -135,6 +148,7 @@ absl::Status RunTeacherServer(const ServerOptions& options, StopSignal* stop) {
   const absl::Status why = stop->Wait();
   registration.reset();
   server.Drain();
+  server.TellCache();
   return why;
 }
 

@@ -2,7 +2,6 @@
 
 #include <google/protobuf/io/coded_stream.h>
 #include <google/protobuf/io/zero_copy_stream_impl_lite.h>
-#include <google/protobuf/wire_format_lite.h>
 
 #include <memory>
 #include <string>
@@ -12,9 +11,10 @@
 namespace polystill::teacher_server {
 namespace {
 
-using google::protobuf::internal::WireFormatLite;
 using google::protobuf::io::CodedOutputStream;
 using google::protobuf::io::StringOutputStream;
+
+constexpr uint32_t kLengthDelimited = 2;  // protobuf's wire type
 
 // Below it, a copy costs less than a slice of its own.
 constexpr size_t kOwnSliceBytes = 4'096;
@@ -24,7 +24,7 @@ std::string Prefix(int field, size_t bytes) {
   std::string prefix;
   StringOutputStream stream(&prefix);
   CodedOutputStream coded(&stream);
-  coded.WriteTag(WireFormatLite::MakeTag(field, WireFormatLite::WIRETYPE_LENGTH_DELIMITED));
+  coded.WriteTag(static_cast<uint32_t>(field) << 3 | kLengthDelimited);
   coded.WriteVarint64(bytes);
   coded.Trim();
   return prefix;

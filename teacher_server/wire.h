@@ -26,8 +26,8 @@ grpc::ByteBuffer Pack(const Message& message) {
   return bytes;
 }
 
-// The LabelStreamReply that holds `reply`. Payloads of labels are not copied: each lies in a slice of its own, which
-// gRPC hands to the kernel.
+// The LabelStreamReply that holds `reply`. Payloads of labels from 4 KiB on are not copied: each lies in a slice of its
+// own, which gRPC hands to the kernel.
 grpc::ByteBuffer PackReply(v1::LabelReply reply);
 
 }  // namespace polystill::teacher_server

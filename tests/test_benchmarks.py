@@ -41,6 +41,11 @@ TINY: dict[str, Any] = {
     "ddp": {"models": {"bag": {"records": 64}}},
     "startup": {"model": "bag", "records": 64},
     "cores": 2,
+    "service_overhead": {
+        "teacher": {"kind": "transformer", "width": 8, "layers": 2, "heads": 2},
+        "epochs": 2,
+        "students": {"bag": {"records": 64}},
+    },
     "codecs": {
         "recipe": "recipes/package_topics/masked_lm.yaml",
         "positions": 48,
@@ -76,6 +81,7 @@ RATIOS = {
     ],
     "ddp": ["step_time_vs_python.bag"],
     "label_stream": ["vs_raw_grpc", "vs_arrow_flight"],
+    "service_overhead": ["vs_preloaded.bag"],
     "startup": ["startup_vs_python"],
     "teacher_server": ["vs_direct", "one_record_vs_direct", "bucketing_vs_ceiling"],
 }

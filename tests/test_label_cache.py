@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import re
+import signal
+import subprocess
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -9,8 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from polystill import Codec, TeacherClient
-from processes import Cluster, wait_for_file
+from processes import BIN, REPO, Cluster, wait_for_file
 from teacher_packages import write_package
 from test_metrics import Samples, address_in, read, total
 
@@ -103,3 +109,96 @@ def test_a_folder_is_one_servers(package: Path, tmp_path: Path) -> None:
         process = cluster.start("teacher", "polystill-teacher", *words)
         assert process.wait(60) == 1
         assert str(cache) in cluster.log("teacher")
+
+
+RUN_RECORDS = 64
+
+
+def write_run(folder: Path) -> Path:
+    """Of a student that learns from a package's labels, with its tokeniser."""
+    english = write_package(folder / "english", "transformer", "classification")
+    labels = yaml.safe_load((english / "teacher.yaml").read_text())["signature"]["labels"]
+    rows = [
+        {
+            "id": f"r{i}",
+            "language": "de" if i % 3 else "fr",
+            "text": f"text {7919 * i} of a corpus " + "and so on " * (i % 9),
+            "label": labels[i % len(labels)],
+            "split": "train" if i < RUN_RECORDS else "test",
+        }
+        for i in range(RUN_RECORDS + 9)
+    ]
+    (folder / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    spec = {
+        "version": 1,
+        "name": "cached",
+        "seed": 7,
+        "corpus": {"path": str(folder / "corpus.jsonl"), "labels": labels},
+        "tokenizer": {"path": str(english / "tokenizer.model"), "max_length": 40},
+        "teachers": [{"name": "english", "package": str(english)}],
+        "student": {
+            "model": {"width": 8},
+            "losses": [{"kind": "soft_label", "codec": "dense_fp32"}],
+            "epochs": 4,
+            "batch_size": 8,
+            "workers": 2,
+        },
+        "evaluate": {"bootstrap": 0},
+        "output": str(folder / "run"),
+    }
+    (folder / "run.yaml").write_text(yaml.safe_dump(spec))
+    return folder / "run.yaml"
+
+
+def polystill(*arguments: str) -> None:
+    done = subprocess.run(
+        [str(BIN / "polystill"), *arguments], cwd=REPO, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_run_computes_labels_in_its_first_pass_alone(tmp_path: Path) -> None:
+    spec = str(write_run(tmp_path))
+    run = tmp_path / "run"
+    polystill("run", spec)
+    told = re.findall(
+        r"label cache: (\d+) labels were there, (\d+) were not", (run / "logs" / "teacher-english-0.log").read_text()
+    )
+    assert told == [(str(3 * RUN_RECORDS), str(RUN_RECORDS))]
+    assert not (run / "label_cache").exists()
+    # Without one each pass computes all; what is learnt is the same.
+    weights = run / "models" / "distilled" / "model.safetensors"
+    before = weights.read_bytes()
+    polystill("run", spec, "--overwrite", "--set", "teachers.0.cache_mb=0")
+    assert weights.read_bytes() == before
+
+
+def steps_done(run: Path) -> int:
+    try:
+        stages = json.loads((run / "status.json").read_text())["stages"]
+    except (FileNotFoundError, json.JSONDecodeError):
+        return 0
+    return max((int(stage["done"]) for stage in stages if stage["name"] == "distilled"), default=0)
+
+
+def run_until(folder: Path, steps: int, *arguments: str) -> None:
+    """Stops the run with Ctrl-C when it has done so many steps."""
+    command = [str(BIN / "polystill"), "run", str(folder / "run.yaml"), "--set", "student.epochs=100000", *arguments]
+    process = subprocess.Popen(command, cwd=REPO)
+    deadline = time.monotonic() + 60
+    while steps_done(folder / "run") < steps:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+
+
+def test_a_resumed_run_finds_what_was_kept(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    run_until(tmp_path, 40)  # five passes
+    assert (tmp_path / "run" / "label_cache").is_dir()
+    run_until(tmp_path, steps_done(tmp_path / "run") + 40, "--resume")
+    log = (tmp_path / "run" / "logs" / "teacher-english-0.log").read_text()
+    told = re.findall(r"label cache: (\d+) labels were there, (\d+) were not", log)
+    assert [missed for _, missed in told] == [str(RUN_RECORDS), "0"]

@@ -119,6 +119,13 @@ def test_a_run_is_seen_from_all_of_its_processes(tmp_path: Path) -> None:
     given = sum(total(seen[f"teacher-english-{i}"], "polystill_teacher_labels_total") for i in range(2))
     assert given >= labels
     assert sum(total(student, "polystill_student_data_wait_seconds_total") for student in students) > 0
+    for student in students:
+        requests = total(student, "polystill_student_label_requests_total")
+        hedges = total(student, "polystill_student_hedged_requests_total")
+        assert requests > 0
+        assert 0 <= total(student, "polystill_student_hedges_won_total") <= hedges <= requests / 20
+        assert 2 <= total(student, "polystill_student_prefetch_steps") <= 64
+        assert total(student, "polystill_student_refused_replicas_total") == 0
 
 
 def test_metrics_off_loopback_need_insecure(tmp_path: Path) -> None:

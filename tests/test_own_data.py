@@ -214,6 +214,12 @@ def test_a_teacher_server(folder: Path, server: str) -> None:
     assert report["mean"]["distilled"]["accuracy"] > 0.85
 
 
+def test_a_label_store(folder: Path) -> None:
+    report = run_changed(folder, yaml_block(": a store"))
+    assert report["mean"]["distilled"]["accuracy"] > 0.85
+    assert not list((folder / "runs" / "stored" / "logs").glob("teacher-*"))
+
+
 def test_labels_in_english_only(folder: Path, records: dict[str, list[dict[str, str]]]) -> None:
     for language, rows in records.items():
         write(folder / "data" / "unlabelled" / f"{language}.jsonl", rows if language == "en" else hide_labels(rows))
@@ -238,5 +244,12 @@ def test_no_parallel_text(folder: Path, records: dict[str, list[dict[str, str]]]
 
 
 def test_every_yaml_block_is_tried() -> None:
-    tried = ["# messages.yaml", ": a package", ": a server", ": labels in English only", ": no parallel text"]
+    tried = [
+        "# messages.yaml",
+        ": a package",
+        ": a server",
+        ": a store",
+        ": labels in English only",
+        ": no parallel text",
+    ]
     assert [text.splitlines()[0].split("same keys")[-1] for kind, text in BLOCKS if kind == "yaml"] == tried

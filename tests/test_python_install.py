@@ -57,7 +57,12 @@ def test_its_programs_start(installed: Path, program: str, tmp_path: Path) -> No
 
 
 def test_types_and_the_page_are_there(installed: Path) -> None:
-    for file in ("polystill/py.typed", "polystill/v1/teacher_pb2.py", "polystill_report/page.html.j2"):
+    for file in (
+        "polystill/py.typed",
+        "polystill/v1/teacher_pb2.py",
+        "polystill/open_inference/grpc_service_pb2.py",
+        "polystill_report/page.html.j2",
+    ):
         assert (installed / file).is_file(), file
 
 

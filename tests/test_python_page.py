@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shlex
@@ -18,7 +19,7 @@ from processes import BIN, REPO, wait_for_text
 
 PAGE = (REPO / "docs" / "python.md").read_text("utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL)
-ADDRESS = "127.0.0.1:7070"
+ADDRESSES = ("127.0.0.1:7070", "127.0.0.1:7071")
 PROGRAMS = {
     "polystill-export": [sys.executable, "-m", "polystill.export_cli"],
     "polystill-tokenize": [sys.executable, "-m", "polystill.tokenize_cli"],
@@ -33,10 +34,18 @@ class Reader:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.said: dict[str, str] = {}
-        self.server: subprocess.Popen[str] | None = None
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.address = f"127.0.0.1:{free.getsockname()[1]}"
+        self.servers: list[subprocess.Popen[str]] = []
+        with contextlib.ExitStack() as bound:
+            free = [bound.enter_context(socket.socket()) for _ in ADDRESSES]
+            for one in free:
+                one.bind(("127.0.0.1", 0))
+            self.addresses = [f"127.0.0.1:{one.getsockname()[1]}" for one in free]
+
+    def at_home(self, text: str) -> str:
+        """With addresses that are free here in place of the page's."""
+        for said, ours in zip(ADDRESSES, self.addresses, strict=True):
+            text = text.replace(said, ours)
+        return text
 
     def run(self, words: list[str]) -> str:
         done = subprocess.run(
@@ -46,14 +55,17 @@ class Reader:
         return done.stdout
 
     def shell(self, line: str) -> None:
-        program, *arguments = shlex.split(line.replace(ADDRESS, self.address), comments=True)
+        program, *arguments = shlex.split(self.at_home(line), comments=True)
         if program == "pip":  # tests/test_python_install.py does it
             assert arguments == ["install", "./python"]
+        elif program in ("cp", "mkdir"):
+            self.run([program, *arguments])
         elif arguments[0] == "teacher":
-            with (self.folder / "teacher.log").open("w") as log:
+            path = self.folder / f"teacher-{len(self.servers)}.log"
+            with path.open("w") as log:
                 words = [*PROGRAMS[program], *arguments]
-                self.server = subprocess.Popen(words, cwd=self.folder, stdout=log, stderr=log, text=True)
-            wait_for_text(self.folder / "teacher.log", "serving teacher", self.server)
+                self.servers.append(subprocess.Popen(words, cwd=self.folder, stdout=log, stderr=log, text=True))
+            wait_for_text(path, "serving teacher", self.servers[-1], seconds=120)
         else:
             self.said[line] = self.run([*PROGRAMS[program], *arguments])
 
@@ -67,13 +79,16 @@ class Reader:
 
     def read(self) -> None:
         for kind, text in BLOCKS:
-            if kind == "sh":
+            title = text.splitlines()[0]
+            if title.startswith("# teachers/"):  # a file
+                (self.folder / title.removeprefix("# ")).write_text(text)
+            elif kind == "sh":
                 for line in text.splitlines():
                     self.shell(line)
             elif kind == "yaml":
                 self.yaml(text)
             elif kind == "python":
-                self.said[text] = self.run([sys.executable, "-c", text.replace(ADDRESS, self.address)])
+                self.said[text] = self.run([sys.executable, "-c", self.at_home(text)])
             else:
                 assert kind == "text"
 
@@ -88,9 +103,9 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Reader:
     try:
         reader.read()
     finally:
-        if reader.server is not None:
-            reader.server.terminate()
-            assert reader.server.wait(60) == 0
+        for server in reader.servers:
+            server.terminate()
+            assert server.wait(60) == 0
     return reader
 
 
@@ -116,7 +131,7 @@ def test_the_module_became_a_package(reader: Reader) -> None:
 
 
 def test_the_client_found_the_similar_texts(reader: Reader) -> None:
-    lines = python_output(reader, "TeacherClient")
+    lines = python_output(reader, "label_stream")
     assert lines[0] == "{'embedding': 384}"
     matrix = [[float(x) for x in re.findall(r"-?\d*\.\d*", line)] for line in lines[1:4]]
     assert matrix[0][1] > matrix[0][2] + 0.2
@@ -127,6 +142,10 @@ def test_the_student_answers(reader: Reader) -> None:
     lines = python_output(reader, "load_student")
     assert len(lines) == 2
     assert all(line.split()[0] in ("net", "games", "av", "graphics") for line in lines)
+
+
+def test_the_model_that_stays_in_python_is_the_same(reader: Reader) -> None:
+    assert python_output(reader, "in_python") == ["{'embedding': 384} True"]
 
 
 @pytest.mark.parametrize("name", ["minilm-student", "ids-student"])

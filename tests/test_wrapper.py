@@ -171,6 +171,7 @@ def test_an_interrupted_build_is_finished(bare_tree: Path) -> None:
         "polystill-teacher",
         "polystill-student",
         "polystill-predict",
+        "polystill-label",
         "polystill-torchscript",
     ):
         result = run(bare_tree / "polystill", "check", cwd=bare_tree, PATH=f"{bare_tree}/bin:/usr/bin:/bin")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +31,7 @@ class Server(flight.FlightServerBase):
         self.batch = pa.record_batch([column], schema=SCHEMA)
 
     def do_get(self, context: flight.ServerCallContext, ticket: flight.Ticket) -> flight.RecordBatchStream:
-        def batches() -> Iterator[pa.RecordBatch]:
-            for _ in range(int(ticket.ticket)):
-                yield self.batch
-
-        return flight.RecordBatchStream(pa.RecordBatchReader.from_batches(SCHEMA, batches()))
+        return flight.RecordBatchStream(pa.Table.from_batches([self.batch] * int(ticket.ticket)))
 
 
 def read(address: str, messages: int) -> float:

@@ -7,7 +7,7 @@ ARG CUDA
 WORKDIR /opt/polystill
 COPY . .
 RUN ./polystill setup ${CUDA:+--cuda}
-RUN ./polystill build polystill polystill-coordinator polystill-teacher polystill-student polystill-predict polystill-torchscript
+RUN ./polystill build polystill polystill-coordinator polystill-teacher polystill-student polystill-predict polystill-label polystill-torchscript
 RUN cmake --install build/release --prefix /installed
 
 FROM debian:12-slim

@@ -107,6 +107,8 @@ class Package:
     model: dict[str, Any] = field(default_factory=dict)
     # Of an aot_inductor model: names of the tensors that it answers with.
     outputs: tuple[str, ...] = ()
+    # Of a model in Python: `module`, `function` and how its processes are run.
+    python: dict[str, Any] = field(default_factory=dict)
 
 
 def find_package(path: str | os.PathLike[str], model: str = "distilled") -> Path:
@@ -129,7 +131,7 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_package(folder: Path) -> Package:
+def read_package(folder: Path, check_files: bool = True) -> Package:
     """Reads teacher.yaml, and checks size and SHA-256 of the files that it lists. PackageError names file and key."""
     path = folder / MANIFEST
     try:
@@ -147,7 +149,7 @@ def read_package(folder: Path) -> Package:
         raise PackageError(f"{path}: signature: {error}") from error
     if mistake := signature.mistake():
         raise PackageError(f"{path}: signature.{mistake}")
-    for listed in manifest.get("files") or []:
+    for listed in (manifest.get("files") or []) if check_files else []:
         _check_file(folder / str(listed.get("name")), listed)
     return Package(
         folder,
@@ -156,6 +158,7 @@ def read_package(folder: Path) -> Package:
         signature,
         manifest.get("model") or {},
         tuple(manifest.get("outputs") or ()),
+        manifest.get("python") or {},
     )
 
 

@@ -1,4 +1,4 @@
-"""The messages of proto/polystill/v1: as `pip install` made them, or of a source tree, on first use."""
+"""The messages of proto/polystill: as `pip install` made them, or of a source tree, on first use."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ REPOSITORY = PACKAGE.parent.parent
 
 
 def generate(protos: Path, out: Path) -> None:
-    """Python's messages of every file of `protos`/polystill/v1, below `out`."""
-    files = sorted(str(path) for path in (protos / "polystill" / "v1").glob("*.proto"))
+    """Python's messages of every file of `protos`/polystill, below `out`."""
+    files = sorted(str(path) for path in (protos / "polystill").glob("*/*.proto"))
     # A process of its own: protoc's protobuf and that of other native modules do not live in one.
     command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{protos}", f"--python_out={out}", *files]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -30,7 +30,7 @@ def generate(protos: Path, out: Path) -> None:
 def _generated(protos: Path) -> Path:
     """The folder of a source tree's messages, made anew when the protos have changed."""
     digest = hashlib.sha256()
-    for path in sorted((protos / "polystill" / "v1").glob("*.proto")):
+    for path in sorted((protos / "polystill").glob("*/*.proto")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     folder = REPOSITORY / ".cache" / "python-messages" / digest.hexdigest()[:16]
     if folder.exists():
@@ -48,8 +48,8 @@ def _generated(protos: Path) -> Path:
     return folder
 
 
-def messages() -> Any:
-    """The module polystill.v1.teacher_pb2."""
+def messages(module: str = "v1.teacher_pb2") -> Any:
+    """A module of them, by its name below `polystill`."""
     if not (PACKAGE / "v1").is_dir():
         protos = REPOSITORY / "proto"
         if not protos.is_dir():
@@ -58,4 +58,4 @@ def messages() -> Any:
         search = sys.modules["polystill"].__path__
         if folder not in search:
             search.append(folder)
-    return importlib.import_module("polystill.v1.teacher_pb2")
+    return importlib.import_module(f"polystill.{module}")

@@ -1,4 +1,4 @@
-#include "cli/child_process.h"
+#include "runtime/child_process.h"
 
 #include <fcntl.h>
 #include <signal.h>
@@ -15,7 +15,7 @@
 #include "runtime/files.h"
 #include "runtime/status.h"
 
-namespace polystill::cli {
+namespace polystill {
 namespace {
 
 // Between fork and exec: only calls that are safe in a signal handler. Tells `report` the errno of what failed.
@@ -43,13 +43,24 @@ int ReadReport(int report) {
   return got == sizeof(error) ? error : 0;
 }
 
-}  // namespace
-
-absl::StatusOr<ChildProcess> ChildProcess::Start(const Options& options) {
+// Where the child writes, for the caller to close.
+absl::StatusOr<int> OpenOutput(const ChildProcess::Options& options) {
+  if (options.output >= 0) {
+    const int copy = ::fcntl(options.output, F_DUPFD_CLOEXEC, 0);
+    if (copy < 0) return FileError(errno, options.argv[0], "start");
+    return copy;
+  }
   RETURN_IF_ERROR(MakeFolder(std::filesystem::path(options.log).parent_path().string()));
   const int keep = options.append ? O_APPEND : O_APPEND | O_TRUNC;
   const int log = ::open(options.log.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC | keep, 0644);
   if (log < 0) return FileError(errno, options.log, "open");
+  return log;
+}
+
+}  // namespace
+
+absl::StatusOr<ChildProcess> ChildProcess::Start(const Options& options) {
+  ASSIGN_OR_RETURN(const int log, OpenOutput(options));
   ChildProcess child;
   child.name_ = options.name;
   child.log_ = options.log;
@@ -78,7 +89,11 @@ absl::StatusOr<ChildProcess> ChildProcess::Start(const Options& options) {
 
 const std::optional<std::string>& ChildProcess::Poll() {
   int status = 0;
-  if (ended_.has_value() || ::waitpid(pid_, &status, WNOHANG) != pid_) return ended_;
+  if (!ended_.has_value() && ::waitpid(pid_, &status, WNOHANG) == pid_) Reaped(status);
+  return ended_;
+}
+
+void ChildProcess::Reaped(int status) {
   if (WIFSIGNALED(status)) {
     const int signal = WTERMSIG(status);
     ended_ = absl::StrCat("was killed by signal ", signal, " (", ::strsignal(signal), ")");
@@ -86,7 +101,6 @@ const std::optional<std::string>& ChildProcess::Poll() {
     exit_status_ = WEXITSTATUS(status);
     ended_ = absl::StrCat("ended with status ", *exit_status_);
   }
-  return ended_;
 }
 
 void ChildProcess::Signal(int signal) {
@@ -94,4 +108,14 @@ void ChildProcess::Signal(int signal) {
   if (!Poll().has_value()) ::kill(pid_, signal);
 }
 
-}  // namespace polystill::cli
+void ChildProcess::KillGroup() {
+  // Before it is reaped: until then no other group can have its id.
+  if (!ended_.has_value()) ::kill(-pid_, SIGKILL);
+  int status = 0;
+  pid_t got = -1;
+  while (!ended_.has_value() && (got = ::waitpid(pid_, &status, 0)) < 0 && errno == EINTR) {
+  }
+  if (!ended_.has_value() && got == pid_) Reaped(status);
+}
+
+}  // namespace polystill

@@ -9,21 +9,23 @@
 
 #include "absl/status/statusor.h"
 
-namespace polystill::cli {
+namespace polystill {
 
-// A program that runs as a child: stdin is /dev/null, stdout and stderr go to a log file. It is in a process group of
-// its own, so that Ctrl-C reaches this program alone, and is killed when this program dies. Not thread-safe; start it
-// from the thread that lives as long as the program does (the kernel ties the child to that thread).
+// A program that runs as a child: stdin is /dev/null, stdout and stderr go to a log file or a pipe. It is in a process
+// group of its own, so that Ctrl-C reaches this program alone, and is killed when this program dies. Not thread-safe;
+// start it from a thread that lives as long as the child may (the kernel ties the child to that thread).
 class ChildProcess {
  public:
   struct Options {
     std::string name;
     // argv[0] is the path of the program.
     std::vector<std::string> argv;
-    // Its folder is made.
+    // Its folder is made. Empty with `output`.
     std::string log;
     // Keep what the log holds already.
     bool append = false;
+    // An open file that stdout and stderr go to in place of the log; stays the caller's. -1: none.
+    int output = -1;
   };
   // The message names the program or the log.
   static absl::StatusOr<ChildProcess> Start(const Options& options);
@@ -36,6 +38,8 @@ class ChildProcess {
   std::optional<int> exit_status() const { return exit_status_; }
   // Sends a signal, unless it has ended.
   void Signal(int signal);
+  // Kills it and what it started in its process group, and waits for its end.
+  void KillGroup();
 
   const std::string& name() const { return name_; }
   const std::string& log() const { return log_; }
@@ -45,6 +49,8 @@ class ChildProcess {
 
  private:
   ChildProcess() = default;
+  // With what waitpid said.
+  void Reaped(int status);
 
   std::string name_;
   std::string log_;
@@ -54,4 +60,4 @@ class ChildProcess {
   std::optional<int> exit_status_;
 };
 
-}  // namespace polystill::cli
+}  // namespace polystill
