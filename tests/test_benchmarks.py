@@ -146,6 +146,7 @@ def codecs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Figure]
     records = [json.loads(line) for path in sorted(sample.glob("*.jsonl")) for line in path.read_text().splitlines()]
     (folder / "corpus").mkdir()
     pq.write_table(pa.Table.from_pylist(records), folder / "corpus" / "all.parquet")
+    (folder / "corpus" / "SOURCES.json").write_text("{}")  # as prepare leaves one
     changes = [f"corpus.path={folder / 'corpus'}", "tokenizer.vocab_size=800", "student.model.width=16"]
     changes += [f"evaluate.languages.{place}={name}" for place, name in enumerate(("de", "es", "fr", "ja"))]
     settings = TINY["codecs"] | {"output": folder / "model", "corpus": folder / "corpus", "set": changes}

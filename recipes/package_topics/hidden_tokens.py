@@ -31,7 +31,10 @@ class HiddenTokens:
 
 def read_texts(corpus: Path, split: str = "test") -> list[str]:
     """Of all languages, by id."""
-    table = pq.read_table(corpus, columns=["id", "split", "text"], filters=[("split", "=", split)])
+    files = sorted(corpus.glob("*.parquet"))
+    if not files:
+        raise FileNotFoundError(f"{corpus}: has no *.parquet; make it by `python -m recipes.package_topics.prepare`")
+    table = pq.read_table(files, columns=["id", "split", "text"], filters=[("split", "=", split)])
     texts: list[str] = table.sort_by("id").column("text").to_pylist()
     return texts
 
