@@ -218,9 +218,8 @@ absl::Status Trainer::JoinGroup() {
   options.timeout = kPeerTimeout;
   ASSIGN_OR_RETURN(group_, collectives::Group::Create(options));
   std::vector<at::Tensor> parameters, tables;
-  for (const auto& [name, parameter] : Trained()) {
-    (model_->tables().contains(name) ? tables : parameters).push_back(parameter);
-  }
+  const auto list_of = [&](const std::string& name) { return model_->tables().contains(name) ? &tables : &parameters; };
+  for (const auto& [name, parameter] : Trained()) list_of(name)->push_back(parameter);
   ASSIGN_OR_RETURN(reducer_, collectives::Reducer::Create(parameters, tables, group_.get()));
   training_step_ = std::make_unique<TrainingStep>(job_, *model_, projections_,
                                                   teachers_->Heads(device_, models::ScalarTypeOf(job_.dtype())),

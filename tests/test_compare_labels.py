@@ -48,6 +48,7 @@ def test_tokens_are_hidden_where_the_seed_says(model: Student) -> None:
 def test_logits_are_those_of_the_module(model: Student) -> None:
     tokens = hide_tokens(model, TEXTS, 12, 3)
     logits = torch.cat(list(logits_of(model, tokens)))
+    assert not torch.is_inference_mode_enabled()
     weight, bias = head_of(model)
     torch.testing.assert_close(torch.cat(list(head_inputs(model, tokens))) @ weight.T + bias, logits)
     place = 0

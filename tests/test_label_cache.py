@@ -112,6 +112,7 @@ def test_a_folder_is_one_servers(package: Path, tmp_path: Path) -> None:
 
 
 RUN_RECORDS = 64
+COMPARED = 20
 
 
 def write_run(folder: Path) -> Path:
@@ -164,7 +165,10 @@ def test_a_run_computes_labels_in_its_first_pass_alone(tmp_path: Path) -> None:
     told = re.findall(
         r"label cache: (\d+) labels were there, (\d+) were not", (run / "logs" / "teacher-english-0.log").read_text()
     )
-    assert told == [(str(3 * RUN_RECORDS), str(RUN_RECORDS))]
+    assert len(told) == 1
+    # And the few inputs by which workers compare replicas: one asks first, the other may find them.
+    assert 3 * RUN_RECORDS <= int(told[0][0]) < 3 * RUN_RECORDS + COMPARED
+    assert RUN_RECORDS <= int(told[0][1]) < RUN_RECORDS + COMPARED
     assert not (run / "label_cache").exists()
     # Without one each pass computes all; what is learnt is the same.
     weights = run / "models" / "distilled" / "model.safetensors"
@@ -185,7 +189,7 @@ def run_until(folder: Path, steps: int, *arguments: str) -> None:
     """Stops the run with Ctrl-C when it has done so many steps."""
     command = [str(BIN / "polystill"), "run", str(folder / "run.yaml"), "--set", "student.epochs=100000", *arguments]
     process = subprocess.Popen(command, cwd=REPO)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while steps_done(folder / "run") < steps:
         assert process.poll() is None
         assert time.monotonic() < deadline
@@ -201,4 +205,6 @@ def test_a_resumed_run_finds_what_was_kept(tmp_path: Path) -> None:
     run_until(tmp_path, steps_done(tmp_path / "run") + 40, "--resume")
     log = (tmp_path / "run" / "logs" / "teacher-english-0.log").read_text()
     told = re.findall(r"label cache: (\d+) labels were there, (\d+) were not", log)
-    assert [missed for _, missed in told] == [str(RUN_RECORDS), "0"]
+    assert len(told) == 2
+    assert RUN_RECORDS <= int(told[0][1]) < RUN_RECORDS + COMPARED
+    assert told[1][1] == "0"

@@ -71,7 +71,8 @@ def head_inputs(model: Student, tokens: HiddenTokens) -> Iterator[Tensor]:
             outputs = model.outputs(batch.ids, batch.mask)
             states = outputs[max((name for name in outputs if name.startswith("hidden.")), key=_layer)]
             judged = [states[row, places] for row, places in enumerate(tokens.places[first:last])]
-            yield transformer.transform_norm(F.gelu(transformer.transform(torch.cat(judged))))
+            inputs = transformer.transform_norm(F.gelu(transformer.transform(torch.cat(judged))))
+        yield inputs  # outside: a generator that waits would leave its caller in inference mode
 
 
 def _layer(name: str) -> int:
@@ -88,4 +89,5 @@ def logits_of(model: Student, tokens: HiddenTokens) -> Iterator[Tensor]:
     weight, bias = head_of(model)
     for inputs in head_inputs(model, tokens):
         with torch.inference_mode():
-            yield F.linear(inputs, weight, bias)
+            logits = F.linear(inputs, weight, bias)
+        yield logits
