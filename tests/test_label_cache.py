@@ -189,13 +189,16 @@ def run_until(folder: Path, steps: int, *arguments: str) -> None:
     """Stops the run with Ctrl-C when it has done so many steps."""
     command = [str(BIN / "polystill"), "run", str(folder / "run.yaml"), "--set", "student.epochs=100000", *arguments]
     process = subprocess.Popen(command, cwd=REPO)
-    deadline = time.monotonic() + 300
-    while steps_done(folder / "run") < steps:
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130
+    try:
+        deadline = time.monotonic() + 300
+        while steps_done(folder / "run") < steps:
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    finally:
+        process.send_signal(signal.SIGINT)
+        stopped = process.wait(120)
+    assert stopped == 130
 
 
 def test_a_resumed_run_finds_what_was_kept(tmp_path: Path) -> None:
