@@ -186,8 +186,8 @@ def steps_done(run: Path) -> int:
 
 
 def run_until(folder: Path, steps: int, *arguments: str) -> None:
-    """Stops the run with Ctrl-C when it has done so many steps."""
-    command = [str(BIN / "polystill"), "run", str(folder / "run.yaml"), "--set", "student.epochs=100000", *arguments]
+    """Stops the run with Ctrl-C when it has done so many steps, which its status tells each twentieth of 16,000."""
+    command = [str(BIN / "polystill"), "run", str(folder / "run.yaml"), "--set", "student.epochs=2000", *arguments]
     process = subprocess.Popen(command, cwd=REPO)
     try:
         deadline = time.monotonic() + 300
