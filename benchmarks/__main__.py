@@ -16,7 +16,17 @@ from benchmarks.pairing import FEWEST_PAIRS, machine, table, write
 
 HERE = Path(__file__).resolve().parent
 MOST_LOAD = 0.5
-NAMES = ["codecs", "ddp", "end_to_end", "label_stream", "service_overhead", "startup", "teacher_server"]
+NAMES = [
+    "codecs",
+    "coordinator_scale",
+    "ddp",
+    "elastic",
+    "end_to_end",
+    "label_stream",
+    "service_overhead",
+    "startup",
+    "teacher_server",
+]
 EXAMPLES = """examples:
   ./polystill bench                    lists the benchmarks
   ./polystill bench ddp

@@ -1,6 +1,5 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
-#include <grpcpp/generic/async_generic_service.h>
 #include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/grpcpp.h>
 #include <signal.h>
@@ -16,6 +15,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "runtime/allocator.h"
 #include "runtime/files.h"
 #include "runtime/rpc.h"
 #include "runtime/status.h"
@@ -35,7 +35,7 @@ using Clock = std::chrono::steady_clock;
 constexpr int64_t kRows = 64;
 constexpr int64_t kClasses = 4'096;
 constexpr size_t kMessageBytes = kRows * kClasses * sizeof(float);
-constexpr char kRawMethod[] = "/polystill.benchmarks.Raw/Stream";
+constexpr char kRawMethod[] = "/polystill.v1.TeacherService/LabelStream";
 
 struct Options {
   std::string serve;  // "labels" or "raw"
@@ -75,10 +75,11 @@ std::unique_ptr<teacher_server::Engine> MakeEngine() {
   return std::make_unique<teacher_server::Engine>(std::move(teacher), fitted);
 }
 
-// Answers each message of its caller with as many bytes, which are not copied.
-class RawService final : public grpc::CallbackGenericService {
+// Answers each message of its caller with as many bytes as labels have, which are not copied; behind the same method,
+// so that all settings of the server are the same.
+class RawService final : public v1::TeacherService::WithRawCallbackMethod_LabelStream<v1::TeacherService::Service> {
  private:
-  class Reactor final : public grpc::ServerGenericBidiReactor {
+  class Reactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer> {
    public:
     explicit Reactor(const grpc::ByteBuffer& answer) : answer_(answer) { StartRead(&question_); }
 
@@ -112,7 +113,7 @@ class RawService final : public grpc::CallbackGenericService {
     bool finished_ = false;
   };
 
-  grpc::ServerGenericBidiReactor* CreateReactor(grpc::GenericCallbackServerContext*) override {
+  grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* LabelStream(grpc::CallbackServerContext*) override {
     return new Reactor(answer_);
   }
 
@@ -127,26 +128,14 @@ absl::Status Serve(const Options& options) {
   sigprocmask(SIG_BLOCK, &stop, nullptr);
   teacher_server::TeacherService service;
   RawService raw;
-  std::unique_ptr<grpc::Server> server;
-  std::string address;
-  ListeningServer listening;
-  if (options.serve == "labels") {
-    service.Serve(MakeEngine());
-    ASSIGN_OR_RETURN(listening, Listen("127.0.0.1:0", {&service}));
-    address = listening.address;
-  } else {
-    grpc::ServerBuilder builder;
-    int port = 0;
-    builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
-    builder.RegisterCallbackGenericService(&raw);
-    server = builder.BuildAndStart();
-    address = absl::StrCat("127.0.0.1:", port);
-  }
-  RETURN_IF_ERROR(WriteFileAtomically(options.address_file, address + "\n"));
+  const bool labels = options.serve == "labels";
+  if (labels) service.Serve(MakeEngine());
+  grpc::Service* const served = labels ? static_cast<grpc::Service*>(&service) : &raw;
+  ASSIGN_OR_RETURN(const ListeningServer listening, Listen("127.0.0.1:0", {served}));
+  RETURN_IF_ERROR(WriteFileAtomically(options.address_file, listening.address + "\n"));
   int received = 0;
   sigwait(&stop, &received);
-  if (server != nullptr) server->Shutdown(std::chrono::system_clock::now());
-  if (listening.server != nullptr) listening.server->Shutdown(std::chrono::system_clock::now());
+  listening.server->Shutdown(std::chrono::system_clock::now());
   return absl::OkStatus();
 }
 
@@ -277,6 +266,7 @@ absl::StatusOr<double> Read(const Options& options) {
 }  // namespace polystill
 
 int main(int argc, char** argv) {
+  polystill::KeepFreedMemory();  // as all of our programs through which labels go
   polystill::Options options;
   CLI::App app("Streams 1 MiB answers of dense fp32 labels, or the same bytes by gRPC alone, and prints the seconds.");
   app.require_option(1, 0);

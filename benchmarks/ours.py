@@ -18,8 +18,16 @@ BIN = Path(os.environ.get("POLYSTILL_BIN", REPO / "build" / "release" / "bin"))
 
 
 def environment_of_rivals() -> dict[str, str]:
-    """In which Python finds the rivals and polystill's own package."""
-    return os.environ | {"PYTHONPATH": os.pathsep.join([str(REPO), str(REPO / "python")])}
+    """In which Python finds the rivals and polystill's own package.
+
+    With the settings of the C library's allocator that polystill's programs make themselves (runtime/allocator.h): they
+    make rivals that move megabytes up to twice as fast.
+    """
+    return os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(REPO), str(REPO / "python")]),
+        "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+        "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
+    }
 
 
 def output_of(command: list[str]) -> str:

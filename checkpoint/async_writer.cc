@@ -26,7 +26,7 @@ absl::Status AsyncWriter::Write(CheckpointState state, OnWritten on_written) {
   pending_ = std::async(std::launch::async,
                         [this, state = std::move(state), on_written = std::move(on_written)]() -> absl::Status {
                           RETURN_IF_ERROR(SaveCheckpoint(folder_, state).status());
-                          on_written(CheckpointPath(folder_, state.step));
+                          on_written(CheckpointPath(folder_, state.step, state.generation));
                           return absl::OkStatus();
                         });
   return absl::OkStatus();

@@ -53,8 +53,8 @@ TEST_F(AsyncWriterTest, HoldsWhatTheTensorsWereWhenItWasCalled) {
   EXPECT_THAT(written, IsEmpty());
   go_on.set_value();
   ASSERT_TRUE(writer.Flush().ok());
-  EXPECT_THAT(written, ElementsAre(CheckpointPath(folder_, 5)));
-  const auto state = LoadCheckpoint(CheckpointPath(folder_, 5));
+  EXPECT_THAT(written, ElementsAre(CheckpointPath(folder_, 5, 0)));
+  const auto state = LoadCheckpoint(CheckpointPath(folder_, 5, 0));
   ASSERT_TRUE(state.ok()) << state.status();
   for (const NamedTensors* tensors : {&state->model, &state->optimizer, &state->best, &state->projections}) {
     ASSERT_EQ(tensors->size(), 1u);

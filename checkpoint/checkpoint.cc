@@ -3,12 +3,12 @@
 #include <algorithm>
 #include <filesystem>
 #include <system_error>
+#include <utility>
 
-#include "absl/strings/match.h"
-#include "absl/strings/numbers.h"
-#include "absl/strings/str_format.h"
+#include "absl/strings/str_cat.h"
 #include "checkpoint/manifest.h"
 #include "checkpoint/publish.h"
+#include "runtime/deterministic_bytes.h"
 #include "runtime/files.h"
 #include "runtime/sha256.h"
 #include "runtime/status.h"
@@ -23,7 +23,6 @@ constexpr char kOptimizerFile[] = "optimizer.safetensors";
 constexpr char kProjectionsFile[] = "projections.safetensors";
 constexpr char kBestFile[] = "best.safetensors";
 constexpr char kManifestFile[] = "MANIFEST.yaml";
-constexpr char kPrefix[] = "step-";
 
 absl::Status WriteTensors(const std::string& folder, const char* name, const NamedTensors& tensors,
                           v1::CheckpointManifest* manifest) {
@@ -46,19 +45,17 @@ absl::StatusOr<NamedTensors> ReadTensors(const std::string& folder, const char* 
   return ParseSafetensors(*content, path);
 }
 
-// Steps of the checkpoints in `folder`, highest first.
-std::vector<int64_t> StepsIn(const std::string& folder) {
-  std::vector<int64_t> steps;
+// (generation, step) of the checkpoints in `folder`, the newest first.
+std::vector<std::pair<int64_t, int64_t>> CheckpointsIn(const std::string& folder) {
+  std::vector<std::pair<int64_t, int64_t>> found;
   std::error_code error;
   for (fs::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error)) {
     const std::string name = entry->path().filename().string();
-    int64_t step = 0;
-    if (absl::StartsWith(name, kPrefix) && absl::SimpleAtoi(name.substr(sizeof(kPrefix) - 1), &step)) {
-      steps.push_back(step);
-    }
+    if (name.starts_with('.')) continue;
+    if (const auto parsed = ParseCheckpointName(name)) found.emplace_back(parsed->generation, parsed->step);
   }
-  std::sort(steps.rbegin(), steps.rend());
-  return steps;
+  std::sort(found.rbegin(), found.rend());
+  return found;
 }
 
 }  // namespace
@@ -68,13 +65,28 @@ NamedTensors TrainedOf(NamedTensors model, const NamedTensors& projections) {
   return model;
 }
 
-std::string CheckpointPath(const std::string& folder, int64_t step) {
-  return absl::StrFormat("%s/%s%09d", folder, kPrefix, step);
+std::string StateDigest(const CheckpointState& state) {
+  v1::CheckpointManifest shared;
+  shared.set_step(state.step);
+  *shared.mutable_counted() = state.counted;
+  shared.mutable_counted()->clear_data_wait_seconds();
+  if (state.early_stopping.has_value()) *shared.mutable_early_stopping() = *state.early_stopping;
+  Sha256 digest;
+  digest.Update(DeterministicBytes(shared));
+  for (const NamedTensors* tensors : {&state.model, &state.projections, &state.optimizer, &state.best}) {
+    for (const auto& [name, tensor] : *tensors) {
+      const at::Tensor plain = tensor.detach().to(at::kCPU).contiguous();
+      digest.Update(absl::StrCat(name, " ", plain.nbytes(), "\n"));
+      digest.Update(std::string_view(static_cast<const char*>(plain.data_ptr()), plain.nbytes()));
+    }
+  }
+  return digest.Hex();
 }
 
 absl::StatusOr<std::string> SaveCheckpoint(const std::string& folder, const CheckpointState& state) {
   std::string digest;
-  RETURN_IF_ERROR(PublishFolder(CheckpointPath(folder, state.step), [&](const std::string& temporary) -> absl::Status {
+  const std::string path = CheckpointPath(folder, state.step, state.generation);
+  RETURN_IF_ERROR(PublishFolder(path, [&](const std::string& temporary) -> absl::Status {
     v1::CheckpointManifest manifest;
     manifest.set_job(state.job);
     manifest.set_step(state.step);
@@ -125,8 +137,8 @@ absl::StatusOr<CheckpointState> LoadCheckpoint(const std::string& path) {
 
 LatestCheckpointResult LatestCheckpoint(const std::string& folder) {
   LatestCheckpointResult result;
-  for (const int64_t step : StepsIn(folder)) {
-    const std::string path = CheckpointPath(folder, step);
+  for (const auto& [generation, step] : CheckpointsIn(folder)) {
+    const std::string path = CheckpointPath(folder, step, generation);
     absl::StatusOr<CheckpointState> state = LoadCheckpoint(path);
     if (state.ok()) {
       result.state = *std::move(state);

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "checkpoint/path.h"
 #include "checkpoint/safetensors.h"
 #include "polystill/v1/training.pb.h"
 
@@ -37,17 +38,19 @@ struct CheckpointState {
 // the digest that ranks compare and the coordinator admits is taken.
 NamedTensors TrainedOf(NamedTensors model, const NamedTensors& projections);
 
-// A checkpoint is a folder JOB/step-000000120 of
+// SHA-256 of all that equal replicas share, lower-case hex: every tensor, step, counts, early stopping. Not of the time
+// that was waited, which is each worker's own, nor of the generation.
+std::string StateDigest(const CheckpointState& state);
+
+// A checkpoint is a folder JOB/step-000000120-gen-3 (checkpoint/path.h) of
 //
 //   model.safetensors, optimizer.safetensors, projections.safetensors (with losses on features), best.safetensors (with
 //   early stopping)
 //   MANIFEST.yaml      written last: size and SHA-256 of them, the fields of CheckpointState (docs/formats.md)
 
-// folder/step-%09d.
-std::string CheckpointPath(const std::string& folder, int64_t step);
-
-// Writes the checkpoint of state.step into `folder`; it appears whole or not at all, and an older one of that step is
-// replaced. Returns the digest of its manifest, which vouches for everything in it. RESOURCE_EXHAUSTED on a full disk.
+// Writes the checkpoint of state.step into `folder`; it appears whole or not at all, and an older one of that step and
+// generation is replaced. Returns the digest of its manifest, which vouches for everything in it. RESOURCE_EXHAUSTED on
+// a full disk.
 absl::StatusOr<std::string> SaveCheckpoint(const std::string& folder, const CheckpointState& state);
 
 // Reads one checkpoint (`path` as CheckpointPath gives it) and verifies every digest first. NOT_FOUND (no manifest),
@@ -60,7 +63,7 @@ struct RefusedCheckpoint {
 };
 
 struct LatestCheckpointResult {
-  // The intact checkpoint of the highest step, if there is one.
+  // The intact checkpoint of the highest generation and step, if there is one.
   std::optional<CheckpointState> state;
   std::string path;
   // Newer ones that were passed over.

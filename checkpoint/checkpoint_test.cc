@@ -50,8 +50,8 @@ class CheckpointTest : public testing::Test {
 TEST_F(CheckpointTest, ComesBackWhole) {
   const absl::StatusOr<std::string> digest = SaveCheckpoint(folder_, StateAt(120));
   ASSERT_TRUE(digest.ok()) << digest.status();
-  const std::string path = CheckpointPath(folder_, 120);
-  EXPECT_EQ(path, folder_ + "/step-000000120");
+  const std::string path = CheckpointPath(folder_, 120, 3);
+  EXPECT_EQ(path, folder_ + "/step-000000120-gen-3");
   EXPECT_EQ(*digest, Sha256File(path + "/MANIFEST.yaml").value());
   const absl::StatusOr<CheckpointState> state = LoadCheckpoint(path);
   ASSERT_TRUE(state.ok()) << state.status();
@@ -79,7 +79,7 @@ TEST_F(CheckpointTest, CountersProjectionsAndEarlyStoppingComeBack) {
   state.best = {{"w", at::full({4, 2}, 5.0)}};
   state.projections = {{"projection.0.0.weight", at::full({3, 2}, 4.0)}};
   ASSERT_TRUE(SaveCheckpoint(folder_, state).ok());
-  const absl::StatusOr<CheckpointState> loaded = LoadCheckpoint(CheckpointPath(folder_, 7));
+  const absl::StatusOr<CheckpointState> loaded = LoadCheckpoint(CheckpointPath(folder_, 7, 3));
   ASSERT_TRUE(loaded.ok()) << loaded.status();
   EXPECT_EQ(loaded->counted.records().at("no"), 12);
   EXPECT_EQ(loaded->counted.label_bytes(), 960);
@@ -99,12 +99,12 @@ TEST_F(CheckpointTest, StepZeroAndNoOptimiserCountToo) {
   state.optimizer.clear();
   state.generation = 0;
   ASSERT_TRUE(SaveCheckpoint(folder_, state).ok());
-  EXPECT_EQ(LoadCheckpoint(CheckpointPath(folder_, 0))->step, 0);
+  EXPECT_EQ(LoadCheckpoint(CheckpointPath(folder_, 0, 0))->step, 0);
 }
 
 // One flipped bit anywhere in any file, or a file cut or gone: never loaded.
 TEST_F(CheckpointTest, TornFilesAreNamed) {
-  const std::string path = CheckpointPath(folder_, 1);
+  const std::string path = CheckpointPath(folder_, 1, 3);
   for (const char* name : {"model.safetensors", "optimizer.safetensors", "MANIFEST.yaml"}) {
     Save(1);
     const std::string file = path + "/" + name;
@@ -125,10 +125,10 @@ TEST_F(CheckpointTest, TornFilesAreNamed) {
 
 TEST_F(CheckpointTest, LaterVersionsAreRefusedAsSuch) {
   Save(1);
-  const std::string file = CheckpointPath(folder_, 1) + "/MANIFEST.yaml";
+  const std::string file = CheckpointPath(folder_, 1, 3) + "/MANIFEST.yaml";
   const std::string body = "format: polystill.checkpoint/2\nnew_key: 1\n";
   ASSERT_TRUE(WriteFileAtomically(file, body + "sha256: " + Sha256Hex(body) + "\n").ok());
-  const absl::Status status = LoadCheckpoint(CheckpointPath(folder_, 1)).status();
+  const absl::Status status = LoadCheckpoint(CheckpointPath(folder_, 1, 3)).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(status.ToString(), HasSubstr(":1: format: 'polystill.checkpoint/2' is not known"));
 }
@@ -136,29 +136,51 @@ TEST_F(CheckpointTest, LaterVersionsAreRefusedAsSuch) {
 TEST_F(CheckpointTest, LatestPassesOverTornOnesAndSaysWhich) {
   EXPECT_FALSE(LatestCheckpoint(folder_).state.has_value());
   for (const int64_t step : std::initializer_list<int64_t>{5, 10, 1'000'000'000'000}) Save(step);
-  fs::create_directories(folder_ + "/.step-000000020.tmp-1");  // left by a process that died
-  Damage(CheckpointPath(folder_, 1'000'000'000'000) + "/model.safetensors", 100);
+  fs::create_directories(folder_ + "/.step-000000020-gen-3.tmp-1");  // left by a process that died
+  Damage(CheckpointPath(folder_, 1'000'000'000'000, 3) + "/model.safetensors", 100);
   const LatestCheckpointResult latest = LatestCheckpoint(folder_);
   ASSERT_TRUE(latest.state.has_value());
   EXPECT_EQ(latest.state->step, 10);
-  EXPECT_EQ(latest.path, CheckpointPath(folder_, 10));
+  EXPECT_EQ(latest.path, CheckpointPath(folder_, 10, 3));
   ASSERT_EQ(latest.refused.size(), 1);
-  EXPECT_EQ(latest.refused[0].path, CheckpointPath(folder_, 1'000'000'000'000));
+  EXPECT_EQ(latest.refused[0].path, CheckpointPath(folder_, 1'000'000'000'000, 3));
   EXPECT_EQ(latest.refused[0].reason.code(), absl::StatusCode::kDataLoss);
 }
 
-TEST_F(CheckpointTest, SavingAStepAgainReplacesIt) {
+TEST_F(CheckpointTest, SavingAStepAgainReplacesItWithinAGeneration) {
   Save(7);
   CheckpointState other = StateAt(7);
+  other.job = "other";
+  ASSERT_TRUE(SaveCheckpoint(folder_, other).ok());
+  EXPECT_EQ(LoadCheckpoint(CheckpointPath(folder_, 7, 3))->job, "other");
+  EXPECT_EQ(std::distance(fs::directory_iterator(folder_), fs::directory_iterator{}), 1);
   other.generation = 4;
   ASSERT_TRUE(SaveCheckpoint(folder_, other).ok());
-  EXPECT_EQ(LoadCheckpoint(CheckpointPath(folder_, 7))->generation, 4);
-  EXPECT_EQ(std::distance(fs::directory_iterator(folder_), fs::directory_iterator{}), 1);
+  EXPECT_EQ(LoadCheckpoint(CheckpointPath(folder_, 7, 3))->generation, 3);
+  EXPECT_EQ(LoadCheckpoint(CheckpointPath(folder_, 7, 4))->generation, 4);
+}
+
+TEST_F(CheckpointTest, TheLatestIsOfTheLastGeneration) {
+  Save(10);
+  CheckpointState later = StateAt(8);
+  later.generation = 4;
+  ASSERT_TRUE(SaveCheckpoint(folder_, later).ok());
+  EXPECT_EQ(LatestCheckpoint(folder_).path, CheckpointPath(folder_, 8, 4));
+}
+
+TEST(CheckpointNameTest, IsReadBack) {
+  const CheckpointName name{120, 3};
+  EXPECT_EQ(ParseCheckpointName("step-000000120-gen-3"), name);
+  EXPECT_EQ(ParseCheckpointName(".step-000000120-gen-3.tmp-4711"), name);
+  for (const char* other :
+       {"", "step-000000120", "step--gen-3", "step-1-gen-", "step-1-gen-3x", ".step-1-gen-3", "best"}) {
+    EXPECT_EQ(ParseCheckpointName(other), std::nullopt) << other;
+  }
 }
 
 TEST_F(CheckpointTest, AFailedPublicationLeavesTheOldFolder) {
   Save(7);
-  const std::string path = CheckpointPath(folder_, 7);
+  const std::string path = CheckpointPath(folder_, 7, 3);
   const absl::Status status = PublishFolder(
       path + "/", [](const std::string& temporary) { return absl::ResourceExhaustedError(temporary + ": disk full"); });
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);

@@ -1,9 +1,12 @@
 #include "cli/children.h"
 
 #include <algorithm>
+#include <filesystem>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "cli/log_tail.h"
+#include "runtime/files.h"
 #include "runtime/status.h"
 
 namespace polystill::cli {
@@ -23,11 +26,19 @@ Children::~Children() {
 }
 
 absl::Status Children::Start(const Launch& launch, bool append) {
-  ASSIGN_OR_RETURN(
-      ChildProcess child,
-      ChildProcess::Start({launch.name, launch.argv, absl::StrCat(log_folder_, "/", launch.name, ".log"), append}));
+  ASSIGN_OR_RETURN(ChildProcess child, ChildProcess::Start(OptionsOf(launch, append)));
   children_.push_back(std::move(child));
   return absl::OkStatus();
+}
+
+absl::Status Children::Restart(ChildProcess* child, const Launch& launch) {
+  ASSIGN_OR_RETURN(*child, ChildProcess::Start(OptionsOf(launch, /*append=*/true)));
+  std::erase(ended_, child);
+  return absl::OkStatus();
+}
+
+ChildProcess::Options Children::OptionsOf(const Launch& launch, bool append) const {
+  return {launch.name, launch.argv, absl::StrCat(log_folder_, "/", launch.name, ".log"), append};
 }
 
 void Children::Poll() {
@@ -38,6 +49,22 @@ void Children::Poll() {
 
 bool Children::HasEnded(const std::string& name) const {
   return std::any_of(ended_.begin(), ended_.end(), [&](const ChildProcess* child) { return child->name() == name; });
+}
+
+absl::StatusOr<std::string> Children::AwaitAddress(const std::string& name, const std::string& file,
+                                                   std::chrono::milliseconds limit) {
+  const Clock::time_point deadline = Clock::now() + limit;
+  while (!std::filesystem::exists(file)) {
+    Poll();
+    if (HasEnded(name)) return absl::UnavailableError(absl::StrCat(name, " did not start"));
+    if (Clock::now() >= deadline) return absl::DeadlineExceededError(absl::StrCat(name, " tells no address"));
+    if (AsksToEnd(signals_->Wait(kPoll))) return absl::CancelledError("stopped");
+  }
+  const absl::StatusOr<std::string> address = ReadFile(file);
+  std::error_code gone;
+  std::filesystem::remove(file, gone);
+  RETURN_IF_ERROR(address.status());
+  return std::string(absl::StripAsciiWhitespace(*address));
 }
 
 bool Children::WaitForAll(std::chrono::milliseconds limit) {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "cli/launch.h"
 #include "cli/signals.h"
 #include "runtime/child_process.h"
@@ -25,12 +26,20 @@ class Children {
   // `append`: keeps what the log holds already.
   absl::Status Start(const Launch& launch, bool append);
 
+  // Starts one that has ended again, by `launch`, which has its name; its log goes on.
+  absl::Status Restart(ChildProcess* child, const Launch& launch);
+
   // Looks who has ended since; cheap.
   void Poll();
   // In the order in which their end was seen.
   const std::vector<ChildProcess*>& ended() const { return ended_; }
   bool all_ended() const { return ended_.size() == children_.size(); }
   bool HasEnded(const std::string& name) const;
+
+  // Waits for the host:port that the one called `name` writes into `file` when it listens, and removes the file.
+  // UNAVAILABLE when it ends before, DEADLINE_EXCEEDED when `limit` passes, CANCELLED when a signal asks to end.
+  absl::StatusOr<std::string> AwaitAddress(const std::string& name, const std::string& file,
+                                           std::chrono::milliseconds limit);
 
   // Waits until all, or the one called `name`, have ended; false when `limit` passed first, or a signal asks to end at
   // once.
@@ -43,6 +52,7 @@ class Children {
   const std::string& log_folder() const { return log_folder_; }
 
  private:
+  ChildProcess::Options OptionsOf(const Launch& launch, bool append) const;
   bool WaitUntil(const std::function<bool()>& reached, std::chrono::milliseconds limit);
   void SignalAll(int signal);
 

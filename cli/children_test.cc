@@ -51,6 +51,21 @@ TEST_F(ChildrenTest, OutputOfBothKindsGoesToTheLog) {
   EXPECT_TRUE(children.ended()[0]->succeeded());
 }
 
+TEST_F(ChildrenTest, OneThatHasEndedIsStartedAgain) {
+  Children children(folder_, &signals_);
+  ASSERT_TRUE(children.Start(Shell("a", "echo one; kill -9 $$"), false).ok());
+  ASSERT_TRUE(children.Start(Shell("b", "exit 0"), false).ok());
+  ASSERT_TRUE(children.WaitForAll(kPatience));
+  ChildProcess* const killed = children.ended()[children.ended()[0]->name() == "a" ? 0 : 1];
+  ASSERT_TRUE(children.Restart(killed, Shell("a", "echo two; exit 3")).ok());
+  EXPECT_FALSE(children.HasEnded("a"));
+  EXPECT_FALSE(children.all_ended());
+  ASSERT_TRUE(children.WaitForAll(kPatience));
+  EXPECT_EQ(children.ended().size(), 2u);
+  EXPECT_EQ(killed->exit_status(), 3);
+  EXPECT_EQ(Log("a"), "one\ntwo\n");
+}
+
 TEST_F(ChildrenTest, TellsHowEachEnded) {
   Children children(folder_, &signals_);
   ASSERT_TRUE(children.Start(Shell("first", "echo one; echo two; exit 3"), false).ok());

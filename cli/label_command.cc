@@ -1,6 +1,5 @@
 #include "cli/label_command.h"
 
-#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -37,7 +36,7 @@ constexpr milliseconds kAddressWithin{300'000};
 constexpr milliseconds kTermPatience{5'000};
 constexpr char kStage[] = "labels";
 
-// Whether a start with the same options may end otherwise: nothing was begun.
+// Whether the options are at fault, so that the same command would end the same way.
 bool IsUsage(const absl::Status& status) {
   return absl::IsFailedPrecondition(status) || absl::IsAlreadyExists(status) || absl::IsInvalidArgument(status);
 }
@@ -62,11 +61,12 @@ class LabelSession {
  private:
   absl::Status TeachersReady();
   absl::Status StartServers();
-  absl::StatusOr<std::string> AwaitAddress(const std::string& name, const std::string& file);
   absl::Status Follow();
   // False once no server is left; says of each that ended that it did.
   bool ServersLeft();
   void Draw();
+  // Whether this process has written labels.
+  bool HasBegun();
   int Finish(const absl::Status& status);
   bool has_package() const { return fs::is_directory(options_.teacher); }
 
@@ -110,32 +110,17 @@ absl::Status LabelSession::StartServers() {
                   {absl::StrCat(options_.programs, "/polystill-teacher"), "--package", options_.teacher, "--listen",
                    "127.0.0.1:0", "--address-file", file, "--threads", threads}};
     if (options_.cuda) launch.argv.insert(launch.argv.end(), {"--cuda", "--gpu", std::to_string(i)});
+    fs::remove(file);  // of a killed job with the same process id, as in a container
     RETURN_IF_ERROR(children_.Start(launch, /*append=*/true));
     files.emplace_back(name, file);
   }
   for (const auto& [name, file] : files) {
-    const absl::StatusOr<std::string> address = AwaitAddress(name, file);
-    std::error_code gone;
-    fs::remove(file, gone);
+    const absl::StatusOr<std::string> address = children_.AwaitAddress(name, file, kAddressWithin);
+    lost_servers_ = absl::IsUnavailable(address.status());
     RETURN_IF_ERROR(address.status());
     options_.job.teachers.push_back(*address);
   }
   return absl::OkStatus();
-}
-
-absl::StatusOr<std::string> LabelSession::AwaitAddress(const std::string& name, const std::string& file) {
-  const Clock::time_point deadline = Clock::now() + kAddressWithin;
-  while (!fs::exists(file)) {
-    children_.Poll();
-    if (children_.HasEnded(name)) {
-      lost_servers_ = true;
-      return absl::UnavailableError(absl::StrCat(name, " did not start"));
-    }
-    if (Clock::now() >= deadline) return absl::DeadlineExceededError(absl::StrCat(name, " tells no address"));
-    if (AsksToEnd(signals_.Wait(kRedraw))) return absl::CancelledError("interrupted");
-  }
-  ASSIGN_OR_RETURN(const std::string address, ReadFile(file));
-  return std::string(absl::StripAsciiWhitespace(address));
 }
 
 absl::Status LabelSession::Follow() {
@@ -172,9 +157,6 @@ bool LabelSession::ServersLeft() {
 }
 
 void LabelSession::Draw() {
-  constexpr int kUsualWidth = 80;
-  winsize size = {};
-  const bool known = ::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0;
   v1::RunStatus status;
   status.set_state(v1::RunStatus::STATE_RUNNING);
   v1::RunStatus::Stage& stage = *status.add_stages();
@@ -187,7 +169,12 @@ void LabelSession::Draw() {
     stage.set_records(seen_.labelled);
     stage.set_finished(seen_.total > 0 && seen_.done == seen_.total);
   }
-  out_ << view_.Update(status, 0, known ? size.ws_col : kUsualWidth) << std::flush;
+  out_ << view_.Update(status, 0, TerminalWidth()) << std::flush;
+}
+
+bool LabelSession::HasBegun() {
+  MutexLock lock(&mutex_);
+  return seen_.labelled > 0;
 }
 
 int LabelSession::Finish(const absl::Status& status) {
@@ -206,9 +193,10 @@ int LabelSession::Finish(const absl::Status& status) {
     err_ << Obituary(child);
     break;
   }
-  if (!IsUsage(status)) err_ << "once that is mended, the same command goes on\n";
+  const bool usage = IsUsage(status) && !HasBegun();
+  if (!usage) err_ << "once that is mended, the same command goes on\n";
   err_ << std::flush;
-  return IsUsage(status) ? kExitUsage : kExitFailed;
+  return usage ? kExitUsage : kExitFailed;
 }
 
 }  // namespace

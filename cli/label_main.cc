@@ -15,6 +15,7 @@
 #include "absl/strings/str_split.h"
 #include "cli/exit_codes.h"
 #include "cli/label_command.h"
+#include "runtime/allocator.h"
 #include "runtime/files.h"
 #include "runtime/nearest_name.h"
 #include "runtime/status.h"
@@ -175,6 +176,7 @@ absl::Status Fill(Arguments* arguments) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  polystill::KeepFreedMemory();
   spdlog::set_default_logger(spdlog::stderr_color_mt("label"));
   Arguments arguments;
   CLI::App app("Writes a teacher's soft labels of a corpus to a label store, from which students learn without it.",

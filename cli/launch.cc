@@ -34,11 +34,10 @@ bool AsksAgain(const v1::RunSpec& spec, const v1::Teacher& teacher) {
 }  // namespace
 
 Launch LaunchCoordinator(const std::string& folder, const std::string& run_file,
-                         const std::vector<std::string>& settings, bool overwrite, const std::string& address_file) {
+                         const std::vector<std::string>& settings, const std::string& address) {
   Launch launch{"coordinator", {absl::StrCat(folder, "/polystill-coordinator"), "--spec", run_file}};
   for (const std::string& setting : settings) launch.argv.insert(launch.argv.end(), {"--set", setting});
-  launch.argv.insert(launch.argv.end(), {"--listen", "127.0.0.1:0", "--address-file", address_file});
-  if (overwrite) launch.argv.push_back("--overwrite");
+  launch.argv.insert(launch.argv.end(), {"--listen", address});
   return launch;
 }
 
@@ -60,10 +59,10 @@ std::vector<Launch> LaunchMembers(const std::string& folder, const v1::RunSpec& 
   for (const v1::Teacher& teacher : spec.teachers()) {
     if (!starts(teacher)) continue;
     for (int i = 0; i < teacher.replicas(); ++i) {
-      launches.push_back(
-          {absl::StrCat(kTeacherPrefix, teacher.name(), "-", i),
-           {absl::StrCat(folder, "/polystill-teacher"), "--coordinator", address, "--teacher", teacher.name(),
-            "--threads", teacher.device() == v1::DEVICE_CUDA ? kThreadsOfAGpu : threads}});
+      launches.push_back({absl::StrCat(kTeacherPrefix, teacher.name(), "-", i),
+                          {absl::StrCat(folder, "/polystill-teacher"), "--coordinator", address, "--teacher",
+                           teacher.name(), "--server-id", absl::StrCat(teacher.name(), "-", i), "--threads",
+                           teacher.device() == v1::DEVICE_CUDA ? kThreadsOfAGpu : threads}});
       std::vector<std::string>& argv = launches.back().argv;
       if (teacher.cache_mb() > 0 && AsksAgain(spec, teacher)) {
         argv.insert(argv.end(), {"--cache", absl::StrCat(LabelCachesOf(spec), "/", teacher.name(), "-", i),
@@ -73,12 +72,18 @@ std::vector<Launch> LaunchMembers(const std::string& folder, const v1::RunSpec& 
     }
   }
   for (int i = 0; i < spec.student().workers(); ++i) {
-    launches.push_back(
-        {absl::StrCat("student-", i), {absl::StrCat(folder, "/polystill-student"), "--coordinator", address}});
-    if (spec.student().device() != v1::DEVICE_CUDA) continue;
-    launches.back().argv.insert(launches.back().argv.end(), {"--gpu", std::to_string(i)});
+    launches.push_back(LaunchStudent(folder, spec, address, i));
   }
   return launches;
+}
+
+Launch LaunchStudent(const std::string& folder, const v1::RunSpec& spec, const std::string& address, int index) {
+  Launch launch{absl::StrCat("student-", index),
+                {absl::StrCat(folder, "/polystill-student"), "--coordinator", address}};
+  if (spec.student().device() == v1::DEVICE_CUDA) {
+    launch.argv.insert(launch.argv.end(), {"--gpu", std::to_string(index)});
+  }
+  return launch;
 }
 
 bool CanSpare(const std::string& child, const v1::RunSpec& spec, const v1::RunStatus& status) {

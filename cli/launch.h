@@ -15,9 +15,9 @@ struct Launch {
   std::vector<std::string> argv;
 };
 
-// `folder`: where the programs are.
+// `folder`: where the programs are. It listens at `address`, host:port with 0 for any free port.
 Launch LaunchCoordinator(const std::string& folder, const std::string& run_file,
-                         const std::vector<std::string>& settings, bool overwrite, const std::string& address_file);
+                         const std::vector<std::string>& settings, const std::string& address);
 
 // The folder in which its teacher servers keep labels (Teacher.cache_mb): of use until the run is done.
 std::string LabelCachesOf(const v1::RunSpec& spec);
@@ -27,6 +27,9 @@ std::string LabelCachesOf(const v1::RunSpec& spec);
 // one on a GPU has two, to prepare a batch while another is computed.
 std::vector<Launch> LaunchMembers(const std::string& folder, const v1::RunSpec& spec, const std::string& address,
                                   int cores);
+
+// Student worker `index`, from 0 on.
+Launch LaunchStudent(const std::string& folder, const v1::RunSpec& spec, const std::string& address, int index);
 
 // Whether a run at `status` can do without a child that has ended: a teacher server, once every job that asks teachers
 // has begun. A job waits for all replicas before it begins; after that the coordinator judges whether enough are left.

@@ -22,13 +22,11 @@ v1::RunSpec SpecWith(const std::string& keys) {
   return spec;
 }
 
-TEST(LaunchCoordinator, PassesSettingsAndTheAddressFile) {
-  const Launch launch = LaunchCoordinator("/bin", "run.yaml", {"a.b=1", "c=[x, y]"}, true, "/run/address");
+TEST(LaunchCoordinator, PassesSettings) {
+  const Launch launch = LaunchCoordinator("/bin", "run.yaml", {"a.b=1", "c=[x, y]"}, "127.0.0.1:7");
   EXPECT_EQ(launch.name, "coordinator");
-  EXPECT_THAT(launch.argv,
-              ElementsAre("/bin/polystill-coordinator", "--spec", "run.yaml", "--set", "a.b=1", "--set", "c=[x, y]",
-                          "--listen", "127.0.0.1:0", "--address-file", "/run/address", "--overwrite"));
-  EXPECT_EQ(LaunchCoordinator("/bin", "run.yaml", {}, false, "a").argv.back(), "a");
+  EXPECT_THAT(launch.argv, ElementsAre("/bin/polystill-coordinator", "--spec", "run.yaml", "--set", "a.b=1", "--set",
+                                       "c=[x, y]", "--listen", "127.0.0.1:7"));
 }
 
 TEST(LaunchMembers, StartsTeachersThatAreAskedAndTheWorkers) {
@@ -50,13 +48,14 @@ student:
   for (const Launch& launch : LaunchMembers("/bin", spec, "127.0.0.1:7", 6)) {
     lines.push_back(launch.name + ": " + absl::StrJoin(launch.argv, " "));
   }
-  EXPECT_THAT(lines,
-              ElementsAre("teacher-used-0: /bin/polystill-teacher --coordinator 127.0.0.1:7 --teacher used --threads 3 "
-                          "--cache runs/x/label_cache/used-0 --cache-bytes 5MiB",
-                          "teacher-used-1: /bin/polystill-teacher --coordinator 127.0.0.1:7 --teacher used --threads 3 "
-                          "--cache runs/x/label_cache/used-1 --cache-bytes 5MiB",
-                          "student-0: /bin/polystill-student --coordinator 127.0.0.1:7",
-                          "student-1: /bin/polystill-student --coordinator 127.0.0.1:7"));
+  EXPECT_THAT(
+      lines,
+      ElementsAre("teacher-used-0: /bin/polystill-teacher --coordinator 127.0.0.1:7 --teacher used --server-id used-0 "
+                  "--threads 3 --cache runs/x/label_cache/used-0 --cache-bytes 5MiB",
+                  "teacher-used-1: /bin/polystill-teacher --coordinator 127.0.0.1:7 --teacher used --server-id used-1 "
+                  "--threads 3 --cache runs/x/label_cache/used-1 --cache-bytes 5MiB",
+                  "student-0: /bin/polystill-student --coordinator 127.0.0.1:7",
+                  "student-1: /bin/polystill-student --coordinator 127.0.0.1:7"));
 }
 
 TEST(LaunchMembers, KeepsLabelsWhereTheyAreAskedForAgain) {

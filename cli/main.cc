@@ -32,6 +32,7 @@ constexpr char kFooter[] =
     "  polystill run run.yaml --dry-run              reads the corpus and says what it would do and need\n"
     "  polystill status runs/short                   where it stands\n"
     "  polystill stop runs/short                     stops it at its next step, with a checkpoint\n"
+    "  polystill scale runs/short 4                  lets it have four workers from its next step on\n"
     "  polystill predict --student runs/short --text 'a text'                      asks what came out of it\n"
     "  polystill report runs/short                   makes its report.html again\n"
     "  polystill label --teacher my-package --corpus data --out labels             labels to learn from later\n"
@@ -48,6 +49,7 @@ constexpr char kRun[] = "run";
 constexpr char kCheck[] = "check";
 constexpr char kStatus[] = "status";
 constexpr char kStop[] = "stop";
+constexpr char kScale[] = "scale";
 constexpr char kReport[] = "report";
 constexpr char kExport[] = "export";
 
@@ -71,7 +73,7 @@ int Become(const std::string& role, const std::vector<std::string>& arguments) {
 
 // CLI11 alone would say no more of a wrong command than that one is required.
 absl::Status CheckCommand(const std::string& command) {
-  std::vector<std::string> known = {kRun, kCheck, kStatus, kStop, kReport};
+  std::vector<std::string> known = {kRun, kCheck, kStatus, kStop, kScale, kReport};
   for (const auto& [role, help] : kRoles) known.push_back(role);
   if (command.rfind('-', 0) == 0 || std::find(known.begin(), known.end(), command) != known.end()) {
     return absl::OkStatus();
@@ -161,6 +163,10 @@ int main(int argc, char** argv) {
   status->add_flag("--json", json, "as JSON");
   CLI::App* stop = app.add_subcommand(kStop, "stop a run at its next step, with a checkpoint, and wait for it");
   stop->add_option("RUN_FOLDER", run_folder, "output folder of the run")->required();
+  int workers = 0;
+  CLI::App* scale = app.add_subcommand(kScale, "change the number of student workers of a run that is under way");
+  scale->add_option("RUN_FOLDER", run_folder, "output folder of the run")->required();
+  scale->add_option("WORKERS", workers, "from student.min_workers to student.max_workers")->required();
   CLI::App* check = app.add_subcommand(kCheck, "validate a run file and say what it would do, without running it");
   AddRunFile(check, &options);
   bool keys = false;
@@ -179,6 +185,7 @@ int main(int argc, char** argv) {
   if (*run) return RunHere(options);
   if (*status) return ShowStatus(run_folder, json, std::cout, std::cerr);
   if (*stop) return StopRun(run_folder, std::cout, std::cerr);
+  if (*scale) return ScaleRun(run_folder, workers, std::cout, std::cerr);
   if (*report) return MakeHtmlReport(run_folder);
   return keys ? PrintKeys(std::cout) : CheckRunFile(options.run_file, options.settings, std::cout, std::cerr);
 }

@@ -1,5 +1,8 @@
 #include "cli/progress.h"
 
+#include <sys/ioctl.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <cmath>
 #include <vector>
@@ -67,6 +70,12 @@ std::string Line(const Stage& stage, const std::vector<std::string>& parts) {
 }
 
 }  // namespace
+
+int TerminalWidth() {
+  constexpr int kUsualWidth = 80;
+  winsize size = {};
+  return ::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : kUsualWidth;
+}
 
 std::string RunningLine(const Stage& stage, double seconds, int width) {
   const auto columns = static_cast<size_t>(std::max(width, 0));

@@ -6,6 +6,9 @@
 
 namespace polystill::cli {
 
+// Columns of the terminal that standard output is; 80 where it is none.
+int TerminalWidth();
+
 // One line on a stage under way, at most `width` columns: bar, steps or records done, records/s, loss, time left. On a
 // narrow terminal the bar shrinks and the count goes first. `seconds` since it began.
 std::string RunningLine(const v1::RunStatus::Stage& stage, double seconds, int width);

@@ -1,12 +1,13 @@
 #include "cli/run_command.h"
 
-#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <chrono>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <optional>
+#include <set>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
@@ -18,6 +19,7 @@
 #include "cli/log_tail.h"
 #include "cli/progress.h"
 #include "cli/report_table.h"
+#include "cli/restarts.h"
 #include "cli/run_watcher.h"
 #include "cli/signals.h"
 #include "coordinator/run_file.h"
@@ -49,13 +51,8 @@ constexpr milliseconds kSaveWithin{150'000};
 // For Python to draw report.html.
 constexpr milliseconds kDrawWithin{120'000};
 
-int TerminalWidth() {
-  constexpr int kUsualWidth = 80;
-  winsize size = {};
-  return ::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : kUsualWidth;
-}
-
 constexpr char kHtmlReporter[] = "report";
+constexpr char kCoordinator[] = "coordinator";
 
 std::string ReportOf(const v1::RunSpec& spec) { return absl::StrCat(spec.output(), "/", coordinator::kReportFile); }
 
@@ -117,11 +114,16 @@ class Session {
 
  private:
   absl::Status StartAll();
-  absl::StatusOr<std::string> AwaitAddress(const std::string& file);
   void Follow();
   void Draw();
-  // Whether the run can do without those that have ended; says so once of each.
-  bool CanSpareTheEnded();
+  // Starts those again that a signal killed, and does without those that can be spared; says so once of each. False
+  // when one has ended without which the run cannot go on.
+  bool CopesWithTheEnded();
+  // When a child that has ended is started again, if it is.
+  std::optional<Clock::time_point> RestartOf(ChildProcess* child);
+  absl::Status Restart(ChildProcess* child);
+  // Those that the run wants beside the ones that are there.
+  absl::Status StartMoreStudents();
   void EndAll();
   bool Succeeded();
   std::string Reason() const;
@@ -143,8 +145,16 @@ class Session {
   // When an earlier process of this run wrote the status file last; the least time without one.
   const fs::file_time_type status_file_before_;
   bool interrupted_ = false;
-  // Of children_.ended(), those that the run was said to do without.
-  size_t spared_ = 0;
+  // Children that have ended and that the run was said to do without.
+  std::set<const ChildProcess*> spared_;
+  Restarts restarts_;
+  // Of children that have ended.
+  std::map<const ChildProcess*, std::optional<Clock::time_point>> restart_at_;
+  // Of the coordinator, once it listens.
+  std::string address_;
+  // By name.
+  std::map<std::string, Launch> launches_;
+  int students_ = 0;
   // The coordinator was told to end the run.
   bool leaving_ = false;
 };
@@ -159,34 +169,24 @@ int Session::Run() {
 
 absl::Status Session::StartAll() {
   const std::string address_file = absl::StrCat(children_.log_folder(), "/coordinator-", ::getpid(), ".address");
-  Launch coordinator =
-      LaunchCoordinator(options_.programs, options_.run_file, options_.settings, options_.overwrite, address_file);
+  Launch coordinator = LaunchCoordinator(options_.programs, options_.run_file, options_.settings, "127.0.0.1:0");
+  coordinator.argv.insert(coordinator.argv.end(), {"--address-file", address_file});
+  if (options_.overwrite) coordinator.argv.push_back("--overwrite");
   if (options_.resume) coordinator.argv.push_back("--resume");
   // Appended to: until the coordinator holds the folder, the log may be another run's.
   RETURN_IF_ERROR(children_.Start(coordinator, true));
-  const absl::StatusOr<std::string> address = AwaitAddress(address_file);
-  std::error_code gone;
-  fs::remove(address_file, gone);
+  const absl::StatusOr<std::string> address = children_.AwaitAddress("coordinator", address_file, kAddressWithin);
+  interrupted_ = absl::IsCancelled(address.status());
   RETURN_IF_ERROR(address.status());
-  for (const Launch& launch : LaunchMembers(options_.programs, spec_, *address, UsableCores())) {
+  address_ = *address;
+  for (const Launch& launch : LaunchMembers(options_.programs, spec_, address_, UsableCores())) {
     RETURN_IF_ERROR(children_.Start(launch, options_.resume));
+    launches_.emplace(launch.name, launch);
   }
+  students_ = spec_.student().workers();
   // Only now: it starts threads, and a fork should not meet any.
-  watcher_ = std::make_unique<RunWatcher>(*address);
+  watcher_ = std::make_unique<RunWatcher>(address_);
   return absl::OkStatus();
-}
-
-absl::StatusOr<std::string> Session::AwaitAddress(const std::string& file) {
-  const Clock::time_point deadline = Clock::now() + kAddressWithin;
-  while (!fs::exists(file)) {
-    children_.Poll();
-    if (children_.HasEnded("coordinator")) return absl::UnavailableError("the coordinator did not start");
-    if (Clock::now() >= deadline) return absl::DeadlineExceededError("the coordinator tells no address");
-    interrupted_ = AsksToEnd(signals_.Wait(kRedraw));
-    if (interrupted_) return absl::CancelledError("stopped");
-  }
-  ASSIGN_OR_RETURN(const std::string address, ReadFile(file));
-  return std::string(absl::StripAsciiWhitespace(address));
 }
 
 // Until the run has ended, or nothing more is to be expected of it.
@@ -196,14 +196,16 @@ void Session::Follow() {
     const bool asked = AsksToEnd(signals_.Wait(kRedraw));
     Draw();
     children_.Poll();
-    if (HasEnded(status_) || children_.HasEnded("coordinator")) break;
+    if (HasEnded(status_)) break;
     if (asked) {
       interrupted_ = true;
       out_ << view_.Close() << "stopping; once more ends it at once" << std::endl;
       leaving_ = watcher_->Stop("stopped by the user").ok();
       return;
     }
-    if (!CanSpareTheEnded() && !give_up.has_value()) give_up = Clock::now() + kNoticeWithin;
+    const bool goes_on = CopesWithTheEnded() && StartMoreStudents().ok();
+    if (!goes_on && children_.HasEnded("coordinator")) break;
+    if (!goes_on && !give_up.has_value()) give_up = Clock::now() + kNoticeWithin;
     if (give_up.has_value() && Clock::now() >= *give_up) break;
   }
   // The last word may still be on its way.
@@ -214,14 +216,50 @@ void Session::Follow() {
   }
 }
 
-bool Session::CanSpareTheEnded() {
-  for (; spared_ < children_.ended().size(); ++spared_) {
-    ChildProcess* const child = children_.ended()[spared_];
-    if (!CanSpare(child->name(), spec_, status_)) return false;
+bool Session::CopesWithTheEnded() {
+  const std::vector<ChildProcess*> ended = children_.ended();  // a restart changes it
+  for (ChildProcess* const child : ended) {
+    if (spared_.contains(child)) continue;
+    if (const auto at = RestartOf(child); at.has_value()) {
+      if (Clock::now() >= *at && !Restart(child).ok()) return false;
+      continue;
+    }
+    // A student that ended well was told that fewer are wanted.
+    const bool dismissed = child->succeeded() && child->name() != kCoordinator;
+    if (!dismissed && !CanSpare(child->name(), spec_, status_)) return false;
+    spared_.insert(child);
     out_ << view_.Close() << child->name() << " " << child->Poll().value_or("ended") << "; the run goes on without it"
          << std::endl;
   }
   return true;
+}
+
+std::optional<Clock::time_point> Session::RestartOf(ChildProcess* child) {
+  if (child->exit_status().has_value()) return std::nullopt;  // it has ended by itself, and would again
+  const auto [at, is_new] = restart_at_.try_emplace(child);
+  if (is_new) at->second = restarts_.Next(child->name(), Clock::now());
+  return at->second;
+}
+
+absl::Status Session::Restart(ChildProcess* child) {
+  out_ << view_.Close() << child->name() << " " << child->Poll().value_or("ended") << "; it is started again"
+       << std::endl;
+  restart_at_.erase(child);
+  if (child->name() != kCoordinator) return children_.Restart(child, launches_.at(child->name()));
+  // Where the others look for it.
+  Launch launch = LaunchCoordinator(options_.programs, options_.run_file, options_.settings, address_);
+  if (HoldsRun(spec_)) launch.argv.push_back("--resume");
+  return children_.Restart(child, launch);
+}
+
+absl::Status Session::StartMoreStudents() {
+  if (status_.current() >= status_.stages_size()) return absl::OkStatus();
+  for (; students_ < status_.stages(status_.current()).workers_wanted(); ++students_) {
+    const Launch launch = LaunchStudent(options_.programs, spec_, address_, students_);
+    RETURN_IF_ERROR(children_.Start(launch, options_.resume));
+    launches_.emplace(launch.name, launch);
+  }
+  return absl::OkStatus();
 }
 
 void Session::Draw() {

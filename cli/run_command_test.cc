@@ -118,7 +118,7 @@ TEST_F(RunCommandTest, ACoordinatorThatDoesNotStartIsTold) {
   WriteProgram("polystill-coordinator", "echo 'port in use' >&2; exit 1");
   EXPECT_EQ(Run(), kExitFailed);
   EXPECT_EQ(err_.str(),
-            absl::StrCat("polystill: the run failed: the coordinator did not start\n"
+            absl::StrCat("polystill: the run failed: coordinator did not start\n"
                          "coordinator ended with status 1; end of ",
                          folder_, "/out/logs/coordinator.log:\n  | port in use\nlogs: ", folder_, "/out/logs\n"));
 }
@@ -129,13 +129,26 @@ TEST_F(RunCommandTest, AMissingProgramIsTold) {
 }
 
 TEST_F(RunCommandTest, ACoordinatorThatDiesLaterEndsTheOthers) {
-  WriteProgram("polystill-coordinator", "echo 127.0.0.1:1 > $ADDRESS; echo out of memory; kill -9 $$");
+  WriteProgram("polystill-coordinator", "[ $ADDRESS ] && echo 127.0.0.1:1 > $ADDRESS; echo out of memory; kill -9 $$");
   WriteProgram("polystill-student", "trap 'echo ended; exit 0' TERM; while :; do sleep 0.01; done");
   EXPECT_EQ(Run(), kExitFailed);
   EXPECT_THAT(err_.str(), StartsWith("polystill: the run failed: a process of it ended\n"
                                      "coordinator was killed by signal 9 (Killed); end of "));
   EXPECT_THAT(err_.str(), HasSubstr("  | out of memory\n"));
   EXPECT_EQ(ReadFile(folder_ + "/out/logs/student-0.log").value_or(""), "ended\n");
+}
+
+TEST_F(RunCommandTest, ThoseThatAreKilledAreStartedAgain) {
+  // Each is killed once; the coordinator then waits for the student, and must have been told where to listen.
+  WriteProgram("polystill-coordinator",
+               "if [ $ADDRESS ]; then echo 127.0.0.1:1 > $ADDRESS; kill -9 $$; fi\n"
+               "until [ -e $0.again ]; do sleep 0.01; done; exit 1");
+  WriteProgram("polystill-student",
+               "[ -e $0.begun ] && touch ${0%student}coordinator.again && exec sleep 60; touch $0.begun; kill -9 $$");
+  EXPECT_EQ(Run(), kExitFailed);
+  EXPECT_THAT(out_.str(), HasSubstr("coordinator was killed by signal 9 (Killed); it is started again\n"));
+  EXPECT_THAT(out_.str(), HasSubstr("student-0 was killed by signal 9 (Killed); it is started again\n"));
+  EXPECT_THAT(err_.str(), HasSubstr("\ncoordinator ended with status 1"));
 }
 
 TEST_F(RunCommandTest, TheReasonOfACoordinatorThatLeftAtOnceIsTold) {
@@ -146,7 +159,7 @@ TEST_F(RunCommandTest, TheReasonOfACoordinatorThatLeftAtOnceIsTold) {
   EXPECT_EQ(Run(), kExitFailed);
   EXPECT_THAT(err_.str(), StartsWith("polystill: the run failed: de.jsonl: row 3: no label\n"));
   // That of an earlier run says nothing about this one.
-  WriteProgram("polystill-coordinator", "echo 127.0.0.1:1 > $ADDRESS; kill -9 $$");
+  WriteProgram("polystill-coordinator", "[ $ADDRESS ] && echo 127.0.0.1:1 > $ADDRESS; kill -9 $$");
   options_.overwrite = true;
   err_.str("");
   EXPECT_EQ(Run(), kExitFailed);

@@ -64,6 +64,18 @@ class RunInFolder {
     return FromGrpc(stub_->Stop(&context, request, &reply));
   }
 
+  absl::StatusOr<v1::ScaleReply> Scale(int workers) {
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + kAnswerWithin);
+    v1::ScaleRequest request;
+    request.set_protocol_version(kProtocolVersion);
+    request.set_run_id(coordinator_.run_id);
+    request.set_workers(workers);
+    v1::ScaleReply reply;
+    RETURN_IF_ERROR(FromGrpc(stub_->Scale(&context, request, &reply)));
+    return reply;
+  }
+
   // The coordinator's word, or else its last one.
   absl::StatusOr<v1::RunStatus> Find() {
     if (auto asked = Ask(); asked.ok()) return asked;
@@ -122,6 +134,13 @@ int Fail(const absl::Status& status, int code, std::ostream& err) {
   return code;
 }
 
+// Why a run does not answer.
+absl::Status WhyNoAnswer(const absl::Status& why, const std::string& folder) {
+  const bool none = absl::IsNotFound(why) || absl::IsUnavailable(why) || absl::IsUnimplemented(why);
+  if (!none) return Annotate(why, folder);
+  return absl::UnavailableError(absl::StrCat(folder, ": no run is under way here"));
+}
+
 }  // namespace
 
 int ShowStatus(const std::string& folder, bool json, std::ostream& out, std::ostream& err) {
@@ -140,12 +159,7 @@ int StopRun(const std::string& folder, std::ostream& out, std::ostream& err) {
   RunInFolder run(folder);
   if (const absl::Status there = run.Check(); !there.ok()) return Fail(there, kExitUsage, err);
   auto status = run.Ask();
-  if (!status.ok()) {
-    const absl::Status why = status.status();
-    const bool none = absl::IsNotFound(why) || absl::IsUnavailable(why) || absl::IsUnimplemented(why);
-    if (!none) return Fail(Annotate(why, folder), kExitFailed, err);
-    return Fail(absl::UnavailableError(absl::StrCat(folder, ": no run is under way here")), kExitFailed, err);
-  }
+  if (!status.ok()) return Fail(WhyNoAnswer(status.status(), folder), kExitFailed, err);
   const absl::Status told = run.Stop();
   if (!told.ok()) return Fail(Annotate(told, folder), kExitFailed, err);
   // The coordinator takes its address away when everybody has left; one that was killed does not answer.
@@ -162,6 +176,21 @@ int StopRun(const std::string& folder, std::ostream& out, std::ostream& err) {
   if (status->state() == v1::RunStatus::STATE_STOPPED) out << "go on with: " << run.ResumeCommand() << "\n";
   out << std::flush;
   return status->state() == v1::RunStatus::STATE_FAILED ? kExitFailed : kExitFine;
+}
+
+int ScaleRun(const std::string& folder, int workers, std::ostream& out, std::ostream& err) {
+  RunInFolder run(folder);
+  if (const absl::Status there = run.Check(); !there.ok()) return Fail(there, kExitUsage, err);
+  if (const auto status = run.Ask(); !status.ok()) {
+    return Fail(WhyNoAnswer(status.status(), folder), kExitFailed, err);
+  }
+  const absl::StatusOr<v1::ScaleReply> reply = run.Scale(workers);
+  if (!reply.ok()) {
+    return Fail(reply.status(), absl::IsInvalidArgument(reply.status()) ? kExitUsage : kExitFailed, err);
+  }
+  out << "wants " << workers << " workers from its next step boundary on; " << reply->workers() << " are here now"
+      << std::endl;
+  return kExitFine;
 }
 
 }  // namespace polystill::cli

@@ -15,4 +15,9 @@ int ShowStatus(const std::string& folder, bool json, std::ostream& out, std::ost
 // when none runs there or it failed.
 int StopRun(const std::string& folder, std::ostream& out, std::ostream& err);
 
+// Tells the run in `folder` to have so many workers from its next step boundary on. Returns the exit code: kExitFine
+// when the coordinator takes the order, kExitUsage when the folder holds no run or the number is not one that the run
+// file allows, kExitFailed when no run is under way there.
+int ScaleRun(const std::string& folder, int workers, std::ostream& out, std::ostream& err);
+
 }  // namespace polystill::cli

@@ -3,8 +3,12 @@
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
+#include <atomic>
 #include <csignal>
 #include <cstring>
+#include <functional>
+#include <optional>
+#include <thread>
 #include <torch/csrc/distributed/c10d/HashStore.hpp>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
@@ -13,70 +17,178 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "collectives/await_on_host.h"
+#include "collectives/background.h"
 #include "collectives/c10d_status.h"
 #include "runtime/address.h"
 #include "runtime/cuda/device.h"
+#include "runtime/mutex.h"
 #include "runtime/status.h"
 
 namespace polystill::collectives {
 namespace {
+
+// A tag of Gloo's point-to-point messages; there are no others.
+constexpr int kNobodysTag = 1;
 
 c10::intrusive_ptr<c10d::Store> ConnectStore(const Group::Options& options) {
   if (options.world_size == 1) return c10::make_intrusive<c10d::HashStore>();
   c10d::TCPStoreOptions store_options;
   store_options.port = static_cast<uint16_t>(options.store_port);
   store_options.waitWorkers = false;
-  store_options.timeout = options.timeout;
+  store_options.timeout = options.join_timeout;
   return c10::make_intrusive<c10d::PrefixStore>(
       options.store_prefix, c10::make_intrusive<c10d::TCPStore>(WithoutBrackets(options.store_host), store_options));
 }
 
+// Ends all that is under way and all that comes. Gloo has no such call; but when one operation times out it fails all
+// others of its group and closes their connections. So this waits a moment for a message that nobody sends: from any
+// peer that is still connected, since with one that is gone it would fail without timing out.
+void EndGloo(c10d::Backend& gloo, int rank, int world_size) {
+  for (int peer = 0; peer < world_size; ++peer) {
+    if (peer == rank) continue;
+    try {
+      std::vector<at::Tensor> nothing = {at::zeros({1}, at::kByte)};
+      gloo.recv(nothing, peer, kNobodysTag)->wait(std::chrono::milliseconds(1));
+    } catch (const std::exception&) {  // as it should be
+    }
+  }
+}
+
 }  // namespace
+
+// Connecting, on a thread of its own: it may hang in the store, or in Gloo's handshake, for as long as join_timeout.
+struct Group::Joining {
+  Mutex mutex;
+  CondVar changed;
+  bool ended ABSL_GUARDED_BY(mutex) = false;
+  absl::Status status ABSL_GUARDED_BY(mutex);
+  c10::intrusive_ptr<c10d::ProcessGroup> group ABSL_GUARDED_BY(mutex);
+  c10::intrusive_ptr<c10d::Backend> gloo ABSL_GUARDED_BY(mutex), nccl ABSL_GUARDED_BY(mutex);
+
+  void Run(const Options& options) {
+    c10::intrusive_ptr<c10d::Backend> gloo_backend, nccl_backend;
+    c10::intrusive_ptr<c10d::ProcessGroup> wrapper;
+    const absl::Status result = Connect(options, &wrapper, &gloo_backend, &nccl_backend);
+    MutexLock lock(&mutex);
+    ended = true;
+    status = result;
+    group = std::move(wrapper);
+    gloo = std::move(gloo_backend);
+    nccl = std::move(nccl_backend);
+    changed.NotifyAll();
+  }
+
+  static absl::Status Connect(const Options& options, c10::intrusive_ptr<c10d::ProcessGroup>* wrapper,
+                              c10::intrusive_ptr<c10d::Backend>* gloo, c10::intrusive_ptr<c10d::Backend>* nccl) {
+    auto gloo_options = c10d::ProcessGroupGloo::Options::create(options.join_timeout);
+    const absl::Status device = CatchC10d("listen", [&] {
+      gloo_options->devices.push_back(c10d::ProcessGroupGloo::createDeviceForHostname(WithoutBrackets(options.host)));
+    });
+    if (!device.ok()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("--host ", options.host, " is not a name or address of this machine: ", device.message()));
+    }
+    return CatchC10d(absl::StrCat("join the group at ", options.store_host, ":", options.store_port, " (",
+                                  options.store_prefix, ")"),
+                     [&] {
+                       const auto store = ConnectStore(options);
+                       *wrapper = c10::make_intrusive<c10d::ProcessGroup>(store, options.rank, options.world_size);
+                       *gloo = c10::make_intrusive<c10d::ProcessGroupGloo>(store, options.rank, options.world_size,
+                                                                           gloo_options);
+                       (*gloo)->setTimeout(options.timeout);
+                       (*wrapper)->setBackend(c10::DeviceType::CPU, c10d::ProcessGroup::BackendType::GLOO, *gloo);
+                       if (options.device.is_cuda()) {
+                         *nccl = cuda::MakeNccl(c10::make_intrusive<c10d::PrefixStore>("nccl", store), options.rank,
+                                                options.world_size, options.timeout);
+                         (*wrapper)->setBackend(c10::DeviceType::CUDA, c10d::ProcessGroup::BackendType::NCCL, *nccl);
+                       }
+                       (*wrapper)->setDefaultBackend(c10d::ProcessGroup::BackendType::GLOO);
+                     });
+  }
+};
 
 struct Group::State {
   Options options;
   c10::intrusive_ptr<c10d::ProcessGroup> group;
+  c10::intrusive_ptr<c10d::Backend> gloo, nccl;
+  std::atomic<bool> ended = false;
+  // Held while an operation is begun, which waits for nobody: Gloo counts them, without a lock of its own.
+  Mutex mutex;
+  std::optional<std::stop_callback<std::function<void()>>> on_interrupt;  // last: it uses everything above
+
+  void End() {
+    if (ended.exchange(true)) return;
+    // An abort may hang; what is stuck on the GPU ends with it or with the process.
+    if (nccl != nullptr) RunInBackground([nccl = nccl] { nccl->abort(); });
+    MutexLock lock(&mutex);
+    EndGloo(*gloo, options.rank, options.world_size);
+  }
 };
 
 Group::Group(std::unique_ptr<State> state) : state_(std::move(state)) {}
-Group::~Group() = default;
+
+Group::~Group() {
+  if (state_->group == nullptr) return;  // never formed
+  state_->on_interrupt.reset();
+  state_->End();
+}
 
 absl::StatusOr<std::unique_ptr<Group>> Group::Create(const Options& options) {
   std::signal(SIGPIPE, SIG_IGN);  // Gloo writes to sockets whose other end may have died
   auto group = std::unique_ptr<Group>(new Group(std::make_unique<State>()));
-  group->state_->options = options;
-  auto gloo = c10d::ProcessGroupGloo::Options::create(options.timeout);
-  const absl::Status device = CatchC10d("listen", [&] {
-    gloo->devices.push_back(c10d::ProcessGroupGloo::createDeviceForHostname(WithoutBrackets(options.host)));
-  });
-  if (!device.ok()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("--host ", options.host, " is not a name or address of this machine: ", device.message()));
-  }
-  const std::string doing = absl::StrCat(group->name(), ": join the group at ", options.store_host, ":",
-                                         options.store_port, " (", options.store_prefix, ")");
-  RETURN_IF_ERROR(CatchC10d(doing, [&] {
-    const auto store = ConnectStore(options);
-    auto backend = c10::make_intrusive<c10d::ProcessGroupGloo>(store, options.rank, options.world_size, gloo);
-    auto& wrapper = group->state_->group;
-    wrapper = c10::make_intrusive<c10d::ProcessGroup>(store, options.rank, options.world_size);
-    wrapper->setBackend(c10::DeviceType::CPU, c10d::ProcessGroup::BackendType::GLOO, backend);
-    if (options.device.is_cuda()) {
-      wrapper->setBackend(c10::DeviceType::CUDA, c10d::ProcessGroup::BackendType::NCCL,
-                          cuda::MakeNccl(c10::make_intrusive<c10d::PrefixStore>("nccl", store), options.rank,
-                                         options.world_size, options.timeout));
+  State& state = *group->state_;
+  state.options = options;
+  const auto joining = std::make_shared<Joining>();
+  RETURN_IF_ERROR(
+      Annotate(RunInBackground([joining, options] { joining->Run(options); }, options.interrupt), group->name()));
+  {
+    std::stop_callback wake(options.interrupt, [&joining] {
+      MutexLock lock(&joining->mutex);
+      joining->changed.NotifyAll();
+    });
+    MutexLock lock(&joining->mutex);
+    while (!joining->ended && !options.interrupt.stop_requested()) joining->changed.Wait(&joining->mutex);
+    if (options.interrupt.stop_requested()) {
+      return absl::AbortedError(absl::StrCat(group->name(), ": interrupted while joining the group"));
     }
-    wrapper->setDefaultBackend(c10d::ProcessGroup::BackendType::GLOO);
-  }));
+    RETURN_IF_ERROR(Annotate(joining->status, group->name()));
+    state.group = std::move(joining->group);
+    state.gloo = std::move(joining->gloo);
+    state.nccl = std::move(joining->nccl);
+  }
+  state.on_interrupt.emplace(options.interrupt, [&state] { state.End(); });
   return group;
 }
 
 int Group::rank() const { return state_->options.rank; }
 std::chrono::milliseconds Group::timeout() const { return state_->options.timeout; }
 int Group::world_size() const { return state_->options.world_size; }
+bool Group::interrupted() const { return state_->options.interrupt.stop_requested(); }
 const c10::intrusive_ptr<c10d::ProcessGroup>& Group::process_group() const { return state_->group; }
 std::string Group::name() const { return absl::StrCat("rank ", rank(), " of ", world_size()); }
+
+template <typename Call>
+c10::intrusive_ptr<c10d::Work> Group::StartBy(Call call) const {
+  MutexLock lock(&state_->mutex);
+  TORCH_CHECK(!state_->ended, "interrupted");
+  return call();
+}
+
+c10::intrusive_ptr<c10d::Work> Group::Start(at::Tensor tensor) const {
+  std::vector<at::Tensor> tensors = {std::move(tensor)};
+  return StartBy([&] { return state_->group->allreduce(tensors); });
+}
+
+void Group::Await(c10d::Work& work) const {
+  work.wait();  // of a GPU's work only its stream waits
+  const auto end = std::chrono::steady_clock::now() + timeout();
+  while (!work.isCompleted()) {
+    TORCH_CHECK(!interrupted(), "interrupted");
+    TORCH_CHECK(std::chrono::steady_clock::now() < end, "a collective did not end in time");
+    std::this_thread::sleep_for(std::chrono::microseconds(50));
+  }
+  if (work.exception()) std::rethrow_exception(work.exception());
+}
 
 absl::Status Group::AllReduceSum(at::Tensor tensor) const {
   return AllReduce(std::move(tensor), ": add up over the ranks", c10d::ReduceOp::SUM);
@@ -87,14 +199,30 @@ absl::Status Group::AllReduceMax(at::Tensor tensor) const {
 }
 
 absl::Status Group::AllReduce(at::Tensor tensor, const char* doing, int operation) const {
-  if (world_size() == 1) return absl::OkStatus();
   return CatchC10d(absl::StrCat(name(), doing), [&] {
+    if (world_size() == 1 && !interrupted()) return;
     std::vector<at::Tensor> tensors = {std::move(tensor)};
     c10d::AllreduceOptions options;
     options.reduceOp = static_cast<c10d::ReduceOp::RedOpType>(operation);
-    const auto work = state_->group->allreduce(tensors, options);
-    work->wait();
-    AwaitOnHost(*work, timeout());
+    Await(*StartBy([&] { return state_->group->allreduce(tensors, options); }));
+  });
+}
+
+absl::StatusOr<Group::Ending> Group::BeginAllReduceSum(at::Tensor tensor) const {
+  const std::string doing = absl::StrCat(name(), ": add up over the ranks");
+  if (world_size() == 1) return [this, tensor] { return AllReduceSum(tensor); };
+  c10::intrusive_ptr<c10d::Work> work;
+  RETURN_IF_ERROR(CatchC10d(doing, [&] { work = Start(std::move(tensor)); }));
+  return [this, doing, work] { return CatchC10d(doing, [&] { Await(*work); }); };
+}
+
+absl::Status Group::Broadcast(at::Tensor tensor, int from) const {
+  return CatchC10d(absl::StrCat(name(), ": receive from rank ", from), [&] {
+    if (world_size() == 1 && !interrupted()) return;
+    std::vector<at::Tensor> tensors = {std::move(tensor)};
+    c10d::BroadcastOptions options;
+    options.rootRank = from;
+    Await(*StartBy([&] { return state_->group->broadcast(tensors, options); }));
   });
 }
 

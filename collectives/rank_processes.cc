@@ -76,6 +76,9 @@ std::string RankProcesses::ReadLine(int rank) {
 
 void RankProcesses::Kill(int rank) { kill(processes_[rank].pid, SIGKILL); }
 
+void RankProcesses::Stop(int rank) { kill(processes_[rank].pid, SIGSTOP); }
+void RankProcesses::Continue(int rank) { kill(processes_[rank].pid, SIGCONT); }
+
 int RankProcesses::Wait(int rank) {
   int status = 0;
   waitpid(processes_[rank].pid, &status, 0);

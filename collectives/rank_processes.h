@@ -36,6 +36,9 @@ class RankProcesses {
   // The next line on the rank's stdout; empty at its end.
   std::string ReadLine(int rank);
   void Kill(int rank);
+  // Stands still from then on, with its connections open; goes on.
+  void Stop(int rank);
+  void Continue(int rank);
   // Its exit status; 128 + signal when a signal ended it.
   int Wait(int rank);
 

@@ -6,7 +6,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "collectives/await_on_host.h"
 #include "collectives/c10d_status.h"
 #include "collectives/table_gradient.h"
 #include "runtime/status.h"
@@ -23,8 +22,7 @@ class SumHook : public c10d::CommHookInterface {
   explicit SumHook(const Group* group) : group_(group) {}
 
   c10::intrusive_ptr<Future> runHook(c10d::GradBucket& bucket) override {
-    std::vector<at::Tensor> tensors = {bucket.getBuffer()};
-    works_.push_back(group_->process_group()->allreduce(tensors));
+    works_.push_back(group_->Start(bucket.getBuffer()));
     return works_.back()->getFuture();
   }
 
@@ -36,15 +34,13 @@ class SumHook : public c10d::CommHookInterface {
 
   // Whether a bucket could not be reduced since Begin. (A work's future knows before the work says so.)
   bool Failed() const {
-    return std::any_of(works_.begin(), works_.end(), [](const auto& work) { return work->getFuture()->hasError(); });
+    return group_->interrupted() ||
+           std::any_of(works_.begin(), works_.end(), [](const auto& work) { return work->getFuture()->hasError(); });
   }
 
   // Buckets that were reduced whole since Begin. Throws when one was not.
   int Completed() {
-    for (const auto& work : works_) {
-      work->wait();  // a work's future is ready a moment before the work says so
-      AwaitOnHost(*work, group_->timeout());
-    }
+    for (const auto& work : works_) group_->Await(*work);  // a work's future is ready a moment before it says so itself
     return static_cast<int>(works_.size());
   }
 

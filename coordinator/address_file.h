@@ -15,7 +15,7 @@ namespace polystill::coordinator {
 struct CoordinatorAddress {
   // host:port.
   std::string address;
-  // Drawn by each coordinator when it starts.
+  // Drawn by a coordinator when it starts; that of the one before where that was killed, and this one goes on.
   std::string run_id;
 };
 

@@ -3,6 +3,7 @@
 #include <google/protobuf/util/message_differencer.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
@@ -85,6 +86,9 @@ PlannedJob MakeTraining(const v1::RunSpec& spec, const std::string& name, const 
                         const v1::Optimizer& optimizer, int batch_size) {
   PlannedJob planned;
   planned.workers = spec.student().workers();
+  planned.min_workers = spec.student().min_workers();
+  planned.max_workers = spec.student().max_workers();
+  planned.last_call = std::chrono::milliseconds(std::llround(spec.student().last_call_seconds() * 1000));
   v1::Job& job = planned.job = MakeJob(spec, name, v1::Job::KIND_TRAIN);
   const std::string folder = absl::StrReplaceAll(name, {{":", "-"}});
   *job.mutable_model() = model;

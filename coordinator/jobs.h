@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <string>
 #include <vector>
 
@@ -20,8 +21,16 @@ struct PlannedJob {
   double epochs = 0;
   // Names of the teachers that it asks for labels, in the order of its losses.
   std::vector<std::string> teachers;
-  // Worker processes that do it together.
+  // Worker processes that do it together: with how many it starts, and as student.min_workers and max_workers say, the
+  // fewest with which it goes on and the most that it takes in. 0: as many as `workers`.
   int workers = 1;
+  int min_workers = 0;
+  int max_workers = 0;
+  // At the start: for more than the fewest to come.
+  std::chrono::milliseconds last_call{0};
+
+  int fewest() const { return min_workers > 0 ? min_workers : workers; }
+  int most() const { return max_workers > 0 ? max_workers : workers; }
 };
 
 // The jobs of a run in their order: "teacher:<name>" for each teacher that is trained here, "distilled", "no_teacher",

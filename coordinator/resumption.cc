@@ -8,6 +8,7 @@
 #include <system_error>
 
 #include "absl/strings/str_cat.h"
+#include "checkpoint/path.h"
 #include "coordinator/jobs.h"
 #include "runtime/status.h"
 
@@ -16,22 +17,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using Checkpoints = std::vector<StateStore::Checkpoint>;
-
-// Leftovers of processes that died, and what was written by workers that the coordinator no longer heard: no part of
-// the run.
-void DeleteUnadmitted(const std::string& folder, const Checkpoints& admitted) {
-  std::error_code missing;
-  for (const auto& entry : fs::directory_iterator(folder, missing)) {
-    const std::string name = entry.path().filename().string();
-    const bool known = std::any_of(admitted.begin(), admitted.end(), [&](const StateStore::Checkpoint& checkpoint) {
-      return fs::path(checkpoint.path).filename() == name;
-    });
-    if (known) continue;
-    spdlog::info("deleting {}: it was never admitted to the run", entry.path().string());
-    std::error_code error;
-    fs::remove_all(entry.path(), error);
-  }
-}
 
 // OK when a checkpoint's folder is whole and holds what was admitted: a worker that nobody heard any more may have
 // replaced it.
@@ -54,13 +39,29 @@ absl::Status DropUnfit(const std::string& job, const Verifiers& verifiers, State
     if (intact.ok()) return absl::OkStatus();
     spdlog::warn("{}: passing over the checkpoint of step {}: {}", job, checkpoints->back().step,
                  std::string(intact.message()));
-    RETURN_IF_ERROR(store->DropCheckpoint(job, checkpoints->back().step));
+    RETURN_IF_ERROR(store->DropCheckpoint(job, checkpoints->back().path));
     checkpoints->pop_back();
   }
   return absl::OkStatus();
 }
 
 }  // namespace
+
+void DeleteUnadmitted(const std::string& folder, const std::vector<StateStore::Checkpoint>& admitted,
+                      int64_t last_generation) {
+  std::error_code missing;
+  for (const auto& entry : fs::directory_iterator(folder, missing)) {
+    const std::string name = entry.path().filename().string();
+    const bool known = std::any_of(admitted.begin(), admitted.end(), [&](const StateStore::Checkpoint& checkpoint) {
+      return fs::path(checkpoint.path).filename() == name;
+    });
+    const auto parsed = checkpoint::ParseCheckpointName(name);
+    if (known || (parsed.has_value() && parsed->generation >= last_generation)) continue;
+    spdlog::info("deleting {}: it was never admitted to the run", entry.path().string());
+    std::error_code error;
+    fs::remove_all(entry.path(), error);
+  }
+}
 
 absl::StatusOr<Resumption> FindResumption(const v1::RunSpec& spec, const Verifiers& verifiers, StateStore* store) {
   Resumption resumption;
@@ -69,6 +70,7 @@ absl::StatusOr<Resumption> FindResumption(const v1::RunSpec& spec, const Verifie
   ASSIGN_OR_RETURN(const auto finished, store->FinishedJobs());
   for (const auto& job : finished) resumption.finished[job.job] = job.weights_digest;
   ASSIGN_OR_RETURN(resumption.inputs, store->Inputs());
+  ASSIGN_OR_RETURN(const StateStore::Generation generation, store->LastGeneration());
   bool first = true;
   for (const PlannedJob& planned : PlanJobs(spec)) {
     const std::string& job = planned.job.name();
@@ -79,7 +81,7 @@ absl::StatusOr<Resumption> FindResumption(const v1::RunSpec& spec, const Verifie
     ASSIGN_OR_RETURN(const auto segments, store->Segments(job));
     if (!segments.empty()) resumption.segments[job] = segments.back();
     ASSIGN_OR_RETURN(Checkpoints checkpoints, store->Checkpoints(job));
-    DeleteUnadmitted(planned.job.checkpoints(), checkpoints);
+    DeleteUnadmitted(planned.job.checkpoints(), checkpoints, generation.number);
     if (const auto done = resumption.finished.find(job); done != resumption.finished.end()) {
       const absl::Status intact = verifiers.package(planned.job.package(), done->second);
       if (intact.ok()) continue;

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <map>
 #include <string>
 #include <vector>
@@ -43,6 +44,12 @@ struct Verifiers {
 // finished any more, a checkpoint that is torn, or not the one that was admitted, is struck from the store, and folders
 // of checkpoints that were never admitted are deleted. The errors of StateStore.
 absl::StatusOr<Resumption> FindResumption(const v1::RunSpec& spec, const Verifiers& verifiers, StateStore* store);
+
+// Deletes what lies in a job's folder of checkpoints and was never admitted: leftovers of processes that died, and what
+// was written by workers that the coordinator no longer heard. What is of `last_generation` stays: its workers may be
+// at work, and tell of it only now.
+void DeleteUnadmitted(const std::string& folder, const std::vector<StateStore::Checkpoint>& admitted,
+                      int64_t last_generation = std::numeric_limits<int64_t>::max());
 
 // Why the run cannot go on with this plan of a job; empty when it is the plan that the job began with, or it had none.
 std::string PlanChange(const Resumption& resumption, const std::string& job, const v1::PlanSegment& now);

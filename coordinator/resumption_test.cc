@@ -132,7 +132,16 @@ TEST_F(ResumptionTest, WhatWasNeverAdmittedIsDeleted) {
   const std::string checkpoints = folder_ + "/checkpoints/distilled";
   fs::create_directories(checkpoints + "/20");
   fs::create_directories(checkpoints + "/.30.tmp-77");
+  ASSERT_TRUE(store_->PutGeneration({3, "distilled", {"a"}}).ok());
+  fs::create_directories(checkpoints + "/step-000000020-gen-2");
+  fs::create_directories(checkpoints + "/.step-000000020-gen-2.tmp-77");
+  fs::create_directories(checkpoints + "/step-000000020-gen-3");
+  fs::create_directories(checkpoints + "/.step-000000030-gen-3.tmp-77");
   Find();
+  EXPECT_FALSE(fs::exists(checkpoints + "/step-000000020-gen-2"));
+  EXPECT_FALSE(fs::exists(checkpoints + "/.step-000000020-gen-2.tmp-77"));
+  EXPECT_TRUE(fs::exists(checkpoints + "/step-000000020-gen-3")) << "its workers may be at work still";
+  EXPECT_TRUE(fs::exists(checkpoints + "/.step-000000030-gen-3.tmp-77"));
   EXPECT_TRUE(fs::exists(checkpoints + "/10"));
   EXPECT_FALSE(fs::exists(checkpoints + "/20"));
   EXPECT_FALSE(fs::exists(checkpoints + "/.30.tmp-77"));

@@ -126,6 +126,13 @@ Verifiers MakeVerifiers() {
   return verifiers;
 }
 
+// Whoever watches the run of a coordinator that was killed means the one that goes on with it.
+std::string RunIdOf(const CoordinatorOptions& options, const v1::RunSpec& spec) {
+  if (!options.resume && !options.resume_or_start) return RandomId();
+  const auto left = ReadAddressFile(absl::StrCat(spec.output(), "/", kAddressFile));
+  return left.ok() ? left->run_id : RandomId();
+}
+
 // Everything that belongs to one run.
 class Coordinator {
  public:
@@ -148,16 +155,18 @@ class Coordinator {
   const CoordinatorOptions options_;
   v1::RunSpec spec_;
   EventQueue events_;
-  const std::string run_id_ = RandomId();
+  std::string run_id_;
   Metrics metrics_;
   RunMetrics run_metrics_{&metrics_};
-  Service service_{&events_, Service::Options{.run_id = run_id_}};
+  std::unique_ptr<Service> service_;
   ListeningServer listening_;
   std::unique_ptr<collectives::StoreServer> rendezvous_;
   std::unique_ptr<RunFolder> folder_;
   std::unique_ptr<StateStore> store_;
   std::unique_ptr<StatusFile> status_file_;
   Resumption resumption_;
+  StateStore::Generation last_generation_;
+  int64_t wanted_workers_ = 0;
   // Written by the stages' thread before it posts StagesFinished, read after that.
   Stages stages_;
   std::atomic<bool> stop_stages_ = false;
@@ -185,7 +194,7 @@ int ExitCodeOf(const v1::RunStatus& status) {
 }
 
 absl::Status Coordinator::ListenForAll() {
-  ASSIGN_OR_RETURN(listening_, Listen(options_.listen, {&service_}, options_.insecure, options_.advertise));
+  ASSIGN_OR_RETURN(listening_, Listen(options_.listen, {service_.get()}, options_.insecure, options_.advertise));
   ASSIGN_OR_RETURN(rendezvous_, collectives::StoreServer::Start(HostOf(options_.listen)));
   return absl::OkStatus();
 }
@@ -221,10 +230,17 @@ absl::Status Coordinator::OpenFolder() {
 absl::Status Coordinator::Prepare() {
   ASSIGN_OR_RETURN(const RunFile file, ReadRunFile(options_.spec, options_.settings));
   spec_ = file.spec;
+  run_id_ = RunIdOf(options_, spec_);
+  service_ = std::make_unique<Service>(&events_, Service::Options{.run_id = run_id_});
   // Before the folder: a port in use must not cost an earlier run.
   RETURN_IF_ERROR(ListenForAll());
   if (!options_.metrics.empty()) RETURN_IF_ERROR(metrics_.Listen(options_.metrics, options_.insecure));
   RETURN_IF_ERROR(OpenFolder());
+  ASSIGN_OR_RETURN(last_generation_, store_->LastGeneration());
+  ASSIGN_OR_RETURN(wanted_workers_, store_->WantedWorkers());
+  const v1::Student& student = spec_.student();
+  service_->AllowScale(student.min_workers() > 0 ? student.min_workers() : student.workers(),
+                      student.max_workers() > 0 ? student.max_workers() : student.workers());
   spdlog::info("run {}: term {}, listening on {}", spec_.name(), store_->term(), listening_.address);
   status_file_ = std::make_unique<StatusFile>(folder_->PathOf(kStatusFile));
   RETURN_IF_ERROR(WriteAddressFile(folder_->PathOf(kAddressFile), {listening_.address, run_id_}));
@@ -242,7 +258,7 @@ void Coordinator::RunStagesAside() {
   if (stages.ok()) {
     stages_ = std::move(*stages);
     for (const auto& [digest, index] : stages_.indexes) {
-      service_.PutIndex(digest, std::make_shared<const std::string>(IndexBytes(*index)));
+      service_->PutIndex(digest, std::make_shared<const std::string>(IndexBytes(*index)));
     }
     events_.Post(StagesFinished{stages_.prepared});
   } else {
@@ -280,7 +296,8 @@ int Coordinator::Run() {
   RunConfig config;
   config.run = spec_.name();
   config.term = store_->term();
-  config.generation = store_->Generation().value_or(0);
+  config.generation = last_generation_;
+  config.wanted_workers = wanted_workers_;
   config.resumed = resumption_;
   config.store_host = HostOf(listening_.address);
   config.store_port = rendezvous_->port();
@@ -298,7 +315,7 @@ int Coordinator::Run() {
     curves.Observe(status, std::chrono::duration<double>(now).count());
   };
   RunLoop loop(
-      std::move(config), &events_, &service_, store_.get(),
+      std::move(config), &events_, service_.get(), store_.get(),
       [this](const WriteReport& order, const v1::RunStatus& status) { WriteReportAside(order, status); }, options);
   stages_thread_ = std::thread([this] { RunStagesAside(); });
   exit_code_ = ExitCodeOf(WaitForEnd(std::async(std::launch::async, [&loop] { return loop.Run(); })));
@@ -320,7 +337,7 @@ v1::RunStatus Coordinator::WaitForEnd(std::future<v1::RunStatus> ended) {
 }
 
 Coordinator::~Coordinator() {
-  service_.CloseAll();
+  if (service_ != nullptr) service_->CloseAll();
   if (listening_.server != nullptr) listening_.server->Shutdown(std::chrono::system_clock::now() + kShutdownPatience);
   report_thread_.request_stop();
   if (report_thread_.joinable()) report_thread_.join();

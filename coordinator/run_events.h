@@ -76,6 +76,14 @@ struct ReportFinished {
 struct StoreFailed {
   absl::Status status;
 };
+// A later coordinator has begun its term: this one ends without another word to anybody.
+struct Superseded {
+  absl::Status status;
+};
+// A person wants so many workers in training from its next step boundary on.
+struct ScaleAsked {
+  int workers = 0;
+};
 // A person, or a signal, ends the run.
 struct StopAsked {
   std::string reason;
@@ -84,7 +92,7 @@ struct StopAsked {
 struct Tick {};
 
 using Event = std::variant<StreamOpened, StreamClosed, WorkerSaid, TeacherSaid, TeacherDescribed, StageProgress,
-                           StagesFinished, ReportFinished, StoreFailed, StopAsked, Tick>;
+                           StagesFinished, ReportFinished, StoreFailed, Superseded, ScaleAsked, StopAsked, Tick>;
 
 // What the coordinator has to do about it, in this order.
 
@@ -106,9 +114,12 @@ struct DescribeTeacher {
   std::string teacher;
   std::string address;
 };
-// To be durable before the actions after it are carried out; StoreFailed otherwise.
+// To be durable before the actions after it are carried out; StoreFailed or Superseded otherwise.
 struct RecordGeneration {
-  int64_t generation = 0;
+  StateStore::Generation generation;
+};
+struct RecordWantedWorkers {
+  int workers = 0;
 };
 struct RecordSegment {
   std::string job;
@@ -137,9 +148,15 @@ struct RecordFinishedJob {
 // A checkpoint that newer ones have replaced: it leaves the store, then the disk.
 struct DropCheckpoint {
   std::string job;
-  int64_t step = 0;
   std::string path;
 };
+// A job is finished: whatever lies in its folder of checkpoints and is not `kept` was never admitted, and goes.
+struct CleanCheckpoints {
+  std::string folder;
+  std::vector<StateStore::Checkpoint> kept;
+};
+// Nothing to be made durable, but what comes after it is for the present coordinator only to say.
+struct ConfirmTerm {};
 // Every job is done. `teacher_digests`: name -> digest of the package.
 struct WriteReport {
   std::map<std::string, std::string> teacher_digests;
@@ -151,7 +168,8 @@ struct Log {
 // The run has ended and its processes are gone, or had time to go: the coordinator may leave.
 struct EndRun {};
 
-using Action = std::variant<SendToWorker, SendToTeacher, CloseStream, DescribeTeacher, RecordGeneration, RecordSegment,
-                            RecordInput, RecordCheckpoint, RecordFinishedJob, DropCheckpoint, WriteReport, Log, EndRun>;
+using Action = std::variant<SendToWorker, SendToTeacher, CloseStream, DescribeTeacher, RecordGeneration,
+                            RecordWantedWorkers, RecordSegment, RecordInput, RecordCheckpoint, RecordFinishedJob,
+                            DropCheckpoint, CleanCheckpoints, ConfirmTerm, WriteReport, Log, EndRun>;
 
 }  // namespace polystill::coordinator

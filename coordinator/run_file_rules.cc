@@ -144,6 +144,7 @@ class Rules {
   void CheckStudent() {
     const v1::Student& student = spec_.student();
     CheckWhere("student.where", student.where());
+    CheckWorkers(student);
     CheckWhere("student.early_stopping.where", student.early_stopping().where());
     CheckEachOnce("student.languages.targets", student.languages().targets(),
                   [](const std::string& language) { return language; });
@@ -225,6 +226,17 @@ class Rules {
     Add(path, absl::StrCat("zero_shot evaluates the package of the teacher that the student learns from; ",
                            has.empty() ? "no teacher has a train or package key"
                                        : absl::StrCat(teacher->name(), " has ", has, ", write its package instead")));
+  }
+
+  void CheckWorkers(const v1::Student& student) {
+    if (student.min_workers() > student.workers()) {
+      Add("student.min_workers", absl::StrCat("is ", student.min_workers(), ", more than the workers to start with, ",
+                                              student.workers(), "; write at most so many"));
+    }
+    if (student.max_workers() > 0 && student.max_workers() < student.workers()) {
+      Add("student.max_workers", absl::StrCat("is ", student.max_workers(), ", fewer than the workers to start with, ",
+                                              student.workers(), "; write at least so many"));
+    }
   }
 
   bool AsksForLogits() const {

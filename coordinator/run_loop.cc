@@ -20,6 +20,7 @@ RunLoop::RunLoop(RunConfig config, EventQueue* events, Service* service, StateSt
       options_(std::move(options)),
       probe_(events),
       machine_(std::move(config), options_.clock()),
+      ticked_at_(options_.clock()),
       published_at_(options_.clock()) {
   service_->Publish(machine_.Status(options_.clock()), false);
 }
@@ -31,7 +32,10 @@ v1::RunStatus RunLoop::Run() {
       if (const auto* said = std::get_if<WorkerSaid>(&event)) service_->ReadNext(said->stream);
       if (const auto* said = std::get_if<TeacherSaid>(&event)) service_->ReadNext(said->stream);
     }
-    Handle(Tick{});
+    if (const Instant now = options_.clock(); now - ticked_at_ >= options_.tick) {
+      ticked_at_ = now;
+      Handle(Tick{});
+    }
     PublishIfDue();
   }
   return machine_.Status(options_.clock());
@@ -47,7 +51,8 @@ void RunLoop::Handle(const Event& event) {
 bool RunLoop::CarryOut(const Action& action) {
   const absl::Status recorded = Record(action);
   if (!recorded.ok()) {
-    Handle(StoreFailed{recorded});
+    superseded_ |= absl::IsFailedPrecondition(recorded);
+    Handle(superseded_ ? Event(Superseded{recorded}) : Event(StoreFailed{recorded}));
     return false;
   }
   if (const auto* to_worker = std::get_if<SendToWorker>(&action)) service_->Send(*to_worker);
@@ -56,6 +61,7 @@ bool RunLoop::CarryOut(const Action& action) {
   if (const auto* describe = std::get_if<DescribeTeacher>(&action))
     probe_.Describe(describe->teacher, describe->address);
   if (const auto* report = std::get_if<WriteReport>(&action)) start_report_(*report, machine_.Status(options_.clock()));
+  if (const auto* clean = std::get_if<CleanCheckpoints>(&action)) DeleteUnadmitted(clean->folder, clean->kept);
   if (const auto* log = std::get_if<Log>(&action)) spdlog::info("{}", log->text);
   if (std::holds_alternative<EndRun>(action)) ended_ = true;
   return true;
@@ -65,32 +71,37 @@ absl::Status RunLoop::Record(const Action& action) {
   if (const auto* generation = std::get_if<RecordGeneration>(&action)) {
     return store_->PutGeneration(generation->generation);
   }
+  if (const auto* wanted = std::get_if<RecordWantedWorkers>(&action)) return store_->PutWantedWorkers(wanted->workers);
+  if (std::holds_alternative<ConfirmTerm>(action)) {
+    const absl::Status present = store_->CheckTerm();
+    // A store that cannot be read keeps nobody from being told to stop.
+    return absl::IsFailedPrecondition(present) ? present : absl::OkStatus();
+  }
   if (const auto* segment = std::get_if<RecordSegment>(&action)) {
     return store_->AddSegment(segment->job, segment->segment);
   }
   if (const auto* input = std::get_if<RecordInput>(&action)) return store_->PutInput(input->key, input->digest);
   if (const auto* admitted = std::get_if<RecordCheckpoint>(&action)) {
-    RETURN_IF_ERROR(store_->PutStage(admitted->stage));
-    return store_->AdmitCheckpoint(admitted->job, admitted->checkpoint);
+    return store_->AdmitCheckpoint(admitted->job, admitted->checkpoint, admitted->stage);
   }
   if (const auto* dropped = std::get_if<DropCheckpoint>(&action)) {
-    RETURN_IF_ERROR(store_->DropCheckpoint(dropped->job, dropped->step));
+    RETURN_IF_ERROR(store_->DropCheckpoint(dropped->job, dropped->path));
     std::error_code error;
     std::filesystem::remove_all(dropped->path, error);
     if (error) spdlog::warn("cannot delete {}: {}", dropped->path, error.message());
     return absl::OkStatus();
   }
   if (const auto* done = std::get_if<RecordFinishedJob>(&action)) {
-    if (!done->stage.name().empty()) RETURN_IF_ERROR(store_->PutStage(done->stage));
     return store_->FinishJob(done->job, done->weights_digest,
-                             {done->step, done->generation, done->checkpoint, done->weights_digest});
+                             {done->step, done->generation, done->checkpoint, done->weights_digest}, done->stage);
   }
   return absl::OkStatus();
 }
 
 void RunLoop::PublishIfDue() {
   const Instant now = options_.clock();
-  if (machine_.revision() == published_revision_) return;
+  // What watchers see is the later coordinator's to say.
+  if (superseded_ || machine_.revision() == published_revision_) return;
   const v1::RunStatus status = machine_.Status(now);
   const bool last = status.state() != v1::RunStatus::STATE_RUNNING;
   if (!last && now - published_at_ < options_.publish_every) return;

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "coordinator/event_queue.h"
+#include "coordinator/resumption.h"
 #include "coordinator/run_events.h"
 #include "coordinator/run_machine.h"
 #include "coordinator/service.h"
@@ -21,7 +22,7 @@ class RunLoop {
  public:
   struct Options {
     std::function<Instant()> clock = [] { return std::chrono::steady_clock::now(); };
-    // Longest time between two ticks of the machine.
+    // Time between two ticks of the machine: each looks at every member.
     std::chrono::milliseconds tick{100};
     // Shortest time between two statuses that watchers get.
     std::chrono::milliseconds publish_every{200};
@@ -55,6 +56,9 @@ class RunLoop {
   TeacherProbe probe_;
   RunMachine machine_;
   bool ended_ = false;
+  // A later coordinator has begun its term.
+  bool superseded_ = false;
+  Instant ticked_at_;
   int64_t published_revision_ = -1;
   Instant published_at_;
 };

@@ -10,12 +10,29 @@
 #include "runtime/utf8.h"
 
 namespace polystill::coordinator {
+namespace {
+
+// Messages of a worker, on average, that wait for the jobs to be known: a few are said in a generation.
+constexpr size_t kMostEarly = 16;
+
+bool IsHeartbeat(const Event& event) {
+  const auto* worker = std::get_if<WorkerSaid>(&event);
+  const auto* teacher = std::get_if<TeacherSaid>(&event);
+  return (worker != nullptr && worker->message.has_heartbeat()) ||
+         (teacher != nullptr && teacher->message.has_heartbeat());
+}
+
+}  // namespace
 
 RunMachine::RunMachine(RunConfig config, Instant now)
     : config_(std::move(config)),
-      generation_(config_.generation),
+      began_(now),
+      last_generation_(config_.generation.number),
+      wanted_workers_(static_cast<int>(config_.wanted_workers)),
+      form_after_(now),
       checkpoints_(config_.resumed.checkpoints),
       last_tick_(now),
+      confirmed_(now),
       now_(now) {
   for (const v1::Teacher& spec : config_.teachers) teachers_.push_back({spec, spec.package(), "", std::nullopt});
   for (const std::string& name : config_.stages) {
@@ -31,9 +48,16 @@ std::vector<Action> RunMachine::Handle(const Event& event, Instant now) {
   now_ = now;
   actions_.clear();
   std::visit([this](const auto& e) { On(e); }, event);
+  // Most of what is said changes nothing.
+  if (!IsHeartbeat(event)) Decide();
+  return std::move(actions_);
+}
+
+void RunMachine::Decide() {
   if (running()) {
     LoadTeachers();
-    StartJobIfReady();
+    TellTeachers();
+    GoOn();
   }
   const bool everybody_left = strangers_.empty() && workers_.empty() && servers_.empty();
   const bool saving = IsSaving();
@@ -43,7 +67,6 @@ std::vector<Action> RunMachine::Handle(const Event& event, Instant now) {
     left_ = true;
     actions_.push_back(EndRun{});
   }
-  return std::move(actions_);
 }
 
 void RunMachine::On(const StreamOpened& event) { strangers_[event.stream] = now_; }
@@ -59,9 +82,19 @@ void RunMachine::On(const WorkerSaid& event) {
   Worker* worker = FindWorker(event.stream);
   if (worker == nullptr) return;
   worker->heard = now_;
+  if (said.has_heartbeat() || HearLater(event)) return;
   switch (said.message_case()) {
     case v1::WorkerMessage::kProgress:
       if (Rank* rank = FindRank(event.stream, said.progress().generation())) OnProgress(rank, said.progress());
+      return;
+    case v1::WorkerMessage::kAgreed:
+      if (Rank* rank = FindRank(event.stream, said.agreed().generation())) OnAgreed(rank, said.agreed());
+      return;
+    case v1::WorkerMessage::kInterrupted:
+      if (Rank* rank = FindRank(event.stream, said.interrupted().standing().generation())) {
+        OnInterrupted(
+            rank, absl::Status(static_cast<absl::StatusCode>(said.interrupted().code()), said.interrupted().reason()));
+      }
       return;
     case v1::WorkerMessage::kDone:
       if (Rank* rank = FindRank(event.stream, said.done().progress().generation())) OnDone(rank, said.done());
@@ -71,12 +104,23 @@ void RunMachine::On(const WorkerSaid& event) {
       return;
     case v1::WorkerMessage::kCheckpointed:
       return OnCheckpointed(event.stream, said.checkpointed());
-    case v1::WorkerMessage::kHeartbeat:
-      return;
     default:
       Drop(event.stream,
-           absl::InvalidArgumentError("expected progress, checkpointed, done, failed or heartbeat after the hello"));
+           absl::InvalidArgumentError("expected progress, checkpointed, agreed, interrupted, done, failed "
+                                      "or heartbeat after the hello"));
   }
+}
+
+// Before the jobs are known, words of the last generation wait; whose progress comes again.
+bool RunMachine::HearLater(const WorkerSaid& event) {
+  if (prepared_ || !running() || config_.generation.members.empty()) return false;
+  if (event.message.has_progress()) return true;
+  if (early_.size() >= kMostEarly * workers_.size()) {
+    Drop(event.stream, absl::ResourceExhaustedError("too much was said before the run's jobs are known"));
+    return true;
+  }
+  early_.push_back(event);
+  return true;
 }
 
 void RunMachine::On(const TeacherSaid& event) {
@@ -93,9 +137,8 @@ void RunMachine::On(const TeacherSaid& event) {
       OnReady(server, said.ready());
       return;
     case v1::TeacherMessage::kFailed:
-      NoteCause(false,
-                absl::StrCat("teacher ", server->teacher, " at ", server->address, ": ", said.failed().message()));
-      return;
+      return End(v1::RunStatus::STATE_FAILED,
+                 absl::StrCat("teacher ", server->teacher, " at ", server->address, ": ", said.failed().message()));
     case v1::TeacherMessage::kHeartbeat:
       return;
     default:
@@ -124,18 +167,11 @@ void RunMachine::Drop(StreamId stream, absl::Status status) {
 
 void RunMachine::Forget(StreamId stream, const std::string& why) {
   strangers_.erase(stream);
-  const auto worker = std::find_if(workers_.begin(), workers_.end(), [&](const auto& w) { return w.stream == stream; });
-  if (worker != workers_.end()) {
-    const Worker gone = *worker;
-    workers_.erase(worker);
-    LoseWorker(gone, why);
+  if (const auto worker = workers_.extract(stream)) {
+    worker_streams_.erase(worker.mapped().id);
+    LoseWorker(worker.mapped(), why);
   }
-  const auto server = std::find_if(servers_.begin(), servers_.end(), [&](const auto& s) { return s.stream == stream; });
-  if (server != servers_.end()) {
-    const TeacherServer gone = *server;
-    servers_.erase(server);
-    LoseTeacher(gone, why);
-  }
+  if (const auto server = servers_.extract(stream)) LoseTeacher(server.mapped(), why);
 }
 
 void RunMachine::On(const StageProgress& event) {
@@ -177,7 +213,10 @@ void RunMachine::On(const StagesFinished& event) {
     actions_.push_back(RecordFinishedJob{"tokenizer", 0, 0, "", digest, StageOf("tokenizer")});
   }
   SkipFinishedJobs();
+  ReportIfDone();
+  AwaitMembers();
   DescribeTeachers();
+  for (const WorkerSaid& said : std::exchange(early_, {})) On(said);
 }
 
 void RunMachine::On(const ReportFinished& event) {
@@ -189,6 +228,24 @@ void RunMachine::On(const ReportFinished& event) {
 
 void RunMachine::On(const StoreFailed& event) { End(v1::RunStatus::STATE_FAILED, std::string(event.status.message())); }
 
+void RunMachine::On(const Superseded& event) {
+  state_ = v1::RunStatus::STATE_FAILED;
+  reason_ = std::string(event.status.message());
+  ended_ = now_;
+  // Workers and teachers are the later coordinator's by now.
+  teachers_stopped_ = left_ = true;
+  ++revision_;
+  actions_.push_back(EndRun{});
+}
+
+void RunMachine::On(const ScaleAsked& event) {
+  if (!running()) return;
+  wanted_workers_ = event.workers;
+  actions_.push_back(RecordWantedWorkers{event.workers});
+  Say(absl::StrCat("asked for ", event.workers, " workers"));
+  TellMembers();
+}
+
 void RunMachine::On(const StopAsked& event) {
   End(v1::RunStatus::STATE_STOPPED, event.reason.empty() ? "stopped on request" : event.reason);
 }
@@ -199,44 +256,33 @@ void RunMachine::ForgiveStandstill() {
   Say(absl::StrCat("this process stood still for ", std::chrono::round<std::chrono::seconds>(pause).count(), " s"));
   const auto move = [&](Instant* since) { *since = std::min(now_, *since + pause); };
   for (auto& [stream, opened] : strangers_) move(&opened);
-  for (Worker& worker : workers_) move(&worker.heard);
-  for (TeacherServer& server : servers_) move(&server.heard);
-  if (cause_.has_value()) move(&cause_->since);
+  for (auto& [stream, worker] : workers_) move(&worker.heard);
+  for (auto& [stream, server] : servers_) move(&server.heard);
+  if (last_call_.has_value()) move(&*last_call_);
 }
 
 void RunMachine::On(const Tick&) {
   ForgiveStandstill();
+  missing_due_ = true;
+  if (now_ - confirmed_ >= kConfirmEvery) {
+    confirmed_ = now_;
+    actions_.push_back(ConfirmTerm{});
+  }
   DescribeAgain();
   std::vector<StreamId> silent;
   for (const auto& [stream, opened] : strangers_) {
     if (now_ - opened >= kDeadAfter) silent.push_back(stream);
   }
-  for (const Worker& worker : workers_) {
-    if (now_ - worker.heard >= kDeadAfter) silent.push_back(worker.stream);
+  for (const auto& [stream, worker] : workers_) {
+    if (now_ - worker.heard >= kDeadAfter) silent.push_back(stream);
   }
-  for (const TeacherServer& server : servers_) {
-    if (now_ - server.heard >= kDeadAfter) silent.push_back(server.stream);
+  for (const auto& [stream, server] : servers_) {
+    if (now_ - server.heard >= kDeadAfter) silent.push_back(stream);
   }
   for (const StreamId stream : silent) {
     Drop(stream, absl::DeadlineExceededError(absl::StrCat("nothing heard for ", kDeadAfter.count() / 1000, " s")));
   }
-  if (running() && cause_.has_value() && now_ - cause_->since >= kCauseWindow) {
-    End(v1::RunStatus::STATE_FAILED, cause_->reason);
-  }
-}
-
-void RunMachine::NoteCause(bool consequence, const std::string& reason) {
-  if (!running()) return;
-  Say(reason);
-  if (!cause_.has_value()) cause_ = Cause{now_, consequence, reason};
-  if (cause_->consequence && !consequence) {
-    cause_->consequence = false;
-    cause_->reason = reason;
-  }
-  // Nobody is left who could tell a better cause.
-  const bool all_heard = !job_.has_value() || std::all_of(job_->ranks.begin(), job_->ranks.end(),
-                                                          [](const Rank& rank) { return rank.lost || rank.done; });
-  if (all_heard) End(v1::RunStatus::STATE_FAILED, cause_->reason);
+  if (running()) GiveUpAwaited();
 }
 
 void RunMachine::End(v1::RunStatus::State state, const std::string& reason) {
@@ -245,10 +291,11 @@ void RunMachine::End(v1::RunStatus::State state, const std::string& reason) {
   reason_ = EscapeUnlessUtf8(reason);
   ended_ = now_;
   ++revision_;
+  actions_.push_back(ConfirmTerm{});
   v1::WorkerOrder stop;
   stop.mutable_stop()->set_reason(WhyEnded());
   stop.mutable_stop()->set_state(state_);
-  for (const Worker& worker : workers_) actions_.push_back(SendToWorker{worker.stream, stop});
+  for (const auto& [stream, worker] : workers_) actions_.push_back(SendToWorker{stream, stop});
 }
 
 std::string RunMachine::WhyEnded() const { return reason_.empty() ? "the run is done" : reason_; }
@@ -257,7 +304,7 @@ void RunMachine::StopTeachers() {
   if (std::exchange(teachers_stopped_, true)) return;
   v1::TeacherOrder stop;
   stop.mutable_stop()->set_reason(WhyEnded());
-  for (const TeacherServer& server : servers_) actions_.push_back(SendToTeacher{server.stream, stop});
+  for (const auto& [stream, server] : servers_) actions_.push_back(SendToTeacher{stream, stop});
 }
 
 }  // namespace polystill::coordinator

@@ -1,14 +1,17 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <map>
 #include <optional>
 #include <string>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "coordinator/jobs.h"
+#include "coordinator/replica_choice.h"
 #include "coordinator/resumption.h"
 #include "coordinator/run_events.h"
 #include "polystill/v1/coordinator.pb.h"
@@ -19,8 +22,10 @@ namespace polystill::coordinator {
 struct RunConfig {
   std::string run;
   int64_t term = 0;
-  // The highest generation ever used; the first assignment takes the next one.
-  int64_t generation = 0;
+  // The last one that an earlier coordinator formed. Its members may be at work in it still.
+  StateStore::Generation generation;
+  // By the last order to scale; 0: as the jobs say.
+  int64_t wanted_workers = 0;
   // The c10d store, as workers reach it.
   std::string store_host;
   int store_port = 0;
@@ -36,28 +41,40 @@ struct RunConfig {
 //
 //   1. The stages before the jobs run elsewhere; their progress and their end come as events.
 //   2. A job starts when enough workers are there (ranks in order of arrival) and every replica of its teachers is
-//      ready; each start is a new generation.
-//   3. It is done when every rank said so with the same digest of its weights. A teacher trained by it is then loaded.
+//      ready. From then on its workers come and go by generations, as docs/elastic.md says.
+//   3. It is done when every rank of a generation said so with the same digest of its weights. A teacher trained by it
+//      is then loaded.
 //   4. After the last job the report is written; then everybody is told to stop.
 //
 // A run that is resumed passes over what is finished, and gives its job the newest checkpoint that was admitted. The
-// plans must be those that the jobs began with.
+// plans must be those that the jobs began with. The last generation's members may still be at work: those who come back
+// within kComeBackWithin, and all of them are, stay a generation.
 //
-// A worker that fails or vanishes during its job fails the run. The others then fail too, of broken connections: for
-// kCauseWindow the machine listens to all of them and tells the cause that is not such a consequence.
+// A worker that vanishes fails nothing; one that says why it cannot go on, and means itself, fails the run.
 //
 // States: RUNNING -> DONE | FAILED | STOPPED, none of which is left again. Not thread-safe.
 class RunMachine {
  public:
   // A process that is silent for this long is gone.
   static constexpr std::chrono::milliseconds kDeadAfter{5000};
-  static constexpr std::chrono::milliseconds kCauseWindow{1000};
+  // For the members of the last generation, and its teachers, to find a new coordinator.
+  static constexpr std::chrono::milliseconds kComeBackWithin{10'000};
+  // They look for it every second: when none of them has come by then, all of them are gone, as after a whole run's
+  // end.
+  static constexpr std::chrono::milliseconds kFirstComesWithin{3000};
+  // Workers that cannot reach each other try again after this, then after twice as long, up to the other.
+  static constexpr std::chrono::milliseconds kFormAgainAfter{100};
+  static constexpr std::chrono::milliseconds kFormAgainWithin{5000};
   // Ticks come ten times a second; after a longer pause between two, this process stood still itself, and the time is
   // not counted against the others, whose messages wait to be read.
   static constexpr std::chrono::milliseconds kStoodStill{1000};
   // How often a teacher given by its address is asked while it is still loading, and for how long.
   static constexpr std::chrono::milliseconds kAskEvery{1000};
   static constexpr std::chrono::milliseconds kLoadWithin{300'000};
+  // When teachers' replicas come and go, so many members a millisecond are told, at most.
+  static constexpr size_t kToldAMillisecond = 10;
+  // How often it is made sure that no later coordinator has taken over, where nothing is to be recorded.
+  static constexpr std::chrono::milliseconds kConfirmEvery{1000};
   // Time that processes have to leave once the run has ended.
   static constexpr std::chrono::milliseconds kLeaveWithin{10000};
   // The same for workers of a stopped training, which write a checkpoint first.
@@ -78,13 +95,20 @@ class RunMachine {
     std::string id;
     std::string host;
     int64_t pid = 0;
+    // As it came.
+    v1::Standing standing;
     Instant heard;
+    int64_t arrival = 0;
+    // In the last generation that it was a member of; IsMember knows whether that is still the one.
+    size_t rank = 0;
   };
   struct TeacherServer {
     StreamId stream = 0;
     std::string id;
     std::string teacher;
     std::string address;
+    // What it served when it came; empty: nothing.
+    std::string serves;
     bool loading = false;
     // Empty until it is ready.
     std::string digest;
@@ -100,25 +124,49 @@ class RunMachine {
     // Of a teacher by address that is still loading: when it is asked again.
     std::optional<Instant> ask_at;
   };
+  // A member of the last generation.
   struct Rank {
+    enum class Place {
+      kAwaited,  // by a new coordinator -> kIn, kLeft, kGone
+      kIn,       // the generation -> kLeft, kGone
+      kLeft,     // it, and waits for the next -> kGone
+      kGone,     // lost to the coordinator
+    };
+    std::string worker;
+    // 0 unless it is in, or has left.
     StreamId stream = 0;
     std::string who;
-    v1::WorkerMessage::Progress progress;
-    std::string digest;
+    Place place = Place::kIn;
     bool done = false;
-    // Failed or gone.
-    bool lost = false;
+    // Of its state when the ranks agreed, and of its weights when it was done.
+    std::string agreed = {};
+    std::string digest = {};
+    // Nothing of this generation before the first.
+    std::optional<v1::WorkerMessage::Progress> progress = std::nullopt;
+    // Digest of the teachers' replicas that it was told of last.
+    uint64_t replicas = 0;
   };
-  // The job under way.
-  struct Running {
-    int64_t generation = 0;
-    std::vector<Rank> ranks;
-  };
-  struct Cause {
-    Instant since;
-    // A process that failed because another one did.
-    bool consequence = false;
-    std::string reason;
+  // The last generation of the job under way.
+  struct Generation {
+    enum class Phase {
+      kWhole,   // -> kEnding, kBroken
+      kEnding,  // all ranks are to leave it at a step boundary -> kBroken
+      kBroken,  // all ranks are to leave it at once, or are leaving it
+    };
+    int64_t number = 0;
+    std::vector<Rank> ranks = {};
+    Phase phase = Phase::kWhole;
+    // How many ranks are in each place, and done: so that what one of thousands says costs nothing for the others.
+    std::array<size_t, 4> at = {};
+    size_t done = 0;
+    // The first that has agreed, and that was done.
+    std::optional<size_t> first_agreed = std::nullopt;
+    std::optional<size_t> first_done = std::nullopt;
+
+    void Add(Rank rank);
+    void Move(Rank* rank, Rank::Place place);
+    void SetDone(Rank* rank, bool is_done);
+    size_t CountAt(Rank::Place place) const { return at[static_cast<size_t>(place)]; }
   };
   struct StageState {
     v1::RunStatus::Stage status;
@@ -128,6 +176,8 @@ class RunMachine {
   };
 
   // run_machine.cc
+  // What follows from all that is known.
+  void Decide();
   void On(const StreamOpened& event);
   void On(const StreamClosed& event);
   void On(const WorkerSaid& event);
@@ -137,8 +187,12 @@ class RunMachine {
   void On(const StagesFinished& event);
   void On(const ReportFinished& event);
   void On(const StoreFailed& event);
+  void On(const Superseded& event);
+  void On(const ScaleAsked& event);
   void On(const StopAsked& event);
   void On(const Tick& event);
+  // True when the event waits until the jobs are known.
+  bool HearLater(const WorkerSaid& event);
   // Whether the stream's first message may be this hello; else the stream is refused.
   bool Admit(StreamId stream, bool is_hello, int protocol_version);
   // Refuses a stream, or drops one that broke the protocol.
@@ -149,7 +203,6 @@ class RunMachine {
   std::string WhyEnded() const;
   // Once: not before workers that still train, up to the step of their last checkpoint, are done with the labels.
   void StopTeachers();
-  void NoteCause(bool consequence, const std::string& reason);
   // Moves every wait of this machine on by the time for which this process stood still.
   void ForgiveStandstill();
   void Say(std::string text) { actions_.push_back(Log{std::move(text)}); }
@@ -157,21 +210,52 @@ class RunMachine {
 
   // run_machine_workers.cc
   void Welcome(StreamId stream, const v1::WorkerMessage::Hello& hello);
-  void StartJobIfReady();
-  void Assign(const PlannedJob& planned);
   void OnProgress(Rank* rank, const v1::WorkerMessage::Progress& progress);
   void OnDone(Rank* rank, const v1::WorkerMessage::Done& done);
   void OnFailed(Rank* rank, const v1::WorkerMessage::Failed& failed);
   void FinishJob();
+  void ReportIfDone();
   void LoseWorker(const Worker& worker, const std::string& why);
   Worker* FindWorker(StreamId stream);
+  // The member of that generation, if it is the last one, on this stream.
   Rank* FindRank(StreamId stream, int64_t generation);
-  std::string WaitingFor(const PlannedJob& planned) const;
+  // Of the last generation; null when it is none of its members.
+  Rank* FindRank(const Worker& worker);
+  bool IsMember(const Worker& worker) const;
 
   // Sets the package of the teacher that this job has trained, if it is one.
   void OfferPackage(const v1::Job& job);
   // Whether a stopped training may still be writing its checkpoint.
   bool IsSaving() const;
+
+  // run_machine_generations.cc: docs/elastic.md, "Generations"
+  void GoOn();
+  bool IsOver() const;
+  // What the next generation waits for; empty when it can be formed.
+  std::string WaitingFor(const PlannedJob& planned);
+  bool HasEnoughWorkers(const PlannedJob& planned);
+  void TellWaiting(const PlannedJob& planned, const std::string& waiting_for);
+  void Form(const PlannedJob& planned);
+  // Those of the next generation, by rank.
+  std::vector<Worker*> Pick(const PlannedJob& planned);
+  v1::WorkerOrder::Assignment AssignmentOf(const PlannedJob& planned);
+  void BeginJob(const PlannedJob& planned);
+  static std::string WhoIs(const PlannedJob& planned, size_t rank, const Worker& worker);
+  int WantedWorkers(const PlannedJob& planned) const;
+  // With how many a job starts, unless its last call is over.
+  int FirstWorkers(const PlannedJob& planned) const;
+  // Ends the generation at a boundary when another number of workers is wanted, and there.
+  void WantOtherWorkers();
+  void OrderRegroup(bool at_boundary, const std::string& reason);
+  void OrderRegroup(const Rank& rank, bool at_boundary, const std::string& reason);
+  // Ends the generation at once.
+  void Break(const std::string& reason);
+  void OnAgreed(Rank* rank, const v1::WorkerMessage::Agreed& agreed);
+  void OnInterrupted(Rank* rank, const absl::Status& why);
+  // After a coordinator's restart: the last generation, if it was of the job that is next.
+  void AwaitMembers();
+  void ComeBack(Worker* worker);
+  void GiveUpAwaited();
 
   // run_machine_resume.cc
   void AdoptStages();
@@ -181,12 +265,16 @@ class RunMachine {
   void OnCheckpointed(StreamId stream, const v1::WorkerMessage::Checkpointed& written);
   // Drops all but the newest `count`.
   void KeepCheckpoints(const v1::Job& job, size_t count);
-  static std::string CheckpointPath(const v1::Job& job, int64_t step);
+  // Where the state after a job's last step lies.
+  std::string LastCheckpoint(const v1::Job& job, int64_t step) const;
 
   // run_machine_teachers.cc
   void Welcome(StreamId stream, const v1::TeacherMessage::Hello& hello);
+  void Adopt(TeacherServer* server);
   void OnReady(TeacherServer* server, const v1::TeacherMessage::Ready& ready);
   void LoseTeacher(const TeacherServer& server, const std::string& why);
+  // Servers, or what they serve, have changed.
+  void NoteTeachers();
   // Orders `load` to every server whose package is there by now.
   void LoadTeachers();
   void DescribeTeachers();
@@ -194,18 +282,34 @@ class RunMachine {
   TeacherServer* FindServer(StreamId stream);
   Teacher* FindTeacher(const std::string& name);
   std::vector<const TeacherServer*> ReadyServers(const std::string& teacher) const;
-  std::string WaitingForTeacher(const std::string& name) const;
+  // `replicas`: how many must be ready.
+  std::string WaitingForTeacher(const std::string& name, int replicas) const;
+  // Those of which no server is ready.
+  std::string MissingTeachers(const PlannedJob& planned) const;
   std::vector<v1::TeacherEndpoint> EndpointsOf(const PlannedJob& planned) const;
+  // Tells members when the replicas of their teachers have changed.
+  void TellTeachers();
+  void TellTeachers(Rank* rank);
+  // A teacher was trained: what servers held of it before is another one.
+  void DiscardServed(const v1::Job& job);
 
   // run_machine_status.cc
   StageState* FindStage(const std::string& name);
   void BeginStage(StageState* stage);
   void FinishStage(StageState* stage);
-  void SumProgress();
+  // The stage with what the ranks of its job have told.
+  v1::RunStatus::Stage Summed(const StageState& stage) const;
+  void KeepSums();
+  void TellMembers();
+  v1::RunStatus::Stage StageOf(const StageState& stage, Instant now) const;
   v1::RunStatus::Stage StageOf(const std::string& name);
 
   const RunConfig config_;
-  int64_t generation_;
+  const Instant began_;
+  // The highest ever used.
+  int64_t last_generation_;
+  // 0: as the jobs say.
+  int wanted_workers_;
   std::vector<Teacher> teachers_;
   v1::RunStatus::State state_ = v1::RunStatus::STATE_RUNNING;
   std::string reason_;
@@ -215,22 +319,39 @@ class RunMachine {
 
   // Streams that have not said hello -> when they were opened.
   std::map<StreamId, Instant> strangers_;
-  // In order of arrival.
-  std::vector<Worker> workers_;
-  std::vector<TeacherServer> servers_;
+  std::map<StreamId, Worker> workers_;
+  std::map<StreamId, TeacherServer> servers_;
+  // Id -> stream.
+  std::unordered_map<std::string, StreamId> worker_streams_;
+  int64_t arrivals_ = 0;
 
   bool prepared_ = false;
   std::vector<PlannedJob> jobs_;
   size_t next_job_ = 0;
-  std::optional<Running> job_;
+  // Of the job under way; none before its first, which is the one with a last call.
+  std::optional<Generation> generation_;
+  // Since when there are enough workers for the first.
+  std::optional<Instant> last_call_;
+  // Generations in a row that no rank has agreed in, though no process was lost; and when to form the next.
+  int futile_ = 0;
+  Instant form_after_;
+  // Teachers' replicas, of which the members were told last.
+  ReplicaChoice told_;
+  Instant told_at_;
+  // What is to be looked at again: servers to load, replicas to tell, teachers that the status says are missing.
+  bool load_due_ = true;
+  bool tell_due_ = true;
+  bool missing_due_ = true;
+  // What was said before the jobs were known.
+  std::vector<WorkerSaid> early_;
   // Job -> its admitted checkpoints, by step.
   std::map<std::string, std::vector<StateStore::Checkpoint>> checkpoints_;
-  std::optional<Cause> cause_;
   std::optional<Instant> ended_;
   bool left_ = false;
   bool teachers_stopped_ = false;
   std::optional<Instant> described_;
   Instant last_tick_;
+  Instant confirmed_;
 
   // Of the event being handled.
   Instant now_;

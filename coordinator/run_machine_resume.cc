@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "checkpoint/path.h"
 #include "coordinator/run_machine.h"
 
 namespace polystill::coordinator {
@@ -37,31 +38,47 @@ void RunMachine::SkipFinishedJobs() {
   }
 }
 
-std::string RunMachine::CheckpointPath(const v1::Job& job, int64_t step) {
-  return absl::StrCat(job.checkpoints(), "/step-", absl::Dec(step, absl::kZeroPad9));
+// A generation that has no step left writes none: then it is the one of the generation before.
+std::string RunMachine::LastCheckpoint(const v1::Job& job, int64_t step) const {
+  const auto admitted = checkpoints_.find(job.name());
+  if (admitted != checkpoints_.end() && !admitted->second.empty() && admitted->second.back().step == step) {
+    return admitted->second.back().path;
+  }
+  return checkpoint::CheckpointPath(job.checkpoints(), step, generation_->number);
 }
 
 void RunMachine::OnCheckpointed(StreamId stream, const v1::WorkerMessage::Checkpointed& written) {
   // Also when the run was stopped meanwhile: then it is the one to resume from.
-  if (!job_.has_value() || job_->generation != written.generation() || job_->ranks[0].stream != stream) return;
+  if (!generation_.has_value() || generation_->number != written.generation()) return;
+  if (generation_->ranks[0].stream != stream) return;
   const v1::Job& job = jobs_[next_job_].job;
   // The coordinator deletes what it has admitted, so it admits nothing but the job's own folders.
-  if (written.step() < 1 || written.step() > job.steps() || written.path() != CheckpointPath(job, written.step())) {
+  const std::string path = checkpoint::CheckpointPath(job.checkpoints(), written.step(), written.generation());
+  if (written.step() < 1 || written.step() > job.steps() || written.path() != path) {
     return Drop(stream,
                 absl::InvalidArgumentError(absl::StrCat("checkpointed: ", written.path(), " is no checkpoint of ",
                                                         job.name(), "'s step ", written.step())));
   }
   std::vector<StateStore::Checkpoint>& admitted = checkpoints_[job.name()];
-  std::erase_if(admitted, [&](const auto& checkpoint) { return checkpoint.step >= written.step(); });
+  // A worker that has changed coordinators says some things again; what it tells of may be deleted by now.
+  const auto name_of = [](const auto& checkpoint) { return std::pair(checkpoint.generation, checkpoint.step); };
+  if (!admitted.empty() && std::pair(written.generation(), written.step()) <= name_of(admitted.back())) return;
+  const auto replaced = std::stable_partition(admitted.begin(), admitted.end(),
+                                              [&](const auto& checkpoint) { return checkpoint.step < written.step(); });
+  std::vector<StateStore::Checkpoint> dropped(replaced, admitted.end());
+  admitted.erase(replaced, admitted.end());
   admitted.push_back({written.step(), written.generation(), written.path(), written.weights_digest()});
   actions_.push_back(RecordCheckpoint{job.name(), admitted.back(), StageOf(job.name())});
+  for (const StateStore::Checkpoint& checkpoint : dropped) {
+    if (checkpoint.path != path) actions_.push_back(DropCheckpoint{job.name(), checkpoint.path});
+  }
   KeepCheckpoints(job, std::max<size_t>(job.keep_checkpoints(), 1));
 }
 
 void RunMachine::KeepCheckpoints(const v1::Job& job, size_t count) {
   std::vector<StateStore::Checkpoint>& admitted = checkpoints_[job.name()];
   while (admitted.size() > count) {
-    actions_.push_back(DropCheckpoint{job.name(), admitted.front().step, admitted.front().path});
+    actions_.push_back(DropCheckpoint{job.name(), admitted.front().path});
     admitted.erase(admitted.begin());
   }
 }

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "checkpoint/path.h"
 #include "coordinator/run_machine.h"
 #include "runtime/rpc.h"
 
@@ -42,6 +43,7 @@ struct Describe {
   std::string operator()(const CloseStream& a) const {
     return absl::StrCat("close ", absl::StatusCodeToString(a.status.code()));
   }
+  std::string operator()(const WriteReport&) const { return "report"; }
   std::string operator()(const EndRun&) const { return "end"; }
   template <typename Other>
   std::string operator()(const Other&) const {
@@ -49,8 +51,8 @@ struct Describe {
   }
 };
 
-std::string PathOf(const std::string& job, int64_t step) {
-  return absl::StrCat("run/checkpoints/", job, "/step-", absl::Dec(step, absl::kZeroPad9));
+std::string PathOf(const std::string& job, int64_t step, int64_t generation = 5) {
+  return checkpoint::CheckpointPath("run/checkpoints/" + job, step, generation);
 }
 
 PlannedJob Train(const std::string& name) {
@@ -69,7 +71,7 @@ class RunMachineResumeTest : public testing::Test {
  protected:
   void Start(std::vector<PlannedJob> jobs, Resumption resumed, const std::string& teacher_address = "") {
     RunConfig config;
-    config.generation = 4;
+    config.generation.number = 4;
     config.stages = {"index"};
     for (const PlannedJob& planned : jobs) config.stages.push_back(planned.job.name());
     v1::Teacher teacher;
@@ -156,6 +158,13 @@ TEST_F(RunMachineResumeTest, GoesOnFromTheNewestCheckpointOfTheFirstUnfinishedJo
                                            "drop " + PathOf("distilled", 50), "assign gold 6 from "));
 }
 
+TEST_F(RunMachineResumeTest, ARunWhoseJobsAreAllFinishedIsReported) {
+  Resumption resumed;
+  resumed.finished = {{"distilled", "w"}};
+  Start({Train("distilled")}, resumed);
+  EXPECT_THAT(Prepared(), ElementsAre("report"));
+}
+
 TEST_F(RunMachineResumeTest, AFinishedTeacherIsLoadedAtOnce) {
   Resumption resumed;
   resumed.finished = {{"teacher:english", "t"}};
@@ -182,6 +191,23 @@ TEST_F(RunMachineResumeTest, AJobInTheMiddleIsDoneAgain) {
   EXPECT_THAT(Prepared(), ElementsAre(absl::StrCat("assign distilled 5 from ", PathOf("distilled", kSteps))));
   EXPECT_THAT(Done(5, kSteps),
               ElementsAre("finished distilled " + PathOf("distilled", kSteps), "assign no_teacher 6 from "));
+}
+
+TEST_F(RunMachineResumeTest, ACheckpointThatIsToldOfAgainIsNotAdmittedAgain) {
+  Start({Train("distilled")}, {});
+  Join(1);
+  Prepared();
+  for (const int64_t step : {10, 20, 30}) Written(step);
+  for (const int64_t step : {10, 30}) EXPECT_THAT(Written(step), IsEmpty()) << step;
+}
+
+TEST_F(RunMachineResumeTest, ALaterGenerationsCheckpointOfAStepReplacesTheEarlierOne) {
+  Resumption resumed;
+  resumed.checkpoints["distilled"] = {{40, 4, PathOf("distilled", 40, 4), "w40"}};
+  Start({Train("distilled")}, resumed);
+  Join(1);
+  Prepared();
+  EXPECT_THAT(Written(40), ElementsAre("admit distilled 40 w40", "drop " + PathOf("distilled", 40, 4)));
 }
 
 TEST_F(RunMachineResumeTest, AnotherCorpusFailsTheRunBeforeAnythingIsRecorded) {

@@ -1,6 +1,5 @@
 // What watchers see.
 #include <algorithm>
-#include <limits>
 
 #include "coordinator/run_machine.h"
 
@@ -38,45 +37,62 @@ void RunMachine::FinishStage(StageState* stage) {
   ++revision_;
 }
 
-// A step counts once every rank has applied it; records and labels add up.
-void RunMachine::SumProgress() {
-  StageState* stage = FindStage(jobs_[next_job_].job.name());
-  if (stage == nullptr) return;
-  v1::RunStatus::Stage& status = stage->status;
-  int64_t records = 0, labels = 0, label_bytes = 0, steps = std::numeric_limits<int64_t>::max();
+// A step counts once every rank has applied it; each rank tells what all of them have consumed up to its own.
+v1::RunStatus::Stage RunMachine::Summed(const StageState& stage) const {
+  v1::RunStatus::Stage status = stage.status;
+  if (!generation_.has_value() || stage.status.name() != jobs_[next_job_].job.name()) return status;
+  const auto& ranks = generation_->ranks;
+  const auto told = [](const Rank& rank) { return rank.progress.has_value(); };
+  // In a new generation what was seen last stays until all have said where they are.
+  if (!std::all_of(ranks.begin(), ranks.end(), told)) return status;
   double loss = 0, data_wait_seconds = 0;
-  status.clear_records_by_language();
-  for (const Rank& rank : job_->ranks) {
-    const auto& progress = rank.progress;
-    steps = std::min(steps, progress.step());
-    loss += progress.loss() / static_cast<double>(job_->ranks.size());
-    labels += progress.labels();
-    label_bytes += progress.label_bytes();
-    data_wait_seconds = std::max(data_wait_seconds, progress.data_wait_seconds());
-    for (const auto& [language, count] : progress.records()) {
-      (*status.mutable_records_by_language())[language] += count;
-      records += count;
-    }
+  for (const Rank& rank : ranks) {
+    loss += rank.progress->loss() / static_cast<double>(ranks.size());
+    data_wait_seconds = std::max(data_wait_seconds, rank.progress->data_wait_seconds());
   }
+  const auto fewer = [](const Rank& a, const Rank& b) { return a.progress->step() < b.progress->step(); };
+  const v1::WorkerMessage::Progress& last = *std::min_element(ranks.begin(), ranks.end(), fewer)->progress;
+  int64_t records = 0;
+  for (const auto& [language, count] : last.records()) records += count;
   const bool training = jobs_[next_job_].job.kind() == v1::Job::KIND_TRAIN;
-  status.set_done(training ? steps : records);
+  status.set_done(training ? last.step() : records);
   status.set_records(records);
+  *status.mutable_records_by_language() = last.records();
   if (training) status.set_loss(loss);
-  status.set_labels(labels);
-  status.set_label_bytes(label_bytes);
+  status.set_labels(last.labels());
+  status.set_label_bytes(last.label_bytes());
   status.set_data_wait_seconds(data_wait_seconds);
-  status.set_learning_rate(job_->ranks[0].progress.learning_rate());
-  status.set_validation(job_->ranks[0].progress.validation());
-  status.set_validation_step(job_->ranks[0].progress.validation_step());
+  status.set_learning_rate(ranks[0].progress->learning_rate());
+  status.set_validation(ranks[0].progress->validation());
+  status.set_validation_step(ranks[0].progress->validation_step());
+  return status;
+}
+
+// Before the generation goes whose ranks have told them.
+void RunMachine::KeepSums() {
+  if (StageState* stage = FindStage(jobs_[next_job_].job.name())) stage->status = Summed(*stage);
+}
+
+void RunMachine::TellMembers() {
+  if (!generation_.has_value()) return;
+  const PlannedJob& planned = jobs_[next_job_];
+  StageState* stage = FindStage(planned.job.name());
+  if (stage == nullptr || planned.job.kind() != v1::Job::KIND_TRAIN) return;
+  stage->status.set_generation(generation_->number);
+  stage->status.set_workers(static_cast<int>(generation_->ranks.size()));
+  stage->status.set_workers_wanted(WantedWorkers(planned));
   ++revision_;
 }
 
 v1::RunStatus::Stage RunMachine::StageOf(const std::string& name) {
   const StageState* stage = FindStage(name);
-  if (stage == nullptr) return {};
-  v1::RunStatus::Stage status = stage->status;
-  if (stage->started.has_value() && !status.finished()) {
-    status.set_seconds(stage->seconds_before + SecondsBetween(*stage->started, now_));
+  return stage == nullptr ? v1::RunStatus::Stage() : StageOf(*stage, now_);
+}
+
+v1::RunStatus::Stage RunMachine::StageOf(const StageState& stage, Instant now) const {
+  v1::RunStatus::Stage status = Summed(stage);
+  if (stage.started.has_value() && !status.finished()) {
+    status.set_seconds(stage.seconds_before + SecondsBetween(*stage.started, now));
   }
   return status;
 }
@@ -87,13 +103,7 @@ v1::RunStatus RunMachine::Status(Instant now) const {
   status.set_state(state_);
   status.set_reason(reason_);
   status.set_report(report_);
-  for (const StageState& stage : stages_) {
-    v1::RunStatus::Stage* out = status.add_stages();
-    *out = stage.status;
-    if (stage.started.has_value() && !stage.status.finished()) {
-      out->set_seconds(stage.seconds_before + SecondsBetween(*stage.started, now));
-    }
-  }
+  for (const StageState& stage : stages_) *status.add_stages() = StageOf(stage, now);
   const auto under_way =
       std::find_if(stages_.begin(), stages_.end(), [](const auto& s) { return !s.status.finished(); });
   const auto last = stages_.empty() ? stages_.begin() : stages_.end() - 1;

@@ -1,5 +1,6 @@
 // Teachers: servers that register and load a package, and teachers that run elsewhere.
 #include <algorithm>
+#include <set>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -32,12 +33,13 @@ void RunMachine::Welcome(StreamId stream, const v1::TeacherMessage::Hello& hello
       hello.address().size() > kMaxNameBytes) {
     return Drop(stream, absl::InvalidArgumentError("hello needs a server_id and an address of 1 to 256 bytes"));
   }
-  for (const TeacherServer& server : servers_) {
+  for (const auto& [other, server] : servers_) {
     if (server.id != hello.server_id()) continue;
     return Drop(stream, absl::AlreadyExistsError(absl::StrCat("server_id ", hello.server_id(), " is taken")));
   }
   strangers_.erase(stream);
-  servers_.push_back({stream, hello.server_id(), hello.teacher(), hello.address(), false, "", now_});
+  servers_[stream] = {stream, hello.server_id(), hello.teacher(), hello.address(), hello.digest(), false, "", now_};
+  NoteTeachers();
   v1::TeacherOrder order;
   order.mutable_welcome()->set_protocol_version(hello.protocol_version());
   order.mutable_welcome()->set_term(config_.term);
@@ -47,10 +49,8 @@ void RunMachine::Welcome(StreamId stream, const v1::TeacherMessage::Hello& hello
 }
 
 RunMachine::TeacherServer* RunMachine::FindServer(StreamId stream) {
-  for (TeacherServer& server : servers_) {
-    if (server.stream == stream) return &server;
-  }
-  return nullptr;
+  const auto server = servers_.find(stream);
+  return server == servers_.end() ? nullptr : &server->second;
 }
 
 RunMachine::Teacher* RunMachine::FindTeacher(const std::string& name) {
@@ -60,15 +60,47 @@ RunMachine::Teacher* RunMachine::FindTeacher(const std::string& name) {
   return nullptr;
 }
 
+void RunMachine::NoteTeachers() {
+  load_due_ = tell_due_ = missing_due_ = true;
+  ++revision_;
+}
+
 void RunMachine::LoadTeachers() {
-  for (TeacherServer& server : servers_) {
+  if (!std::exchange(load_due_, false)) return;
+  std::vector<StreamId> adopted;
+  for (auto& [stream, server] : servers_) {
     const Teacher& teacher = *FindTeacher(server.teacher);
     if (server.loading || teacher.package.empty()) continue;
     server.loading = true;
+    if (!server.serves.empty()) {
+      adopted.push_back(server.stream);
+      continue;
+    }
     v1::TeacherOrder order;
     order.mutable_load()->set_package(teacher.package);
     order.mutable_load()->set_device(teacher.spec.device());
     actions_.push_back(SendToTeacher{server.stream, std::move(order)});
+  }
+  for (const StreamId stream : adopted) Adopt(FindServer(stream));
+}
+
+// It has lost an earlier coordinator, and serves what that had it load.
+void RunMachine::Adopt(TeacherServer* server) {
+  Teacher& teacher = *FindTeacher(server->teacher);
+  if (teacher.digest.empty()) teacher.digest = server->serves;
+  if (teacher.digest != server->serves) {
+    return Drop(server->stream, absl::FailedPreconditionError(
+                                    absl::StrCat("teacher ", server->teacher, ": this server serves package ",
+                                                 server->serves, ", the others ", teacher.digest, "; start it again")));
+  }
+  server->digest = server->serves;
+  NoteTeachers();
+  Say(absl::StrCat("teacher ", server->teacher, " at ", server->address, " serves still"));
+}
+
+void RunMachine::DiscardServed(const v1::Job& job) {
+  for (auto& [stream, server] : servers_) {
+    if (absl::StrCat("teacher:", server.teacher) == job.name()) server.serves.clear();
   }
 }
 
@@ -79,49 +111,87 @@ void RunMachine::OnReady(TeacherServer* server, const v1::TeacherMessage::Ready&
   Teacher& teacher = *FindTeacher(server->teacher);
   if (teacher.digest.empty()) teacher.digest = ready.digest();
   if (teacher.digest != ready.digest()) {
-    return NoteCause(false, absl::StrCat("teacher ", server->teacher, ": the server at ", server->address,
-                                         " serves package ", ready.digest(), ", the others ", teacher.digest));
+    return End(v1::RunStatus::STATE_FAILED,
+               absl::StrCat("teacher ", server->teacher, ": the server at ", server->address, " serves package ",
+                            ready.digest(), ", the others ", teacher.digest));
   }
   server->digest = ready.digest();
-  ++revision_;
+  NoteTeachers();
 }
 
 void RunMachine::LoseTeacher(const TeacherServer& server, const std::string& why) {
-  ++revision_;
+  NoteTeachers();
   Say(absl::StrCat("teacher ", server.teacher, " at ", server.address, " left (", why, ")"));
-  if (!job_.has_value() || !ReadyServers(server.teacher).empty()) return;
-  const auto& needed = jobs_[next_job_].teachers;
-  if (std::find(needed.begin(), needed.end(), server.teacher) == needed.end()) return;
-  NoteCause(false,
-            absl::StrCat("teacher ", server.teacher, ": its last server, at ", server.address, ", is gone: ", why));
 }
 
 std::vector<const RunMachine::TeacherServer*> RunMachine::ReadyServers(const std::string& teacher) const {
   std::vector<const TeacherServer*> ready;
-  for (const TeacherServer& server : servers_) {
+  for (const auto& [stream, server] : servers_) {
     if (server.teacher == teacher && !server.digest.empty()) ready.push_back(&server);
   }
   return ready;
 }
 
-std::string RunMachine::WaitingForTeacher(const std::string& name) const {
+std::string RunMachine::WaitingForTeacher(const std::string& name, int replicas) const {
   for (const Teacher& teacher : teachers_) {
     if (teacher.spec.name() != name) continue;
     if (!teacher.spec.address().empty()) return teacher.digest.empty() ? absl::StrCat("teacher ", name) : "";
     if (!teacher.spec.store().empty()) return "";
     const size_t ready = ReadyServers(name).size();
-    if (ready >= static_cast<size_t>(teacher.spec.replicas())) return "";
-    return absl::StrCat("teacher ", name, " (", ready, " of ", teacher.spec.replicas(), " servers)");
+    if (ready >= static_cast<size_t>(replicas)) return "";
+    return absl::StrCat("teacher ", name, " (", ready, " of ", replicas, " servers)");
   }
   return absl::StrCat("teacher ", name);
 }
 
+std::string RunMachine::MissingTeachers(const PlannedJob& planned) const {
+  std::set<std::string> missing;
+  for (const std::string& name : planned.teachers) {
+    if (!WaitingForTeacher(name, 1).empty() && now_ - began_ >= kComeBackWithin) missing.insert(name);
+  }
+  for (const Rank& rank : generation_->ranks) {
+    if (rank.place != Rank::Place::kIn || !rank.progress.has_value()) continue;
+    missing.insert(rank.progress->missing_teachers().begin(), rank.progress->missing_teachers().end());
+  }
+  const auto name = [](std::string* out, const std::string& teacher) { absl::StrAppend(out, "teacher ", teacher); };
+  return absl::StrJoin(missing, ", ", name);
+}
+
+void RunMachine::TellTeachers() {
+  if (!tell_due_ || !generation_.has_value() || generation_->phase == Generation::Phase::kBroken) return;
+  if (now_ - told_at_ < std::chrono::milliseconds(generation_->ranks.size() / kToldAMillisecond)) return;
+  const PlannedJob& planned = jobs_[next_job_];
+  for (const std::string& name : planned.teachers) {
+    const Teacher* teacher = FindTeacher(name);
+    if (teacher == nullptr) return;
+    // After a restart they come one by one, and the members know them all.
+    const bool known = WaitingForTeacher(name, std::max(teacher->spec.replicas(), 1)).empty();
+    if (!known && (now_ - began_ < kComeBackWithin || !teacher->spec.address().empty())) return;
+  }
+  tell_due_ = false;
+  told_at_ = now_;
+  told_ = ReplicaChoice(EndpointsOf(planned));
+  for (Rank& rank : generation_->ranks) {
+    if (rank.place == Rank::Place::kIn) TellTeachers(&rank);
+  }
+}
+
+void RunMachine::TellTeachers(Rank* rank) {
+  v1::WorkerOrder order;
+  order.mutable_teachers()->set_term(config_.term);
+  order.mutable_teachers()->set_generation(generation_->number);
+  const uint64_t before =
+      std::exchange(rank->replicas, told_.For(rank->worker, order.mutable_teachers()->mutable_teachers()));
+  if (rank->replicas != before) actions_.push_back(SendToWorker{rank->stream, std::move(order)});
+}
+
 std::vector<v1::TeacherEndpoint> RunMachine::EndpointsOf(const PlannedJob& planned) const {
   std::vector<v1::TeacherEndpoint> endpoints;
-  const auto add = [&endpoints](const Teacher& teacher, const std::string& address) {
+  const auto add = [&endpoints](const Teacher& teacher, const std::string& address, const std::string& server_id = "") {
     v1::TeacherEndpoint endpoint;
     endpoint.set_name(teacher.spec.name());
     endpoint.set_address(address);
+    endpoint.set_server_id(server_id);
     endpoint.set_digest(teacher.digest);
     endpoint.set_reads(teacher.spec.reads());
     endpoint.set_compression(teacher.spec.compression());
@@ -134,7 +204,7 @@ std::vector<v1::TeacherEndpoint> RunMachine::EndpointsOf(const PlannedJob& plann
       if (teacher.spec.name() != name) continue;
       if (!teacher.spec.address().empty()) add(teacher, teacher.spec.address());
       if (!teacher.spec.store().empty()) add(teacher, "");
-      for (const TeacherServer* server : ReadyServers(name)) add(teacher, server->address);
+      for (const TeacherServer* server : ReadyServers(name)) add(teacher, server->address, server->id);
     }
   }
   return endpoints;
@@ -186,7 +256,7 @@ void RunMachine::On(const TeacherDescribed& event) {
   }
   if (!AdoptInput(input)) return;
   teacher->digest = event.reply->digest();
-  ++revision_;
+  NoteTeachers();
 }
 
 }  // namespace polystill::coordinator

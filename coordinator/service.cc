@@ -163,6 +163,36 @@ grpc::ServerUnaryReactor* Service::Stop(grpc::CallbackServerContext* context, co
   return reactor;
 }
 
+void Service::AllowScale(int fewest, int most) {
+  MutexLock lock(&mutex_);
+  fewest_workers_ = fewest;
+  most_workers_ = most;
+}
+
+absl::Status Service::CheckScale(const v1::ScaleRequest& request) const {
+  RETURN_IF_ERROR(CheckMeant(request));
+  if (closed_ || status_is_last_) return absl::UnavailableError("the run has ended");
+  if (most_workers_ == 0) return absl::UnavailableError("the run has not begun yet; try again later");
+  if (request.workers() >= fewest_workers_ && request.workers() <= most_workers_) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("workers: ", request.workers(), " is not from ", fewest_workers_,
+                                                 " (student.min_workers) to ", most_workers_,
+                                                 " (student.max_workers), as the run file says"));
+}
+
+grpc::ServerUnaryReactor* Service::Scale(grpc::CallbackServerContext* context, const v1::ScaleRequest* request,
+                                         v1::ScaleReply* reply) {
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  absl::Status status;
+  {
+    MutexLock lock(&mutex_);
+    status = CheckScale(*request);
+    reply->set_workers(static_cast<int>(workers_.size()));
+    if (status.ok()) events_->Post(ScaleAsked{request->workers()});
+  }
+  reactor->Finish(ToGrpc(status));
+  return reactor;
+}
+
 void Service::Publish(const v1::RunStatus& status, bool last) {
   v1::RunStatus named = status;
   named.set_run_id(options_.run_id);

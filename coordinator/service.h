@@ -24,10 +24,10 @@ class Service final : public v1::CoordinatorService::CallbackService {
  public:
   struct Options {
     // Streams of workers and teachers, and Watch calls, at a time; more are refused with RESOURCE_EXHAUSTED.
-    size_t max_members = 8192;
+    size_t max_members = 16'384;
     size_t max_watchers = 256;
     // GetIndex calls at a time: each worker makes one.
-    size_t max_index_calls = 8192;
+    size_t max_index_calls = 16'384;
     // RunStatus.run_id; calls that mean another run are refused.
     std::string run_id = {};
   };
@@ -46,6 +46,9 @@ class Service final : public v1::CoordinatorService::CallbackService {
   // Makes an index available to GetIndex.
   void PutIndex(const std::string& digest, std::shared_ptr<const std::string> bytes);
 
+  // From now on Scale may ask for so many workers; before, it is refused with UNAVAILABLE.
+  void AllowScale(int fewest, int most);
+
   // Ends all streams and refuses new ones.
   void CloseAll();
 
@@ -61,6 +64,9 @@ class Service final : public v1::CoordinatorService::CallbackService {
                                                  const v1::WatchRequest* request) override;
   grpc::ServerUnaryReactor* Stop(grpc::CallbackServerContext* context, const v1::StopRequest* request,
                                  v1::StopReply* reply) override;
+  grpc::ServerUnaryReactor* Scale(grpc::CallbackServerContext* context, const v1::ScaleRequest* request,
+                                  v1::ScaleReply* reply) override;
+  absl::Status CheckScale(const v1::ScaleRequest& request) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   // FAILED_PRECONDITION: a request of another version of the protocol; NOT_FOUND: it means another run.
   template <typename Request>
@@ -84,6 +90,8 @@ class Service final : public v1::CoordinatorService::CallbackService {
   bool status_is_last_ ABSL_GUARDED_BY(mutex_) = false;
   std::map<std::string, std::shared_ptr<const std::string>> indexes_ ABSL_GUARDED_BY(mutex_);
   size_t index_calls_ ABSL_GUARDED_BY(mutex_) = 0;
+  int fewest_workers_ ABSL_GUARDED_BY(mutex_) = 0;
+  int most_workers_ ABSL_GUARDED_BY(mutex_) = 0;
   // One Stop is enough: more would only fill the queue.
   bool stop_asked_ ABSL_GUARDED_BY(mutex_) = false;
 };

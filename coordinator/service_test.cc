@@ -70,6 +70,11 @@ class FakeWorker : public Peer<v1::WorkerMessage, v1::WorkerOrder> {
     message.mutable_hello()->set_worker_id(id);
     return Say(message);
   }
+  bool Interrupted(int64_t generation) {
+    v1::WorkerMessage message;
+    message.mutable_interrupted()->mutable_standing()->set_generation(generation);
+    return Say(message);
+  }
   bool Done(int64_t generation, const std::string& digest) {
     v1::WorkerMessage message;
     message.mutable_done()->mutable_progress()->set_generation(generation);
@@ -228,12 +233,12 @@ TEST_F(ServiceTest, AWholeRunOverTheWire) {
   EXPECT_TRUE(one.End().ok());
   EXPECT_EQ(ended_.get().state(), v1::RunStatus::STATE_DONE);
   EXPECT_EQ(reported_.teacher_digests.at("english"), "abc");
-  EXPECT_EQ(*store_->Generation(), 2);
+  EXPECT_EQ(store_->LastGeneration()->number, 2);
   EXPECT_EQ(store_->FinishedJobs()->size(), 2u);
-  EXPECT_EQ(store_->Checkpoints("distilled")->at(0).path, "checkpoints/distilled/step-000000001");
+  EXPECT_EQ(store_->Checkpoints("distilled")->at(0).path, "checkpoints/distilled/step-000000001-gen-1");
 }
 
-TEST_F(ServiceTest, AWorkerThatVanishesFailsTheRun) {
+TEST_F(ServiceTest, AWorkerThatVanishesEndsItsGeneration) {
   Start();
   Prepared();
   FakeTeacher teacher(stub_.get());
@@ -249,10 +254,51 @@ TEST_F(ServiceTest, AWorkerThatVanishesFailsTheRun) {
   EXPECT_TRUE(one.Hear().has_assignment());
   EXPECT_TRUE(two.Hear().has_assignment());
   two.Vanish();
-  EXPECT_THAT(one.Hear().stop().reason(), HasSubstr("worker 1"));
-  const v1::RunStatus final = Final();
-  EXPECT_EQ(final.state(), v1::RunStatus::STATE_FAILED);
-  EXPECT_THAT(final.reason(), HasSubstr("is gone"));
+  const auto regroup = one.Hear().regroup();
+  EXPECT_EQ(regroup.generation(), 1);
+  EXPECT_THAT(regroup.reason(), HasSubstr("worker 1 (pid 0 on ) is gone"));
+  one.Interrupted(1);
+  FakeWorker three(stub_.get());
+  three.Hello("three");
+  EXPECT_TRUE(three.Hear().has_welcome());
+  EXPECT_EQ(one.Hear().assignment().generation(), 2);
+  EXPECT_EQ(three.Hear().assignment().rank(), 1);
+}
+
+TEST_F(ServiceTest, ScaleIsRefusedOutsideOfTheRunFilesBounds) {
+  Start();
+  const auto scale = [this](int workers, const std::string& run_id = "") {
+    grpc::ClientContext context;
+    v1::ScaleRequest request;
+    request.set_protocol_version(kProtocolVersion);
+    request.set_workers(workers);
+    request.set_run_id(run_id);
+    v1::ScaleReply reply;
+    const grpc::Status status = stub_->Scale(&context, request, &reply);
+    EXPECT_EQ(reply.workers(), 0);
+    return status;
+  };
+  EXPECT_EQ(scale(2).error_code(), grpc::StatusCode::UNAVAILABLE) << "not known yet";
+  service_->AllowScale(2, 4);
+  for (const int workers : {2, 4}) EXPECT_TRUE(scale(workers).ok());
+  for (const int workers : {-1, 0, 1, 5}) {
+    const grpc::Status status = scale(workers);
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+    EXPECT_THAT(status.error_message(), HasSubstr("from 2 (student.min_workers) to 4"));
+  }
+  EXPECT_EQ(scale(2, "another").error_code(), grpc::StatusCode::NOT_FOUND);
+}
+
+TEST_F(ServiceTest, ALaterCoordinatorEndsThisOneWithoutAWord) {
+  Start();
+  FakeWorker worker(stub_.get());
+  worker.Hello("one");
+  EXPECT_TRUE(worker.Hear().has_welcome());
+  const auto later = StateStore::Open((folder_ / "coordinator.sqlite").string());
+  ASSERT_TRUE(later.ok()) << later.status();
+  EXPECT_THAT(ended_.get().reason(), HasSubstr("a later coordinator has taken over"));
+  service_->CloseAll();
+  EXPECT_EQ(worker.Hear().message_case(), v1::WorkerOrder::MESSAGE_NOT_SET);
 }
 
 TEST_F(ServiceTest, StopEndsTheRun) {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -18,7 +19,8 @@ namespace polystill::coordinator {
 // returned OK for is on the disk. Tables: `kSchema` in the .cc file.
 //
 // Every call can fail with RESOURCE_EXHAUSTED (disk full, or the file's cap reached), DATA_LOSS (the file is damaged,
-// or no such file), or INTERNAL; the message names the file. Not thread-safe.
+// or no such file), or INTERNAL; the message names the file. Every write is a transaction that fails with
+// FAILED_PRECONDITION, and changes nothing, once a later coordinator has begun its term. Not thread-safe.
 class StateStore {
  public:
   struct Options {
@@ -32,14 +34,27 @@ class StateStore {
 
   // Grows with each Open; orders of a lower term than one seen are refused by workers.
   int64_t term() const { return term_; }
+  // FAILED_PRECONDITION: a later coordinator has begun its term.
+  absl::Status CheckTerm();
 
   absl::Status PutSpec(const v1::RunSpec& spec);
   // NOT_FOUND before PutSpec.
   absl::StatusOr<v1::RunSpec> Spec();
 
-  // The highest generation that was ever formed; 0 before the first.
-  absl::Status PutGeneration(int64_t generation);
-  absl::StatusOr<int64_t> Generation();
+  // The last generation that was formed, the highest ever used; 0, of no job, before the first.
+  struct Generation {
+    int64_t number = 0;
+    std::string job;
+    // Ids of its workers, by rank. Not known of a generation that an earlier release formed.
+    std::vector<std::string> members;
+    bool operator==(const Generation&) const = default;
+  };
+  absl::Status PutGeneration(const Generation& generation);
+  absl::StatusOr<Generation> LastGeneration();
+
+  // Workers wanted, by the last order to scale; 0 before the first.
+  absl::Status PutWantedWorkers(int64_t workers);
+  absl::StatusOr<int64_t> WantedWorkers();
 
   // The plan's log of a job.
   absl::Status AddSegment(const std::string& job, const v1::PlanSegment& segment);
@@ -59,16 +74,18 @@ class StateStore {
     std::string digest;
     bool operator==(const Checkpoint&) const = default;
   };
-  // Admits a checkpoint, or strikes one that must not be loaded any more.
-  absl::Status AdmitCheckpoint(const std::string& job, const Checkpoint& checkpoint);
-  absl::Status DropCheckpoint(const std::string& job, int64_t step);
+  // Admits a checkpoint, in place of one of the same step, with what watchers see of its job then; or strikes one that
+  // must not be loaded any more.
+  absl::Status AdmitCheckpoint(const std::string& job, const Checkpoint& checkpoint,
+                               const v1::RunStatus::Stage& stage = {});
+  absl::Status DropCheckpoint(const std::string& job, const std::string& path);
 
-  // A stage as watchers saw it last.
-  absl::Status PutStage(const v1::RunStatus::Stage& stage);
+  // Stages as watchers saw them last.
   absl::StatusOr<std::vector<v1::RunStatus::Stage>> Stages();
 
   // A job that every rank has done. Its last checkpoint is admitted in the same transaction, unless it has no path.
-  absl::Status FinishJob(const std::string& job, const std::string& weights_digest, const Checkpoint& checkpoint);
+  absl::Status FinishJob(const std::string& job, const std::string& weights_digest, const Checkpoint& checkpoint,
+                         const v1::RunStatus::Stage& stage = {});
 
   struct FinishedJob {
     std::string job;
@@ -84,6 +101,10 @@ class StateStore {
   class Database;
   explicit StateStore(std::unique_ptr<Database> database);
   absl::Status BeginTerm();
+  // One transaction, of this term.
+  absl::Status Write(const std::function<absl::Status()>& write);
+  // Part of one.
+  absl::Status PutStage(const v1::RunStatus::Stage& stage);
 
   std::unique_ptr<Database> database_;
   int64_t term_ = 0;

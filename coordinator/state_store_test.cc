@@ -7,6 +7,8 @@
 #include <fstream>
 #include <string>
 
+#include "coordinator/sqlite.h"
+
 namespace polystill::coordinator {
 namespace {
 
@@ -50,10 +52,12 @@ TEST_F(StateStoreTest, EverythingSurvivesReopening) {
   {
     auto store = Open();
     EXPECT_EQ(store->Spec().status().code(), absl::StatusCode::kNotFound);
-    EXPECT_EQ(*store->Generation(), 0);
+    EXPECT_EQ(*store->LastGeneration(), StateStore::Generation());
+    EXPECT_EQ(*store->WantedWorkers(), 0);
     ASSERT_TRUE(store->PutSpec(spec).ok());
-    ASSERT_TRUE(store->PutGeneration(1).ok());
-    ASSERT_TRUE(store->PutGeneration(2).ok());
+    ASSERT_TRUE(store->PutGeneration({1, "teacher:english", {"a", "b", "c"}}).ok());
+    ASSERT_TRUE(store->PutGeneration({2, "distilled", {"c", "a"}}).ok());
+    ASSERT_TRUE(store->PutWantedWorkers(3).ok());
     ASSERT_TRUE(store->AddSegment("distilled", segment).ok());
     ASSERT_TRUE(store->PutInput("teachers.0.package", "p1").ok());
     ASSERT_TRUE(store->PutInput("tokenizer.path", "t1").ok());
@@ -63,7 +67,8 @@ TEST_F(StateStoreTest, EverythingSurvivesReopening) {
   }
   auto store = Open();
   EXPECT_EQ(store->Spec()->name(), "topics");
-  EXPECT_EQ(*store->Generation(), 2);
+  EXPECT_EQ(*store->LastGeneration(), (StateStore::Generation{2, "distilled", {"c", "a"}}));
+  EXPECT_EQ(*store->WantedWorkers(), 3);
   const auto segments = store->Segments("distilled");
   ASSERT_TRUE(segments.ok()) << segments.status();
   ASSERT_EQ(segments->size(), 1u);
@@ -85,12 +90,12 @@ TEST_F(StateStoreTest, CheckpointsAreAdmittedAndDroppedAndStagesAreReplaced) {
     ASSERT_TRUE(store->AdmitCheckpoint("distilled", {20, 1, "b", "w20"}).ok());
     // What the job ends with are other weights, those of its best step.
     ASSERT_TRUE(store->FinishJob("distilled", "best", {20, 1, "b", "best"}).ok());
-    ASSERT_TRUE(store->DropCheckpoint("distilled", 10).ok());
+    ASSERT_TRUE(store->DropCheckpoint("distilled", "a").ok());
     v1::RunStatus::Stage stage;
     stage.set_name("distilled");
     for (const int64_t labels : {100, 200}) {
       stage.set_labels(labels);
-      ASSERT_TRUE(store->PutStage(stage).ok());
+      ASSERT_TRUE(store->AdmitCheckpoint("distilled", {20, 1, "b", "w20"}, stage).ok());
     }
   }
   auto store = Open();
@@ -104,13 +109,44 @@ TEST_F(StateStoreTest, CheckpointsAreAdmittedAndDroppedAndStagesAreReplaced) {
 TEST_F(StateStoreTest, FullDiskNamesTheFileAndLeavesTheOldState) {
   auto opened = StateStore::Open(path_, {.max_bytes = 64 << 10});
   ASSERT_TRUE(opened.ok()) << opened.status();
-  ASSERT_TRUE((*opened)->PutGeneration(5).ok());
+  ASSERT_TRUE((*opened)->PutGeneration({5, "distilled", {"a"}}).ok());
   v1::RunSpec spec;
   spec.set_name(std::string(256 << 10, 'x'));
   const absl::Status status = (*opened)->PutSpec(spec);
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << status;
   EXPECT_THAT(std::string(status.message()), HasSubstr(path_));
-  EXPECT_EQ(*(*opened)->Generation(), 5);
+  EXPECT_EQ((*opened)->LastGeneration()->number, 5);
+}
+
+TEST_F(StateStoreTest, AnEarlierTermChangesNothing) {
+  const auto old = Open();
+  ASSERT_TRUE(old->PutGeneration({5, "distilled", {"a"}}).ok());
+  EXPECT_TRUE(old->CheckTerm().ok());
+  const auto later = Open();
+  for (const absl::Status& status :
+       {old->CheckTerm(), old->PutSpec({}), old->PutGeneration({6, "distilled", {"b"}}), old->PutWantedWorkers(3),
+        old->AddSegment("distilled", {}), old->PutInput("tokenizer.path", "x"),
+        old->AdmitCheckpoint("distilled", {10, 1, "a", "w10"}), old->DropCheckpoint("distilled", "a"),
+        old->FinishJob("distilled", "w", {})}) {
+    EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition) << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr("a later coordinator has taken over: its term is 2"));
+  }
+  EXPECT_TRUE(later->CheckTerm().ok());
+  EXPECT_EQ(*later->LastGeneration(), (StateStore::Generation{5, "distilled", {"a"}}));
+  EXPECT_THAT(*later->FinishedJobs(), testing::IsEmpty());
+  EXPECT_THAT(*later->Checkpoints("distilled"), testing::IsEmpty());
+  EXPECT_THAT(*later->Inputs(), testing::IsEmpty());
+}
+
+TEST_F(StateStoreTest, AFileOfTheFirstFormatIsTakenOver) {
+  ASSERT_TRUE(Open()->PutGeneration({5, "", {}}).ok());
+  Sqlite file(path_);
+  ASSERT_TRUE(file.Open().ok());
+  ASSERT_TRUE(file.Execute("DROP TABLE members").ok());
+  ASSERT_TRUE(file.Execute("PRAGMA user_version=1").ok());
+  EXPECT_EQ(*Open()->LastGeneration(), (StateStore::Generation{5, "", {}}));
+  ASSERT_TRUE(file.Execute("PRAGMA user_version=3").ok());
+  EXPECT_EQ(StateStore::Open(path_).status().code(), absl::StatusCode::kFailedPrecondition);
 }
 
 TEST_F(StateStoreTest, DamagedFileIsNamed) {

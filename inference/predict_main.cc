@@ -12,6 +12,7 @@
 #include "inference/predict_files.h"
 #include "inference/predict_formats.h"
 #include "inference/predictor.h"
+#include "runtime/allocator.h"
 #include "runtime/status.h"
 
 namespace {
@@ -132,6 +133,7 @@ absl::Status Run(const Arguments& arguments) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  polystill::KeepFreedMemory();
   Arguments arguments;
   CLI::App app("Asks a trained student (or any model package) about texts: a label and its probability for each.",
                "polystill predict");

@@ -98,14 +98,16 @@ absl::StatusOr<std::unique_ptr<Model>> MakeInferenceModel(std::unique_ptr<Infere
 }
 
 absl::StatusOr<std::unique_ptr<Model>> StartPythonModel(const std::string& folder, const v1::PackageManifest& manifest,
-                                                        const ModelShape& shape, at::Device device) {
+                                                        const ModelShape& shape, at::Device device,
+                                                        std::function<void()> restarted) {
   const v1::PackageManifest::Python& python = manifest.python();
   auto engine = StartPythonEngine({.folder = folder,
                                    .device = device.str(),
                                    .interpreter = python.interpreter(),
                                    .processes = python.processes(),
                                    .start = std::chrono::seconds(python.start_seconds()),
-                                   .answer = std::chrono::seconds(python.answer_seconds())});
+                                   .answer = std::chrono::seconds(python.answer_seconds()),
+                                   .restarted = std::move(restarted)});
   if (!engine.ok()) return Annotate(engine.status(), folder);
   auto model = MakeInferenceModel(*std::move(engine), {.name = manifest.name()}, shape, Model::Takes::kPaddedRows);
   if (!model.ok()) return Annotate(model.status(), absl::StrCat(folder, "/", python.module(), ".py"));

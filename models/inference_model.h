@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -19,9 +20,10 @@ namespace polystill::models {
 absl::StatusOr<std::unique_ptr<Model>> MakeInferenceModel(std::unique_ptr<InferenceEngine> engine, ServedModel served,
                                                           const ModelShape& shape, Model::Takes takes);
 
-// A package's model in Python processes of this program's, computing on `device`.
+// A package's model in Python processes of this program's, computing on `device`. `restarted`: PythonOptions.
 absl::StatusOr<std::unique_ptr<Model>> StartPythonModel(const std::string& folder, const v1::PackageManifest& manifest,
-                                                        const ModelShape& shape, at::Device device);
+                                                        const ModelShape& shape, at::Device device,
+                                                        std::function<void()> restarted = {});
 
 // A package's model at an upstream server.
 absl::StatusOr<std::unique_ptr<Model>> ConnectUpstreamModel(const std::string& folder,

@@ -71,7 +71,7 @@ absl::StatusOr<std::unique_ptr<Model>> LoadNative(const std::string& folder, con
 }
 
 absl::StatusOr<std::unique_ptr<Model>> LoadModel(const std::string& folder, const v1::PackageManifest& manifest,
-                                                 at::Device device) {
+                                                 at::Device device, std::function<void()> restarted) {
   const std::vector<std::string> outputs(manifest.outputs().begin(), manifest.outputs().end());
   switch (manifest.backend()) {
     case v1::PackageManifest::BACKEND_NATIVE:
@@ -81,7 +81,7 @@ absl::StatusOr<std::unique_ptr<Model>> LoadModel(const std::string& folder, cons
     case v1::PackageManifest::BACKEND_AOT_INDUCTOR:
       return LoadAotModel(absl::StrCat(folder, "/", kAotFile), outputs, ShapeOf(manifest));
     case v1::PackageManifest::BACKEND_PYTHON:
-      return StartPythonModel(folder, manifest, ShapeOf(manifest), device);
+      return StartPythonModel(folder, manifest, ShapeOf(manifest), device, std::move(restarted));
     case v1::PackageManifest::BACKEND_OPEN_INFERENCE:
       return ConnectUpstreamModel(folder, manifest, ShapeOf(manifest));
     default:
@@ -191,11 +191,11 @@ absl::StatusOr<PackageInfo> InfoOf(const std::string& folder, const v1::PackageM
 
 }  // namespace
 
-absl::StatusOr<Package> LoadPackage(const std::string& folder, at::Device device) {
+absl::StatusOr<Package> LoadPackage(const std::string& folder, at::Device device, std::function<void()> restarted) {
   Package package;
   ASSIGN_OR_RETURN(package.manifest, ReadPackageManifest(folder));
   const v1::PackageManifest& manifest = package.manifest;
-  ASSIGN_OR_RETURN(package.model, LoadModel(folder, manifest, device));
+  ASSIGN_OR_RETURN(package.model, LoadModel(folder, manifest, device, std::move(restarted)));
   ASSIGN_OR_RETURN(package.info, InfoOf(folder, manifest, *package.model));
   const std::string yaml = absl::StrCat(folder, "/", kManifestFile);
   if (manifest.model().parameters() != 0 && manifest.model().parameters() != package.info.parameters) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -45,7 +46,9 @@ struct Package {
 // Errors name the file and the key: NOT_FOUND, INVALID_ARGUMENT (teacher.yaml), DATA_LOSS (torn weights, shapes that do
 // not fit the signature, numbers that are not finite). A model in Python computes on `device` from the start
 // (FAILED_PRECONDITION when it does not load); others are on the CPU until Model::MoveTo.
-absl::StatusOr<Package> LoadPackage(const std::string& folder, at::Device device = at::kCPU);
+// `restarted` is called whenever a process of such a model is started again, by any thread.
+absl::StatusOr<Package> LoadPackage(const std::string& folder, at::Device device = at::kCPU,
+                                    std::function<void()> restarted = {});
 
 // Gives the parameters of a native `model` of this shape, but for its head, the values that they have in the package of
 // shape.spec.initial, which has the same architecture, at least the model's max_length, and the tokeniser

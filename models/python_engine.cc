@@ -29,8 +29,15 @@ constexpr milliseconds kMoment{200};
 
 class PythonEngine final : public InferenceEngine {
  public:
-  explicit PythonEngine(PythonOptions options) : options_(std::move(options)), places_(options_.processes) {
+  explicit PythonEngine(PythonOptions options) : options_(std::move(options)), places_(options_.processes) {}
+
+  // RESOURCE_EXHAUSTED when no more files can be opened.
+  absl::Status Start() {
+    for (const Place& place : places_) {
+      if (place.wake.get() < 0) return absl::ResourceExhaustedError("too many open files to start Python processes");
+    }
     for (Place& place : places_) place.keeper = std::thread([this, &place] { Keep(&place); });
+    return absl::OkStatus();
   }
 
   ~PythonEngine() override {
@@ -40,15 +47,23 @@ class PythonEngine final : public InferenceEngine {
       for (const Place& place : places_) Wake(place);
       changed_.NotifyAll();
     }
-    for (Place& place : places_) place.keeper.join();
+    for (Place& place : places_) {
+      if (place.keeper.joinable()) place.keeper.join();
+    }
   }
 
   // Until every process has loaded the model, or why one could not.
   absl::Status WaitUntilLoaded() {
     MutexLock lock(&mutex_);
-    for (const Place& place : places_) {
-      while (place.client == nullptr && place.failure.ok()) changed_.Wait(&mutex_);
-      if (!place.failure.ok()) return place.failure;
+    while (true) {
+      bool all_loaded = true;
+      for (const Place& place : places_) {
+        // Also of one that had loaded, and ended while another still does.
+        if (!place.failure.ok()) return place.failure;
+        all_loaded &= place.client != nullptr;
+      }
+      if (all_loaded) break;
+      changed_.Wait(&mutex_);
     }
     loaded_ = true;
     return absl::OkStatus();
@@ -122,6 +137,11 @@ class PythonEngine final : public InferenceEngine {
     [[maybe_unused]] const ssize_t written = ::write(place.wake.get(), &one, sizeof(one));
   }
 
+  static void ClearWake(const Place& place) {
+    uint64_t count = 0;
+    [[maybe_unused]] const ssize_t got = ::read(place.wake.get(), &count, sizeof(count));
+  }
+
   // Waits for a process that is free, or loads the model; not for one that rests.
   absl::StatusOr<Loan> Borrow() {
     const Clock::time_point end = Clock::now() + options_.start + options_.answer;
@@ -181,6 +201,7 @@ class PythonEngine final : public InferenceEngine {
         if (!loaded_) return;
       }
       spdlog::warn("{}; started again in {} ms", std::string(end.message()), delay.count());
+      if (options_.restarted) options_.restarted();
       const Clock::time_point next = Clock::now() + delay;
       MutexLock lock(&mutex_);
       while (!stopping_ && Clock::now() < next) changed_.WaitFor(&mutex_, next - Clock::now());
@@ -193,7 +214,9 @@ class PythonEngine final : public InferenceEngine {
   absl::Status RunOne(Place* place) {
     {
       MutexLock lock(&mutex_);
+      if (stopping_) return absl::OkStatus();
       place->unwanted.clear();
+      ClearWake(*place);  // it was about the process before
     }
     ASSIGN_OR_RETURN(const std::unique_ptr<PythonProcess> process, PythonProcess::Start(options_));
     const auto client = std::make_shared<InferenceClient>(process->target());
@@ -226,8 +249,7 @@ class PythonEngine final : public InferenceEngine {
     milliseconds patience{0};
     while (unwanted.empty()) {
       if (process->Watch(place->wake.get(), kForever)) return absl::UnavailableError(process->Obituary());
-      uint64_t count = 0;
-      [[maybe_unused]] const ssize_t got = ::read(place->wake.get(), &count, sizeof(count));
+      ClearWake(*place);
       MutexLock lock(&mutex_);
       if (stopping_) return absl::OkStatus();
       unwanted = place->unwanted;
@@ -256,6 +278,7 @@ class PythonEngine final : public InferenceEngine {
 
 absl::StatusOr<std::unique_ptr<InferenceEngine>> StartPythonEngine(PythonOptions options) {
   auto engine = std::make_unique<PythonEngine>(std::move(options));
+  RETURN_IF_ERROR(engine->Start());
   RETURN_IF_ERROR(engine->WaitUntilLoaded());
   return engine;
 }

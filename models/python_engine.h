@@ -1,6 +1,7 @@
 #pragma once
 
 #include <chrono>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -21,6 +22,8 @@ struct PythonOptions {
   // Time that loading the model may take, and a batch.
   std::chrono::seconds start{300};
   std::chrono::seconds answer{60};
+  // Called whenever a process that has ended is started again, by any thread.
+  std::function<void()> restarted = {};
 };
 
 // A package's model in Python processes (`python -m polystill.serve_model`), each a server of the Open Inference

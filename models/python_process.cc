@@ -24,6 +24,8 @@ namespace polystill::models {
 namespace {
 
 constexpr size_t kMaxLineBytes = 4'096;
+constexpr size_t kReadBytes = 16'384;
+constexpr int kMostReads = 4;
 // sockaddr_un's path, with its end.
 constexpr size_t kMaxSocketPath = 107;
 
@@ -31,7 +33,8 @@ constexpr size_t kMaxSocketPath = 107;
 absl::StatusOr<std::string> MakeSocketFolder() {
   std::error_code error;
   std::string folder = (std::filesystem::temp_directory_path(error) / "polystill-XXXXXX").string();
-  if (error || ::mkdtemp(folder.data()) == nullptr) return FileError(errno, folder, "create");
+  if (error) return FileError(error.value(), "TMPDIR", "use");
+  if (::mkdtemp(folder.data()) == nullptr) return FileError(errno, folder, "create");
   return folder;
 }
 
@@ -97,13 +100,20 @@ absl::StatusOr<std::unique_ptr<PythonProcess>> PythonProcess::Start(const Python
     ::rmdir(folder.c_str());
     return child.status();
   }
-  return std::unique_ptr<PythonProcess>(new PythonProcess(*std::move(child), std::move(output), folder, target));
+  // glibc's has no C linkage before 2.37.
+  OpenFile exit(static_cast<int>(::syscall(SYS_pidfd_open, child->pid(), 0)));
+  const int error = errno;
+  std::unique_ptr<PythonProcess> process(
+      new PythonProcess(*std::move(child), std::move(output), std::move(exit), folder, target));
+  if (process->exit_.get() < 0) return FileError(error, absl::StrCat("process ", process->pid()), "watch");
+  return process;
 }
 
-PythonProcess::PythonProcess(ChildProcess child, OpenFile output, std::string socket_folder, std::string target)
+PythonProcess::PythonProcess(ChildProcess child, OpenFile output, OpenFile exit, std::string socket_folder,
+                             std::string target)
     : child_(std::move(child)),
       output_(std::move(output)),
-      exit_(static_cast<int>(::syscall(SYS_pidfd_open, child_.pid(), 0))),  // glibc's has no C linkage before 2.37
+      exit_(std::move(exit)),
       socket_folder_(std::move(socket_folder)),
       target_(std::move(target)) {}
 
@@ -127,7 +137,8 @@ bool PythonProcess::Watch(int wake, std::chrono::milliseconds patience) {
     std::array<pollfd, 3> files = {{{exit_.get(), POLLIN, 0}, {wake, POLLIN, 0}, {output_.get(), POLLIN, 0}}};
     const int ready = ::poll(files.data(), files.size(), timeout);
     if (files[2].revents != 0 && !ReadOutput()) output_ = OpenFile();  // poll passes over -1
-    if (ready > 0 && files[0].revents != 0 && child_.Poll().has_value()) {
+    if (ready > 0 && files[0].revents != 0) {
+      child_.KillGroup();  // what it started lives on without it
       if (output_.get() >= 0) ReadOutput();
       if (!line_.empty()) LogLine();
       return true;
@@ -137,15 +148,17 @@ bool PythonProcess::Watch(int wake, std::chrono::milliseconds patience) {
 }
 
 bool PythonProcess::ReadOutput() {
-  std::array<char, 16'384> part;
-  ssize_t got = 0;
-  while ((got = ::read(output_.get(), part.data(), part.size())) > 0) {
+  std::array<char, kReadBytes> part;
+  ssize_t got = 1;
+  // A pipe's fill at most: who prints without pause must not keep this thread from its other duties.
+  for (int reads = 0; reads < kMostReads && got > 0; ++reads) {
+    got = ::read(output_.get(), part.data(), part.size());
     for (ssize_t i = 0; i < got; ++i) {
       if (part[i] != '\n') line_ += part[i];
       if (part[i] == '\n' || line_.size() == kMaxLineBytes) LogLine();
     }
   }
-  return got < 0 && (errno == EAGAIN || errno == EINTR);
+  return got > 0 || (got < 0 && (errno == EAGAIN || errno == EINTR));
 }
 
 void PythonProcess::LogLine() {

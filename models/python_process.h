@@ -28,7 +28,7 @@ class OpenFile {
 // this program's log, line by line. Not thread-safe, and bound to the thread that starts it (runtime/child_process.h).
 class PythonProcess {
  public:
-  // FAILED_PRECONDITION when it cannot be started.
+  // When it cannot be started: FAILED_PRECONDITION, or FileError (runtime/files.h) of what is short.
   static absl::StatusOr<std::unique_ptr<PythonProcess>> Start(const PythonOptions& options);
   ~PythonProcess();
 
@@ -45,8 +45,8 @@ class PythonProcess {
   std::string Obituary(std::string_view when = "");
 
  private:
-  PythonProcess(ChildProcess child, OpenFile output, std::string socket_folder, std::string target);
-  // Reads what there is; false at the end of it.
+  PythonProcess(ChildProcess child, OpenFile output, OpenFile exit, std::string socket_folder, std::string target);
+  // Reads some of what there is; false at the end of it.
   bool ReadOutput();
   void LogLine();
 

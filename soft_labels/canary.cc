@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "runtime/counter_rng.h"
 #include "runtime/rpc.h"
+#include "runtime/status.h"
 #include "soft_labels/decode.h"
 #include "soft_labels/outputs.h"
 #include "soft_labels/pieces.h"
@@ -62,6 +63,7 @@ double LargestDifference(const Array& a, const Array& b) {
 v1::LabelRequest CanaryRequest(const v1::DescribeReply& teacher) {
   v1::LabelRequest request;
   request.set_protocol_version(kProtocolVersion);
+  request.set_afresh(true);
   v1::LabelSpec& spec = *request.mutable_spec();
   spec.set_teacher_digest(teacher.digest());
   spec.set_codec(v1::CODEC_DENSE_FP32);
@@ -92,16 +94,15 @@ v1::LabelRequest CanaryRequest(const v1::DescribeReply& teacher) {
   return request;
 }
 
-CanaryAnswer ReadCanary(const v1::LabelReply& reply, const v1::DescribeReply& teacher, const v1::LabelRequest& canary) {
+CanaryAnswer ReadCanary(const StreamReply& message, const v1::DescribeReply& teacher, const v1::LabelRequest& canary) {
   auto call = std::make_shared<Call>();
   call->spec = canary.spec();
   absl::StatusOr<Outputs> outputs = OutputsOf(canary.spec(), teacher);
   if (!outputs.ok()) return outputs.status();
   call->outputs = *std::move(outputs);
-  call->answers.resize(1);
   const Piece piece{call, 0, {canary.inputs().begin(), canary.inputs().end()}};
-  if (absl::Status status = TakeReply(reply, teacher, piece); !status.ok()) return status;
-  return std::move(call->answers[0]);
+  ASSIGN_OR_RETURN(PieceAnswer answer, ReadAnswer(message, piece));
+  return std::move(answer.outputs);
 }
 
 double LargestDifference(const CanaryAnswer& a, const CanaryAnswer& b) {
@@ -159,7 +160,9 @@ std::vector<ParityJury::Verdict> ParityJury::Step(int64_t now_ms) {
 }
 
 int64_t ParityJury::next_ms() const {
-  if (truth_.has_value() || !first_answer_ms_.has_value()) return Router::kNever;
+  const auto has_answer = [](const Replica& replica) { return replica.answer.has_value(); };
+  const bool any = std::any_of(replicas_.begin(), replicas_.end(), has_answer);
+  if (truth_.has_value() || !first_answer_ms_.has_value() || !any) return Router::kNever;
   return *first_answer_ms_ + patience_ms_;
 }
 

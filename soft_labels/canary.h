@@ -8,19 +8,21 @@
 #include "absl/status/statusor.h"
 #include "polystill/v1/teacher.pb.h"
 #include "soft_labels/array.h"
+#include "soft_labels/reply_reader.h"
 #include "soft_labels/router.h"
 
 namespace polystill::soft_labels {
 
 // What every replica of a teacher is asked before it is given work: a few records of token ids that follow from the
 // teacher's vocabulary alone, for the logits and every feature that fit a message, as dense_fp32 (logits too wide for
-// one: log-probabilities of some ids, by codec scores). Without request id and priority.
+// one: log-probabilities of some ids, by codec scores). Computed afresh: what a replica has cached was right once.
+// Without request id and priority.
 v1::LabelRequest CanaryRequest(const v1::DescribeReply& teacher);
 
 // What a replica gave: an array for each output, or the error that it answered with.
 using CanaryAnswer = absl::StatusOr<std::vector<Array>>;
 
-CanaryAnswer ReadCanary(const v1::LabelReply& reply, const v1::DescribeReply& teacher, const v1::LabelRequest& canary);
+CanaryAnswer ReadCanary(const StreamReply& message, const v1::DescribeReply& teacher, const v1::LabelRequest& canary);
 
 // The largest absolute difference of two numbers at the same place; infinity where shapes differ, or one is an error
 // and not the other; 0 between two errors of the same code.
@@ -45,6 +47,9 @@ class ParityJury {
 
   ParityJury(size_t replicas, double tolerance, int64_t patience_ms)
       : tolerance_(tolerance), patience_ms_(patience_ms), replicas_(replicas) {}
+
+  // Another replica, with the next number.
+  void Joined() { replicas_.emplace_back(); }
 
   void Answered(int replica, CanaryAnswer answer, int64_t now_ms);
   // The replica is gone, refused or full; what it answered before counts no more until it answers again.

@@ -194,6 +194,8 @@ TEST(ParityJuryTest, WhoLeavesBeforeTheVerdictHasNoVoice) {
   ParityJury jury(2, 0.1, kPatience);
   jury.Answered(0, Numbers({1}), 0);
   jury.Failed(0);
+  EXPECT_THAT(Said(jury.Step(kPatience)), IsEmpty());
+  EXPECT_EQ(jury.next_ms(), Router::kNever);  // there is nothing to judge
   jury.Answered(1, Numbers({2}), 1);
   EXPECT_THAT(Said(jury.Step(1)), ElementsAre(std::pair(1, true)));
 }

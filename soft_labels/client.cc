@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "runtime/status.h"
 #include "soft_labels/client_loop.h"
 
@@ -27,6 +28,10 @@ LabelClient::~LabelClient() = default;
 absl::StatusOr<std::unique_ptr<LabelClient>> LabelClient::Connect(const std::vector<std::string>& addresses,
                                                                   Options options) {
   if (addresses.empty()) return absl::InvalidArgumentError("a label client needs the address of a teacher");
+  if (!options.server_ids.empty() && options.server_ids.size() != addresses.size()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(options.server_ids.size(), " server_ids are not those of ", addresses.size(), " addresses"));
+  }
   std::unique_ptr<State> state(new State{ClientLoop(addresses, std::move(options))});
   RETURN_IF_ERROR(state->loop.WaitUntilReady());
   return std::unique_ptr<LabelClient>(new LabelClient(std::move(state)));
@@ -35,6 +40,13 @@ absl::StatusOr<std::unique_ptr<LabelClient>> LabelClient::Connect(const std::vec
 const v1::DescribeReply& LabelClient::description() const { return state_->loop.description(); }
 
 LabelClient::Counts LabelClient::counts() const { return state_->loop.counts(); }
+
+void LabelClient::SetReplicas(std::vector<std::string> addresses, std::vector<std::string> server_ids) {
+  server_ids.resize(addresses.size());
+  state_->loop.SetReplicas({std::move(addresses), std::move(server_ids)});
+}
+
+bool LabelClient::HasReplica() const { return state_->loop.HasReplica(); }
 
 void LabelClient::Label(v1::LabelSpec spec, std::vector<v1::LabelInput> inputs, Callback callback) {
   state_->loop.Ask({std::move(spec), std::move(inputs), std::move(callback)});

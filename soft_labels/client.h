@@ -43,11 +43,16 @@ class LabelClient {
     v1::Priority priority = v1::PRIORITY_TRAINING;
     // Expected digest of the teacher; replies of another are errors. Empty: the first replica's digest.
     std::string teacher_digest = {};
-    // Time without any answering replica after which requests fail with UNAVAILABLE. Milliseconds.
+    // Time without any answering replica after which requests, and Connect, fail with UNAVAILABLE. Milliseconds.
     int64_t give_up_after_ms = 60'000;
+    // Requests wait for a replica for ever, whatever give_up_after_ms is.
+    bool waits_for_replicas = false;
     // Time after which a replica that has not answered a request is told to drop it, and another is asked.
     // Milliseconds.
     int64_t request_timeout_ms = 30'000;
+    // The names of the servers at the addresses, in their order, where they are the same after a restart: then a server
+    // that comes back elsewhere is asked for what it has kept. Empty, all or one: the address.
+    std::vector<std::string> server_ids = {};
     // Pauses of a replica that fails or is full.
     BackoffOptions backoff = {};
     // Largest difference between the replicas' answers to a few fixed inputs (canary.h): who differs more is refused,
@@ -93,8 +98,10 @@ class LabelClient {
   };
   using Callback = std::function<void(absl::StatusOr<Labels>)>;
 
+  // INVALID_ARGUMENT without addresses, or when there are server_ids, but not of each.
   // Connects to every address and waits for the first to describe itself; with a parity_tolerance until the replicas
-  // are compared (at most parity_patience_ms after the first has answered). UNAVAILABLE after give_up_after_ms.
+  // are compared (at most parity_patience_ms after the first has answered). UNAVAILABLE after give_up_after_ms,
+  // INVALID_ARGUMENT without addresses, or where there are server_ids, but not as many.
   // A replica whose digest, signature or answers differ is logged by address and never asked; FAILED_PRECONDITION when
   // none is left.
   static absl::StatusOr<std::unique_ptr<LabelClient>> Connect(const std::vector<std::string>& addresses,
@@ -102,8 +109,14 @@ class LabelClient {
   // Cancels what is in flight; every callback has been called when it returns.
   ~LabelClient();
 
+  // The replicas are these from now on, with the names of their servers as Options::server_ids has them, or none.
+  // Those that have left are asked no more; what they were asked goes to others, or waits for some to come.
+  void SetReplicas(std::vector<std::string> addresses, std::vector<std::string> server_ids);
+
   const v1::DescribeReply& description() const;
   Counts counts() const;
+  // Whether some replica may be asked at present.
+  bool HasReplica() const;
 
   // Asks for labels of `inputs` (split into requests whose records the server takes and whose answers fit a message;
   // all answers are finite and of the right shape, or the status says which record is to blame). `spec`: outputs

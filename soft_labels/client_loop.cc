@@ -17,7 +17,8 @@ namespace polystill::soft_labels {
 namespace {
 
 Router::Options RouterOptions(const LabelClient::Options& options) {
-  return {.give_up_after_ms = options.give_up_after_ms,
+  constexpr int64_t kYear = int64_t{365} * 24 * 3600 * 1000;
+  return {.give_up_after_ms = options.waits_for_replicas ? 100 * kYear : options.give_up_after_ms,
           .request_timeout_ms = options.request_timeout_ms,
           .backoff = options.backoff,
           .window = options.window,
@@ -58,9 +59,8 @@ std::deque<Inbox::Message> Inbox::Take(int64_t wait_ms) {
 
 ClientLoop::ClientLoop(std::vector<std::string> addresses, LabelClient::Options options)
     : options_(std::move(options)), router_(addresses, RouterOptions(options_)) {
-  for (std::string& address : addresses) {
-    auto channel = Connect(address);
-    replicas_.push_back({std::move(address), std::move(channel), nullptr});
+  for (size_t i = 0; i < addresses.size(); ++i) {
+    AddReplica(addresses[i], options_.server_ids.empty() ? "" : options_.server_ids[i]);
   }
   if (options_.parity_tolerance.has_value()) {
     jury_ = std::make_unique<ParityJury>(replicas_.size(), *options_.parity_tolerance, options_.parity_patience_ms);
@@ -81,6 +81,7 @@ void ClientLoop::Run() {
       const int64_t now_ms = SteadyMs();
       const Router::Actions actions = router_.Step(now_ms);
       Act(actions);
+      has_replica_ = !router_.Askable(now_ms).empty();
       const int64_t next_ms = jury_ == nullptr ? actions.next_ms : std::min(actions.next_ms, jury_->next_ms());
       if (next_ms != Router::kNever) wait_ms = std::max<int64_t>(0, next_ms - now_ms);
       NoteCounts();
@@ -89,6 +90,8 @@ void ClientLoop::Run() {
       std::visit([this](auto& m) { Handle(m); }, message);
     }
   }
+  // Those who ask again when they are told that the client is being closed.
+  for (Inbox::Message& message : inbox_->Take(0)) std::visit([this](auto& m) { Handle(m); }, message);
 }
 
 void ClientLoop::NoteCounts() {
@@ -122,7 +125,8 @@ void ClientLoop::Act(const Router::Actions& actions) {
     if (replicas_[cancel.replica].stream != nullptr) replicas_[cancel.replica].stream->Send(std::move(message));
   }
   for (const Router::Send& send : actions.send) {
-    const Piece& piece = pieces_.at(send.piece);
+    const std::shared_ptr<const Piece>& asked = pieces_.at(send.piece);
+    const Piece& piece = *asked;
     v1::LabelStreamRequest message;
     v1::LabelRequest& request = *message.mutable_request();
     request.set_protocol_version(kProtocolVersion);
@@ -132,7 +136,7 @@ void ClientLoop::Act(const Router::Actions& actions) {
     request.set_timeout_ms(options_.request_timeout_ms);
     *request.mutable_spec() = piece.call->spec;
     request.mutable_inputs()->Add(piece.inputs.begin(), piece.inputs.end());
-    replicas_[send.replica].stream->Send(std::move(message));
+    replicas_[send.replica].stream->Ask(std::move(message), asked);
   }
   for (const Router::Failure& failure : actions.fail) EndPiece(failure.piece, failure.status);
 }
@@ -166,7 +170,7 @@ void ClientLoop::Handle(Question& question) {
       work.tokens += TokensOf(input, description_.signature().max_length());
     }
     router_.Add(next_piece_, work, now_ms);
-    pieces_[next_piece_++] = std::move(piece);
+    pieces_[next_piece_++] = std::make_shared<const Piece>(std::move(piece));
   }
 }
 
@@ -177,26 +181,28 @@ void ClientLoop::Handle(StreamEvent& event) {
   if (event.kind == StreamEvent::Kind::kDone) return HandleDone(i, event.status);
   if (event.kind != StreamEvent::Kind::kRead) return;
   if (!event.stream->cancelled()) {
-    v1::LabelStreamReply message;
-    const grpc::Status parsed = grpc::SerializationTraits<v1::LabelStreamReply>::Deserialize(&event.message, &message);
-    const absl::Status status =
-        parsed.ok() ? HandleMessage(i, message) : absl::DataLossError("sent a message that is not a LabelStreamReply");
+    const absl::Status status = event.status.ok() ? HandleMessage(i, std::move(*event.received)) : event.status;
     if (!status.ok()) event.stream->Cancel(status);
   }
-  event.stream->Read();  // also after Cancel: the stream ends when its reads have ended
+  event.stream->TakenIn();  // also after Cancel: the stream ends when its reads have ended
 }
 
-absl::Status ClientLoop::HandleReply(int i, const v1::LabelReply& reply) {
+absl::Status ClientLoop::HandleReply(int i, Received received) {
+  const v1::LabelReply& reply = received.message.message.reply();
   const absl::Status status(static_cast<absl::StatusCode>(reply.code()), reply.message());
   uint64_t id = 0;
   switch (router_.Replied(i, reply.request_id(), status, reply.retry_after_ms(), SteadyMs(), &id)) {
     case Router::Verdict::kUnknown:
       return absl::DataLossError(
           absl::StrCat("answered request ", reply.request_id(), ", which was never asked or is answered already"));
-    case Router::Verdict::kDeliver:
+    case Router::Verdict::kDeliver: {
       NoteCounts();  // whoever is called back may ask for them
-      EndPiece(id, Annotate(TakeReply(reply, description_, pieces_.at(id)), replicas_[i].address));
+      absl::StatusOr<PieceAnswer>& answer = *received.answer;
+      const Piece& piece = *pieces_.at(id);
+      if (answer.ok()) piece.call->Take(piece.place, *std::move(answer));
+      EndPiece(id, Annotate(answer.status(), replicas_[i].address));
       break;
+    }
     case Router::Verdict::kAgain:
     case Router::Verdict::kLate:
       break;
@@ -207,14 +213,14 @@ absl::Status ClientLoop::HandleReply(int i, const v1::LabelReply& reply) {
 void ClientLoop::EndPiece(uint64_t id, const absl::Status& status) {
   const auto found = pieces_.find(id);
   if (found == pieces_.end()) return;  // its call has failed already
-  const std::shared_ptr<Call> call = found->second.call;
+  const std::shared_ptr<Call> call = found->second->call;
   pieces_.erase(found);
   if (status.ok()) {
     if (--call->pieces_left == 0) call->callback(call->TakeLabels());
     return;
   }
   std::erase_if(pieces_, [&](const auto& entry) {
-    if (entry.second.call != call) return false;
+    if (entry.second->call != call) return false;
     router_.Forget(entry.first);
     return true;
   });

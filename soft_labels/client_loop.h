@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <deque>
 #include <map>
 #include <memory>
@@ -28,12 +29,17 @@ struct Question {
   std::vector<v1::LabelInput> inputs;
   LabelClient::Callback callback;
 };
+// A call of LabelClient::SetReplicas: one name for each address.
+struct NewReplicas {
+  std::vector<std::string> addresses;
+  std::vector<std::string> names;
+};
 struct StopLoop {};
 
 // What the loop's thread is told, by any thread. Thread-safe.
 class Inbox {
  public:
-  using Message = std::variant<StreamEvent, Question, StopLoop>;
+  using Message = std::variant<StreamEvent, Question, NewReplicas, StopLoop>;
 
   void Put(Message message);
   // Everything that came; waits for it, but at most `wait_ms` (Router::kNever: for ever).
@@ -57,17 +63,21 @@ class ClientLoop {
   // After WaitUntilReady has returned OK.
   const v1::DescribeReply& description() const { return description_; }
   void Ask(Question question) { inbox_->Put(std::move(question)); }
+  void SetReplicas(NewReplicas replicas) { inbox_->Put(std::move(replicas)); }
   LabelClient::Counts counts();
+  bool HasReplica() const { return has_replica_; }
 
  private:
   struct Replica {
     std::string address;
+    std::string name;  // by which inputs are divided
     std::shared_ptr<grpc::Channel> channel;
     std::unique_ptr<ReplicaStream> stream;  // null while there is none
     bool opened = false;
     // Of the last description.
     v1::DescribeReply description = {};
     bool awaits_canary = false;
+    bool wanted = true;  // else it has left
   };
 
   void Run();
@@ -75,15 +85,17 @@ class ClientLoop {
   void Act(const Router::Actions& actions);
   void Handle(StreamEvent& event);
   void Handle(Question& question);
+  void Handle(NewReplicas& replicas);
+  void AddReplica(const std::string& address, const std::string& server_id);
   void Handle(StopLoop&);
-  absl::Status HandleMessage(int replica, const v1::LabelStreamReply& message);
+  absl::Status HandleMessage(int replica, Received received);
   void SendCanary(int replica);
-  absl::Status HandleCanary(int replica, const v1::LabelReply& reply);
+  absl::Status HandleCanary(int replica, const StreamReply& message);
   void Judge();
   void Admit(int replica);
   // The replica of each input that may know its answer already; empty where none does sooner than others.
   std::vector<int> HomesOf(const std::vector<v1::LabelInput>& inputs, int64_t now_ms) const;
-  absl::Status HandleReply(int replica, const v1::LabelReply& reply);
+  absl::Status HandleReply(int replica, Received received);
   // FAILED_PRECONDITION when the replica is not the same teacher as the first.
   absl::Status CheckDescription(const v1::DescribeReply& reply) const;
   void HandleDone(int replica, const absl::Status& status);
@@ -100,9 +112,10 @@ class ClientLoop {
   // Null: replicas are not compared.
   std::unique_ptr<ParityJury> jury_;
   v1::LabelRequest canary_;
-  std::map<uint64_t, Piece> pieces_;
+  std::map<uint64_t, std::shared_ptr<const Piece>> pieces_;
   uint64_t next_piece_ = 1;
   bool stopping_ = false;
+  std::atomic<bool> has_replica_ = false;
   v1::DescribeReply description_;  // of the first replica; read by others once settled_
 
   Mutex mutex_;

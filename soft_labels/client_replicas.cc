@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -79,18 +80,52 @@ void ClientLoop::HandleDone(int i, const absl::Status& status) {
     if (replicas_[i].opened) spdlog::warn("teacher replica {} is lost: {}", replicas_[i].address, why.ToString());
     router_.Broken(i, why, SteadyMs());
   }
+  if (replicas_[i].wanted) router_.Back(i);
   if (const absl::Status none = router_.AllRefused(); !none.ok()) Settle(none);
   MutexLock lock(&mutex_);
   troubles_ = router_.Troubles();
 }
 
-absl::Status ClientLoop::HandleMessage(int i, const v1::LabelStreamReply& message) {
+void ClientLoop::AddReplica(const std::string& address, const std::string& server_id) {
+  replicas_.push_back({address, server_id.empty() ? address : server_id, Connect(address), nullptr});
+}
+
+void ClientLoop::Handle(NewReplicas& wanted) {
+  if (stopping_) return;
+  const auto number_of = [this](const std::string& address) {
+    const auto found =
+        std::find_if(replicas_.begin(), replicas_.end(), [&](const Replica& r) { return r.address == address; });
+    return static_cast<int>(found - replicas_.begin());
+  };
+  const std::set<std::string> addresses(wanted.addresses.begin(), wanted.addresses.end());
+  for (int i = 0; i < static_cast<int>(replicas_.size()); ++i) {
+    replicas_[i].wanted = addresses.contains(replicas_[i].address);
+    if (replicas_[i].wanted) continue;
+    router_.Left(i, SteadyMs());
+    if (jury_ != nullptr) jury_->Failed(i);
+    if (replicas_[i].stream != nullptr) replicas_[i].stream->Cancel(absl::UnavailableError("no replica any more"));
+  }
+  for (size_t k = 0; k < wanted.addresses.size(); ++k) {
+    const int i = number_of(wanted.addresses[k]);
+    if (i < static_cast<int>(replicas_.size())) {
+      if (!wanted.names[k].empty()) replicas_[i].name = wanted.names[k];
+      if (replicas_[i].stream == nullptr) router_.Back(i);
+      continue;
+    }
+    AddReplica(wanted.addresses[k], wanted.names[k]);
+    router_.Joined(wanted.addresses[k]);
+    if (jury_ != nullptr) jury_->Joined();
+  }
+}
+
+absl::Status ClientLoop::HandleMessage(int i, Received received) {
+  const v1::LabelStreamReply& message = received.message.message;
   const bool is_opened = message.message_case() == v1::LabelStreamReply::kOpened;
   if (is_opened == replicas_[i].opened) return absl::DataLossError("must send `opened` first, and once");
   if (!is_opened && replicas_[i].awaits_canary && message.reply().request_id() == kCanaryId) {
-    return HandleCanary(i, message.reply());
+    return HandleCanary(i, received.message);
   }
-  if (!is_opened) return HandleReply(i, message.reply());
+  if (!is_opened) return HandleReply(i, std::move(received));
   const v1::DescribeReply& reply = message.opened();
   RETURN_IF_ERROR(CheckDescription(reply));
   replicas_[i].opened = true;
@@ -121,9 +156,9 @@ void ClientLoop::SendCanary(int i) {
   replicas_[i].stream->Send(std::move(message));
 }
 
-absl::Status ClientLoop::HandleCanary(int i, const v1::LabelReply& reply) {
+absl::Status ClientLoop::HandleCanary(int i, const StreamReply& message) {
   replicas_[i].awaits_canary = false;
-  CanaryAnswer answer = ReadCanary(reply, description_, canary_);
+  CanaryAnswer answer = ReadCanary(message, description_, canary_);
   // A replica that cannot answer now is asked again after a pause, on another stream.
   const absl::Status& status = answer.status();
   if (absl::IsUnavailable(status) || absl::IsResourceExhausted(status) || absl::IsDeadlineExceeded(status)) {
@@ -152,7 +187,7 @@ std::vector<int> ClientLoop::HomesOf(const std::vector<v1::LabelInput>& inputs, 
   const auto caches = [this](int i) { return replicas_[i].description.caches(); };
   if (askable.size() < 2 || !std::all_of(askable.begin(), askable.end(), caches)) return {};
   std::vector<uint64_t> words;
-  for (const int i : askable) words.push_back(NameWord(replicas_[i].address));
+  for (const int i : askable) words.push_back(NameWord(replicas_[i].name));
   std::vector<int> homes;
   for (const v1::LabelInput& input : inputs) homes.push_back(askable[Rendezvous(WordOf(input), words)]);
   return homes;

@@ -47,6 +47,11 @@ struct Seen {
   std::multiset<int> records ABSL_GUARDED_BY(mutex);
 };
 
+std::multiset<int> RecordsOf(Seen& seen) {
+  MutexLock lock(&seen.mutex);
+  return seen.records;
+}
+
 // Answers until the client goes, or `requests` were answered.
 ScriptedTeacher::Script Sums(Seen* seen, float error = 0, int requests = 1 << 30,
                              const v1::DescribeReply& description = OfIds()) {
@@ -140,6 +145,37 @@ TEST(ReplicasTest, ACanaryThatMeetsAFullQueueIsAskedAgain) {
   EXPECT_EQ(seen.canaries, 1);
 }
 
+TEST(ReplicasTest, ReplicasComeAndGo) {
+  Seen first_seen, second_seen;
+  auto first = std::make_unique<ScriptedTeacher>(std::vector{Sums(&first_seen)});
+  LabelClient::Options options = Compared();
+  options.waits_for_replicas = true;
+  options.give_up_after_ms = 1'000;
+  auto client = LabelClient::Connect({first->address()}, options).value();
+  ExpectSums(*client, 0, 4);
+  EXPECT_TRUE(client->HasReplica());
+  client->SetReplicas({}, {});
+  auto waits = Ask(*client, OneId(4, 4));
+  first.reset();
+  EXPECT_EQ(waits.wait_for(std::chrono::milliseconds(1'500)), std::future_status::timeout);  // longer than it gives up
+  EXPECT_FALSE(client->HasReplica());
+  ScriptedTeacher second({Sums(&second_seen)}), other({Sums(&second_seen, 0.5)});
+  client->SetReplicas({second.address(), other.address()}, {});
+  EXPECT_TRUE(waits.get().ok());
+  for (int i = 0; i < 5; ++i) ExpectSums(*client, 8, 4);
+  EXPECT_EQ(client->counts().refused_replicas, 1);  // the newcomer that differs
+}
+
+TEST(ReplicasTest, AReplicaMayComeBackToItsAddress) {
+  Seen seen;
+  ScriptedTeacher teacher({Sums(&seen), Sums(&seen)});
+  auto client = LabelClient::Connect({teacher.address()}, FastOptions()).value();
+  ExpectSums(*client, 0, 4);
+  client->SetReplicas({}, {});
+  client->SetReplicas({teacher.address()}, {});
+  ExpectSums(*client, 4, 4);
+}
+
 TEST(ReplicasTest, AReplicaThatIsDownHoldsUpNobody) {
   Seen seen;
   ScriptedTeacher teacher({Sums(&seen)});
@@ -215,6 +251,34 @@ TEST(ReplicasTest, WhatReplicasKeepIsAskedOfTheSameOneAgain) {
     }
   }
   EXPECT_EQ(all.size(), 60u);
+}
+
+TEST(ReplicasTest, AServerThatComesBackElsewhereIsAskedForWhatItKeeps) {
+  Seen seen[2][2];
+  for (int start = 0; start < 2; ++start) {
+    const auto script = [&](int i) { return Sums(&seen[start][i], 0, 1 << 30, OfIds(/*caches=*/true)); };
+    ScriptedTeacher one({script(0)}), two({script(1)});
+    LabelClient::Options options = Compared();
+    options.hedging.share = 0;
+    options.server_ids = {"english-0", "english-1"};
+    std::vector<std::string> addresses = {one.address(), two.address()};
+    if (start == 1) {
+      std::swap(options.server_ids[0], options.server_ids[1]);
+      std::swap(addresses[0], addresses[1]);
+    }
+    auto client = LabelClient::Connect(addresses, options).value();
+    ExpectSums(*client, 0, 60);
+  }
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_GT(RecordsOf(seen[0][i]).size(), 10u);
+    EXPECT_EQ(RecordsOf(seen[0][i]), RecordsOf(seen[1][i]));
+  }
+}
+
+TEST(ReplicasTest, EveryServerHasAName) {
+  LabelClient::Options options = FastOptions();
+  options.server_ids = {"english-0"};
+  EXPECT_TRUE(absl::IsInvalidArgument(LabelClient::Connect({"127.0.0.1:1", "127.0.0.1:2"}, options).status()));
 }
 
 TEST(ReplicasTest, InputsAreNotDividedWhereOneReplicaForgets) {

@@ -71,6 +71,13 @@ int64_t BytesOf(const v1::LabelSpec& spec, const Outputs& outputs, const v1::Lab
 
 absl::StatusOr<Array> Decode(const v1::SoftLabels& labels, const v1::LabelSpec& spec, const Output& output,
                              const std::vector<RecordSize>& sizes, const RowName& row_name) {
+  const std::string_view numbers = labels.dense().data();
+  return Decode(labels, {&numbers, 1}, spec, output, sizes, row_name);
+}
+
+absl::StatusOr<Array> Decode(const v1::SoftLabels& labels, std::span<const std::string_view> numbers,
+                             const v1::LabelSpec& spec, const Output& output, const std::vector<RecordSize>& sizes,
+                             const RowName& row_name) {
   if (labels.codec() != spec.codec()) {
     return absl::InvalidArgumentError(
         absl::StrCat("asked for ", CodecName(spec.codec()), ", got ", CodecName(labels.codec())));
@@ -93,7 +100,9 @@ absl::StatusOr<Array> Decode(const v1::SoftLabels& labels, const v1::LabelSpec& 
     default: {
       Array array;
       array.width = WidthOf(spec.codec(), output);
-      ASSIGN_OR_RETURN(array.numbers, DecodeDense(labels, rows, array.width, row_name));
+      ASSIGN_OR_RETURN(array.numbers, HasTensor(spec.codec())
+                                          ? DecodeDense(labels, numbers, rows, array.width, row_name)
+                                          : DecodeDense(labels, rows, array.width, row_name));
       return array;
     }
   }

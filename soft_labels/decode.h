@@ -1,7 +1,9 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -34,6 +36,11 @@ int64_t BytesOf(const v1::LabelSpec& spec, const Outputs& outputs, const v1::Lab
 // INVALID_ARGUMENT names the row. `sizes`: of the records it is about.
 absl::StatusOr<Array> Decode(const v1::SoftLabels& labels, const v1::LabelSpec& spec, const Output& output,
                              const std::vector<RecordSize>& sizes, const RowName& row_name = {});
+
+// The same of labels whose SoftLabels.dense.data lies in `numbers`, and not in the message.
+absl::StatusOr<Array> Decode(const v1::SoftLabels& labels, std::span<const std::string_view> numbers,
+                             const v1::LabelSpec& spec, const Output& output, const std::vector<RecordSize>& sizes,
+                             const RowName& row_name = {});
 
 // The reverse, for a teacher whose numbers have become what the codec holds.
 absl::StatusOr<v1::SoftLabels> Encode(const Array& array, const v1::LabelSpec& spec, const Output& output, int64_t rows,

@@ -6,10 +6,12 @@
 #include <cstring>
 #include <limits>
 #include <string>
+#include <type_traits>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "runtime/status.h"
+#include "soft_labels/byte_chunks.h"
 #include "soft_labels/codec.h"
 #include "soft_labels/half.h"
 
@@ -22,6 +24,8 @@ constexpr float kLargestHalf = 65504.0f;
 constexpr float kLargestBrain = 0x1.fep127f;
 constexpr int64_t kInt8HeaderBytes = 8;
 constexpr float kInt8Steps = 127.0f;
+// Numbers that are copied and then looked at: they fit the first cache.
+constexpr size_t kBlock = 2'048;
 
 // What a codec stands for; bytes_per_value 0 when it is not one of these.
 struct DenseFormat {
@@ -97,15 +101,38 @@ void WriteHalves(std::span<const float> numbers, Convert convert, std::string* d
   }
 }
 
-template <typename Convert>
-void ReadHalves(const std::string& data, Convert convert, std::vector<float>* numbers) {
-  const char* from = data.data();
-  for (float& number : *numbers) {
-    uint16_t half;
-    std::memcpy(&half, from, 2);
-    number = convert(half);
-    from += 2;
+// By blocks, which are checked while they are near. False when a number is beyond `largest`, or a NaN.
+bool CopyNumbers(std::span<const float> numbers, float largest, std::string* data) {
+  bool within = true;
+  data->reserve(numbers.size_bytes());
+  for (size_t first = 0; first < numbers.size(); first += kBlock) {
+    const std::span<const float> some = numbers.subspan(first, std::min(kBlock, numbers.size() - first));
+    within &= AreWithin(some, largest);
+    data->append(reinterpret_cast<const char*>(some.data()), some.size_bytes());
   }
+  return within;
+}
+
+// Reads `count` numbers into `numbers`, which is empty. `from` holds Numbers, which `convert` makes floats of, unless
+// they are: by blocks, which are checked while they are near. False when one is beyond `largest`, or a NaN.
+template <typename Number, typename Convert>
+bool ReadNumbers(ByteChunkReader from, size_t count, float largest, Convert convert, std::vector<float>* numbers) {
+  bool within = true;
+  numbers->reserve(count);
+  while (numbers->size() < count) {
+    const size_t first = numbers->size();
+    numbers->resize(std::min(count, first + kBlock));
+    const std::span<float> some = std::span(*numbers).subspan(first);
+    if constexpr (std::is_same_v<Number, float>) {
+      from.Read(some.data(), some.size_bytes());
+    } else {
+      Number block[kBlock];
+      from.Read(block, some.size() * sizeof(Number));
+      std::transform(block, block + some.size(), some.begin(), convert);
+    }
+    within &= AreWithin(some, largest);
+  }
+  return within;
 }
 
 void WriteInt8Row(std::span<const float> row, char* to) {
@@ -131,6 +158,19 @@ absl::Status ReadInt8Row(const char* from, std::span<float> numbers) {
   }
   from += kInt8HeaderBytes;
   for (float& number : numbers) number = header[0] + header[1] * static_cast<float>(static_cast<int8_t>(*from++));
+  return absl::OkStatus();
+}
+
+// Appends `rows` rows to `numbers`.
+absl::Status ReadInt8Rows(ByteChunkReader from, int64_t rows, int64_t width, const RowName& row_name,
+                          std::vector<float>* numbers) {
+  std::string bytes(DenseRowBytes(v1::CODEC_DENSE_INT8, width), '\0');
+  numbers->resize(rows * width);
+  for (int64_t row = 0; row < rows; ++row) {
+    from.Read(bytes.data(), bytes.size());
+    const absl::Status status = ReadInt8Row(bytes.data(), std::span(*numbers).subspan(row * width, width));
+    if (!status.ok()) return Annotate(status, NameOf(row, row_name));
+  }
   return absl::OkStatus();
 }
 
@@ -160,8 +200,14 @@ absl::StatusOr<v1::SoftLabels> EncodeDense(v1::Codec codec, std::span<const floa
   if (rows < 0 || width < 1 || rows * width != static_cast<int64_t>(numbers.size())) {
     return absl::InvalidArgumentError(absl::StrCat(numbers.size(), " numbers are not [", rows, ", ", width, "]"));
   }
-  RETURN_IF_ERROR(CheckValues(numbers, width, codec, format.largest, row_name));
   v1::SoftLabels labels;
+  if (codec == v1::CODEC_DENSE_FP32) {
+    if (!CopyNumbers(numbers, format.largest, labels.mutable_dense()->mutable_data())) {
+      return CheckValues(numbers, width, codec, format.largest, row_name);
+    }
+  } else {
+    RETURN_IF_ERROR(CheckValues(numbers, width, codec, format.largest, row_name));
+  }
   labels.set_codec(codec);
   if (codec == v1::CODEC_DENSE_INT8) {
     const int64_t row_bytes = DenseRowBytes(codec, width);
@@ -176,46 +222,44 @@ absl::StatusOr<v1::SoftLabels> EncodeDense(v1::Codec codec, std::span<const floa
   tensor.add_shape(rows);
   tensor.add_shape(width);
   std::string& data = *tensor.mutable_data();
-  if (codec == v1::CODEC_DENSE_FP32) {
-    data.assign(reinterpret_cast<const char*>(numbers.data()), numbers.size_bytes());
-  } else if (codec == v1::CODEC_DENSE_BF16) {
-    WriteHalves(numbers, FloatToBrain, &data);
-  } else {
-    WriteHalves(numbers, FloatToHalf, &data);
-  }
+  if (codec == v1::CODEC_DENSE_BF16) WriteHalves(numbers, FloatToBrain, &data);
+  if (codec == v1::CODEC_DENSE_FP16 || codec == v1::CODEC_HIDDEN_HEAD) WriteHalves(numbers, FloatToHalf, &data);
   return labels;
 }
 
 absl::StatusOr<std::vector<float>> DecodeDense(const v1::SoftLabels& labels, int64_t rows, int64_t width,
                                                const RowName& row_name) {
-  const DenseFormat format = FormatOf(labels.codec());
-  if (format.bytes_per_value == 0) return UnknownCodec(labels.codec());
   const bool packed = labels.codec() == v1::CODEC_DENSE_INT8;
-  if (!packed) RETURN_IF_ERROR(CheckTensor(labels, format, rows, width));
-  const std::string& data = packed ? labels.packed() : labels.dense().data();
-  const int64_t row_bytes = DenseRowBytes(labels.codec(), width);
-  if (static_cast<int64_t>(data.size()) != row_bytes * rows) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("expected ", row_bytes * rows, " bytes of labels, got ", data.size()));
+  const std::string_view data = packed ? labels.packed() : labels.dense().data();
+  return DecodeDense(labels, {&data, 1}, rows, width, row_name);
+}
+
+absl::StatusOr<std::vector<float>> DecodeDense(const v1::SoftLabels& labels, std::span<const std::string_view> data,
+                                               int64_t rows, int64_t width, const RowName& row_name) {
+  const v1::Codec codec = labels.codec();
+  const DenseFormat format = FormatOf(codec);
+  if (format.bytes_per_value == 0) return UnknownCodec(codec);
+  if (codec != v1::CODEC_DENSE_INT8) RETURN_IF_ERROR(CheckTensor(labels, format, rows, width));
+  const int64_t bytes = DenseRowBytes(codec, width) * rows;
+  if (static_cast<int64_t>(BytesOf(data)) != bytes) {
+    return absl::InvalidArgumentError(absl::StrCat("expected ", bytes, " bytes of labels, got ", BytesOf(data)));
   }
-  std::vector<float> numbers(rows * width);
-  if (numbers.empty()) return numbers;
-  if (packed) {
-    for (int64_t row = 0; row < rows; ++row) {
-      const std::span<float> into = std::span(numbers).subspan(row * width, width);
-      const absl::Status status = ReadInt8Row(data.data() + row * row_bytes, into);
-      if (!status.ok()) return Annotate(status, NameOf(row, row_name));
-    }
+  const ByteChunkReader from(data);
+  std::vector<float> numbers;
+  if (codec == v1::CODEC_DENSE_INT8) {
+    RETURN_IF_ERROR(ReadInt8Rows(from, rows, width, row_name, &numbers));
     return numbers;
   }
-  if (labels.codec() == v1::CODEC_DENSE_FP32) {
-    std::memcpy(numbers.data(), data.data(), data.size());
-  } else if (labels.codec() == v1::CODEC_DENSE_BF16) {
-    ReadHalves(data, BrainToFloat, &numbers);
+  const auto count = static_cast<size_t>(rows * width);
+  bool within = true;
+  if (codec == v1::CODEC_DENSE_FP32) {
+    within = ReadNumbers<float>(from, count, format.largest, nullptr, &numbers);
+  } else if (codec == v1::CODEC_DENSE_BF16) {
+    within = ReadNumbers<uint16_t>(from, count, format.largest, BrainToFloat, &numbers);
   } else {
-    ReadHalves(data, HalfToFloat, &numbers);
+    within = ReadNumbers<uint16_t>(from, count, format.largest, HalfToFloat, &numbers);
   }
-  RETURN_IF_ERROR(CheckValues(numbers, width, labels.codec(), format.largest, row_name));
+  if (!within) return CheckValues(numbers, width, codec, format.largest, row_name);
   return numbers;
 }
 

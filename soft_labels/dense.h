@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <span>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -29,5 +30,10 @@ absl::StatusOr<v1::SoftLabels> EncodeDense(v1::Codec codec, std::span<const floa
 // INVALID_ARGUMENT says what was expected and what came.
 absl::StatusOr<std::vector<float>> DecodeDense(const v1::SoftLabels& labels, int64_t rows, int64_t width,
                                                const RowName& row_name = {});
+
+// The same of labels whose bytes (the data of `dense`, or `packed`) lie in `data`, and not in the message. Numbers are
+// copied and looked at in one pass.
+absl::StatusOr<std::vector<float>> DecodeDense(const v1::SoftLabels& labels, std::span<const std::string_view> data,
+                                               int64_t rows, int64_t width, const RowName& row_name = {});
 
 }  // namespace polystill::soft_labels

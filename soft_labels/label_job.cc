@@ -27,8 +27,11 @@
 namespace polystill::soft_labels {
 namespace {
 
-// Records of one call, at most.
+// Records of one call, and bytes of its labels, at most; but one record.
 constexpr int64_t kCallRecords = 256;
+constexpr int64_t kCallBytes = int64_t{16} << 20;
+// As Teacher.parity_tolerance is unless a run file says otherwise.
+constexpr double kParityTolerance = 1e-3;
 // Of all calls under way, and of those whose answers wait for their turn to be written.
 constexpr int64_t kMostBytesInFlight = int64_t{128} << 20;
 // So often a waiting job looks whether it is to stop.
@@ -85,6 +88,7 @@ class LabelJob {
   absl::Status CheckTeacher() const;
   absl::Status ReadCorpus();
   absl::Status LabelAll();
+  size_t CallRecords() const;
   absl::Status LabelPart(int64_t i, const PlannedPart& part);
   absl::Status Ask(const PlannedPart& part, size_t first, size_t last, std::optional<int64_t> ends_part);
   // Writes what has come, in order; waits while more than `bytes` and `records` are under way.
@@ -117,6 +121,7 @@ absl::Status LabelJob::Connect() {
   LabelClient::Options options;
   options.client = options.tenant = "label";
   options.keeps_encoded = true;
+  options.parity_tolerance = kParityTolerance;
   ASSIGN_OR_RETURN(client_, LabelClient::Connect(options_.teachers, options));
   const v1::DescribeReply& teacher = client_->description();
   *manifest_.mutable_teacher() = PlacelessDescription(teacher);
@@ -191,9 +196,14 @@ absl::Status LabelJob::LabelAll() {
   return Write(0, 0);
 }
 
+size_t LabelJob::CallRecords() const {
+  const int64_t each = std::max<int64_t>(BytesOf(manifest_.spec(), outputs_, v1::LabelInput()), 1);
+  return static_cast<size_t>(std::clamp<int64_t>(kCallBytes / each, 1, kCallRecords));
+}
+
 absl::Status LabelJob::LabelPart(int64_t i, const PlannedPart& part) {
   for (size_t first = 0; first < part.records.size();) {
-    const size_t last = std::min<size_t>(part.records.size(), first + kCallRecords);
+    const size_t last = std::min(part.records.size(), first + CallRecords());
     RETURN_IF_ERROR(Ask(part, first, last, last == part.records.size() ? std::optional(i) : std::nullopt));
     first = last;
     RETURN_IF_ERROR(Write(most_records_, kMostBytesInFlight));

@@ -20,22 +20,39 @@ std::vector<RecordSize> SizesOf(const Piece& piece, const Output& output) {
   return sizes;
 }
 
+// Of its answer, not compressed, at most.
+int64_t AnswerBytesOf(const Piece& piece) {
+  int64_t bytes = 0;
+  for (const v1::LabelInput& input : piece.inputs) bytes += BytesOf(piece.call->spec, piece.call->outputs, input);
+  return bytes;
+}
+
 // Adds what each input was answered, as it came, to its entry of `all`.
-absl::Status KeepEncoded(const v1::SoftLabels& labels, const Piece& piece, const Output& output,
+absl::Status KeepEncoded(const v1::SoftLabels& labels, const std::vector<RecordSize>& sizes,
                          std::vector<std::vector<v1::SoftLabels>>* all) {
-  auto parts = Cut(labels, SizesOf(piece, output));
-  if (!parts.ok()) return absl::DataLossError(parts.status().message());
-  all->resize(parts->size());
-  for (size_t i = 0; i < parts->size(); ++i) (*all)[i].push_back(std::move((*parts)[i]));
+  ASSIGN_OR_RETURN(std::vector<v1::SoftLabels> parts, Cut(labels, sizes));
+  all->resize(parts.size());
+  for (size_t i = 0; i < parts.size(); ++i) (*all)[i].push_back(std::move(parts[i]));
   return absl::OkStatus();
 }
 
-// The labels of one output.
-absl::StatusOr<Array> DecodeOutput(const v1::SoftLabels& labels, const Piece& piece, const Output& output) {
-  auto decoded = Decode(labels, piece.call->spec, output, SizesOf(piece, output),
-                        [&](int64_t row) { return NameOfRow(output, piece.inputs, row); });
-  if (!decoded.ok()) return absl::DataLossError(decoded.status().message());
-  return decoded;
+// Adds the labels of one output, whose SoftLabels.dense.data is in `numbers`, to the answer.
+absl::Status ReadOutput(const v1::SoftLabels& labels, const ByteChunks& numbers, const Output& output,
+                        const Piece& piece, PieceAnswer* answer) {
+  const Call& call = *piece.call;
+  answer->bytes += static_cast<int64_t>(BytesOf(numbers) + labels.packed().size());
+  const std::vector<RecordSize> sizes = SizesOf(piece, output);
+  const auto row_name = [&](int64_t row) { return NameOfRow(output, piece.inputs, row); };
+  Array& array = answer->outputs.emplace_back();
+  if (!call.keeps_encoded && labels.uncompressed_bytes() == 0) {
+    ASSIGN_OR_RETURN(array, Decode(labels, numbers, call.spec, output, sizes, row_name));
+    return absl::OkStatus();
+  }
+  v1::SoftLabels whole = labels;
+  for (const std::string_view chunk : numbers) whole.mutable_dense()->mutable_data()->append(chunk);
+  RETURN_IF_ERROR(Decompress(AnswerBytesOf(piece), &whole));
+  ASSIGN_OR_RETURN(array, Decode(whole, call.spec, output, sizes, row_name));
+  return call.keeps_encoded ? KeepEncoded(whole, sizes, &answer->encoded) : absl::OkStatus();
 }
 
 // Rows [first, first + count) of an array of `rows` rows.
@@ -99,14 +116,13 @@ std::vector<std::vector<v1::SoftLabels>> InOrder(const std::vector<std::vector<s
   return ordered;
 }
 
-// Of its answer, not compressed, at most.
-int64_t BytesOf(const Piece& piece) {
-  int64_t bytes = 0;
-  for (const v1::LabelInput& input : piece.inputs) bytes += BytesOf(piece.call->spec, piece.call->outputs, input);
-  return bytes;
-}
-
 }  // namespace
+
+void Call::Take(size_t place, PieceAnswer answer) {
+  answers[place] = std::move(answer.outputs);
+  encoded[place] = std::move(answer.encoded);
+  bytes += answer.bytes;
+}
 
 LabelClient::Labels Call::TakeLabels() {
   LabelClient::Labels labels;
@@ -170,41 +186,30 @@ std::vector<Piece> SplitCall(const std::shared_ptr<Call>& call, std::vector<v1::
   return pieces;
 }
 
-absl::Status TakeReply(const v1::LabelReply& reply, const v1::DescribeReply& teacher, const Piece& piece) {
+absl::StatusOr<PieceAnswer> ReadAnswer(const StreamReply& message, const Piece& piece) {
+  const v1::LabelReply& reply = message.message.reply();
+  const Call& call = *piece.call;
   const std::string records =
       absl::StrCat("labels of records '", piece.inputs.front().id(), "' to '", piece.inputs.back().id(), "'");
   if (reply.code() != 0) {
     return absl::Status(static_cast<absl::StatusCode>(reply.code()), absl::StrCat(records, ": ", reply.message()));
   }
-  if (reply.teacher_digest() != teacher.digest()) {
+  if (reply.teacher_digest() != call.spec.teacher_digest()) {
     return absl::FailedPreconditionError(absl::StrCat(records, ": came from a teacher with digest ",
-                                                      reply.teacher_digest(), ", expected ", teacher.digest()));
+                                                      reply.teacher_digest(), ", expected ",
+                                                      call.spec.teacher_digest()));
   }
-  Call& call = *piece.call;
   if (static_cast<size_t>(reply.labels_size()) != call.outputs.size()) {
     return absl::DataLossError(absl::StrCat(records, ": asked for ", call.outputs.size(),
                                             " outputs, got the labels of ", reply.labels_size()));
   }
-  std::vector<Array> answer;
-  for (int i = 0; i < reply.labels_size(); ++i) {
-    v1::SoftLabels opened;
-    const bool compressed = reply.labels(i).uncompressed_bytes() != 0;
-    if (compressed) {
-      opened = reply.labels(i);
-      const absl::Status status = Decompress(BytesOf(piece), &opened);
-      if (!status.ok()) return absl::DataLossError(absl::StrCat(records, ": ", status.message()));
-    }
-    const v1::SoftLabels& labels = compressed ? opened : reply.labels(i);
-    absl::StatusOr<Array> array = DecodeOutput(labels, piece, call.outputs[i]);
-    if (!array.ok()) return Annotate(array.status(), records);
-    answer.push_back(*std::move(array));
-    if (call.keeps_encoded) {
-      RETURN_IF_ERROR(Annotate(KeepEncoded(labels, piece, call.outputs[i], &call.encoded[piece.place]), records));
-    }
-    call.bytes += static_cast<int64_t>(reply.labels(i).dense().data().size() + reply.labels(i).packed().size());
+  PieceAnswer answer;
+  for (size_t i = 0; i < call.outputs.size(); ++i) {
+    const absl::Status status =
+        ReadOutput(reply.labels(static_cast<int>(i)), message.numbers[i], call.outputs[i], piece, &answer);
+    if (!status.ok()) return absl::DataLossError(absl::StrCat(records, ": ", status.message()));
   }
-  call.answers[piece.place] = std::move(answer);
-  return absl::OkStatus();
+  return answer;
 }
 
 }  // namespace polystill::soft_labels

@@ -8,8 +8,19 @@
 #include "polystill/v1/teacher.pb.h"
 #include "soft_labels/client.h"
 #include "soft_labels/outputs.h"
+#include "soft_labels/reply_reader.h"
 
 namespace polystill::soft_labels {
+
+// What a piece of a call was answered, decoded.
+struct PieceAnswer {
+  // One for each output.
+  std::vector<Array> outputs;
+  // With Call::keeps_encoded, an entry for each input and output.
+  std::vector<std::vector<v1::SoftLabels>> encoded = {};
+  // Payload bytes.
+  int64_t bytes = 0;
+};
 
 // One LabelClient::Label under way: its answers meet here.
 struct Call {
@@ -30,6 +41,8 @@ struct Call {
   int64_t bytes = 0;
   int64_t pieces_left = 0;
 
+  // Once for each piece.
+  void Take(size_t place, PieceAnswer answer);
   // All answers, in the order of the inputs; once no piece is left, and once only.
   LabelClient::Labels TakeLabels();
 };
@@ -57,8 +70,9 @@ inline constexpr int64_t kMaxPieceBytes = 4 << 20;
 std::vector<Piece> SplitCall(const std::shared_ptr<Call>& call, std::vector<v1::LabelInput> inputs, int64_t max_records,
                              const std::vector<int>& homes = {});
 
-// Checks a reply (digest of the teacher, number of outputs, and all that Decode does) and puts what it holds into the
-// call. An error names the record that is to blame, or the first and last of the piece when all are.
-absl::Status TakeReply(const v1::LabelReply& reply, const v1::DescribeReply& teacher, const Piece& piece);
+// Checks the reply of a message (digest of the teacher, which the spec names, number of outputs, and all that Decode
+// does). An error names the record that is to blame, or the first and last of the piece when all are. Reads of the
+// piece's call only what does not change: by any thread.
+absl::StatusOr<PieceAnswer> ReadAnswer(const StreamReply& message, const Piece& piece);
 
 }  // namespace polystill::soft_labels

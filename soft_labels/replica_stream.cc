@@ -1,7 +1,9 @@
 #include "soft_labels/replica_stream.h"
 
+#include <string_view>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "runtime/rpc.h"
 #include "runtime/tenant.h"
 
@@ -22,7 +24,7 @@ ReplicaStream::ReplicaStream(const std::shared_ptr<grpc::Channel>& channel, cons
   open.mutable_open()->set_client(client);
   AddHold();  // until the reads have ended: operations are started from outside of reactions
   Send(std::move(open));
-  Read();
+  StartRead(&incoming_);
   StartCall();
 }
 
@@ -32,10 +34,18 @@ void ReplicaStream::Send(v1::LabelStreamRequest request) {
   if (outgoing_.size() == 1) WriteNext();
 }
 
+void ReplicaStream::Ask(v1::LabelStreamRequest request, std::shared_ptr<const Piece> piece) {
+  {
+    MutexLock lock(&mutex_);
+    asked_[request.request().request_id()] = std::move(piece);
+  }
+  Send(std::move(request));
+}
+
 void ReplicaStream::WriteNext() { StartWrite(&outgoing_.front()); }
 
-void ReplicaStream::Read() {
-  if (!ended_) StartRead(&incoming_);
+void ReplicaStream::TakenIn() {
+  if (waiting_.fetch_sub(1) == kReadAhead) StartRead(&incoming_);
 }
 
 void ReplicaStream::Cancel(absl::Status why) {
@@ -62,17 +72,46 @@ void ReplicaStream::Handle(StreamEvent& event) {
   }
 }
 
-void ReplicaStream::OnReadDone(bool ok) {
-  StreamEvent event{ok ? StreamEvent::Kind::kRead : StreamEvent::Kind::kReadsEnded, this, {}, ok, {}};
-  if (ok) event.message.Swap(&incoming_);
-  post_(std::move(event));
+absl::StatusOr<std::unique_ptr<Received>> ReplicaStream::Receive(const grpc::ByteBuffer& bytes) {
+  auto received = std::make_unique<Received>();
+  if (!bytes.Dump(&received->slices).ok()) return absl::DataLossError("sent a compressed message that is torn");
+  std::vector<std::string_view> buffers;
+  for (const grpc::Slice& slice : received->slices) {
+    buffers.emplace_back(reinterpret_cast<const char*>(slice.begin()), slice.size());
+  }
+  absl::StatusOr<StreamReply> message = ReadStreamReply(buffers);
+  if (!message.ok()) return absl::DataLossError(absl::StrCat("sent no message: ", message.status().message()));
+  received->message = *std::move(message);
+  if (!received->message.message.has_reply()) return received;
+  std::shared_ptr<const Piece> piece;
+  {
+    MutexLock lock(&mutex_);
+    const auto asked = asked_.extract(received->message.message.reply().request_id());
+    if (!asked.empty()) piece = std::move(asked.mapped());
+  }
+  if (piece != nullptr) received->answer = ReadAnswer(received->message, *piece);
+  return received;
 }
 
-void ReplicaStream::OnWriteDone(bool ok) { post_({StreamEvent::Kind::kWritten, this, {}, ok, {}}); }
+void ReplicaStream::OnReadDone(bool ok) {
+  if (!ok) return post_({StreamEvent::Kind::kReadsEnded, this});
+  StreamEvent event{StreamEvent::Kind::kRead, this};
+  auto received = Receive(incoming_);
+  if (received.ok()) {
+    event.received = *std::move(received);
+  } else {
+    event.status = received.status();
+  }
+  incoming_.Clear();
+  post_(std::move(event));
+  if (waiting_.fetch_add(1) + 1 < kReadAhead) StartRead(&incoming_);  // else TakenIn does
+}
+
+void ReplicaStream::OnWriteDone(bool ok) { post_({StreamEvent::Kind::kWritten, this, {}, ok}); }
 
 void ReplicaStream::OnDone(const grpc::Status& status) {
   const Post post = post_;  // the owner may destroy this stream as soon as it has the event
-  post({StreamEvent::Kind::kDone, this, {}, status.ok(), FromGrpc(status)});
+  post({StreamEvent::Kind::kDone, this, FromGrpc(status)});
 }
 
 }  // namespace polystill::soft_labels

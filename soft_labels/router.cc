@@ -60,7 +60,7 @@ void Router::Opened(int replica, int64_t credits, int64_t max_records) {
 
 void Router::Broken(int replica, const absl::Status& why, int64_t now_ms) {
   Replica& r = replicas_[replica];
-  if (r.state == State::kRefused) return;
+  if (r.state == State::kRefused || r.state == State::kLeft) return;
   r.state = State::kDown;
   std::vector<uint64_t> lost;
   for (const auto& [id, flight] : flights_) {
@@ -76,6 +76,18 @@ void Router::Broken(int replica, const absl::Status& why, int64_t now_ms) {
 void Router::Refused(int replica, const absl::Status& why) {
   Broken(replica, why, 0);
   replicas_[replica].state = State::kRefused;
+}
+
+void Router::Joined(std::string name) { replicas_.emplace_back().name = std::move(name); }
+
+void Router::Left(int replica, int64_t now_ms) {
+  if (replicas_[replica].state == State::kRefused) return;
+  Broken(replica, absl::UnavailableError("no replica any more"), now_ms);
+  replicas_[replica].state = State::kLeft;
+}
+
+void Router::Back(int replica) {
+  if (replicas_[replica].state == State::kLeft) replicas_[replica].state = State::kDown;
 }
 
 Router::Verdict Router::Replied(int replica, uint64_t request_id, const absl::Status& status, int64_t retry_after_ms,

@@ -100,6 +100,10 @@ class Router {
   void Broken(int replica, const absl::Status& why, int64_t now_ms);
   // The replica must never be asked again.
   void Refused(int replica, const absl::Status& why);
+  // Another replica, with the next number; and one that is not to be asked until it is back. Without any, pieces wait.
+  void Joined(std::string name);
+  void Left(int replica, int64_t now_ms);
+  void Back(int replica);
   // `retry_after_ms`: the replica's own hint; 0 without one. `piece` is set with kDeliver and kAgain.
   Verdict Replied(int replica, uint64_t request_id, const absl::Status& status, int64_t retry_after_ms, int64_t now_ms,
                   uint64_t* piece);
@@ -116,7 +120,7 @@ class Router {
   const Counts& counts() const { return counts_; }
 
  private:
-  enum class State { kDown, kConnecting, kOpen, kRefused };
+  enum class State { kDown, kConnecting, kOpen, kRefused, kLeft };
   struct Replica {
     std::string name;
     State state = State::kDown;

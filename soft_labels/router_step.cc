@@ -34,7 +34,7 @@ void Router::StepReplicas(int64_t now_ms, Actions& actions) {
     }
     if (r.state == State::kConnecting)
       actions.next_ms = std::min(actions.next_ms, r.since_ms + options_.request_timeout_ms);
-    if (r.not_before_ms > now_ms && r.state != State::kRefused) {
+    if (r.not_before_ms > now_ms && r.state != State::kRefused && r.state != State::kLeft) {
       actions.next_ms = std::min(actions.next_ms, r.not_before_ms);
     }
   }

@@ -52,6 +52,24 @@ TEST(RouterTest, ConnectsThenSendsToTheLeastBusyWithinItsCredits) {
   EXPECT_EQ(router.waiting_records(), 80);
 }
 
+TEST(RouterTest, ReplicasComeAndGo) {
+  Router router = OpenRouter(1);
+  Add(router, 1, 10, 0);
+  ASSERT_THAT(Sent(router.Step(0)), ElementsAre(std::pair(0, 1)));
+  router.Left(0, 1);
+  EXPECT_THAT(Sent(router.Step(1)), IsEmpty());
+  EXPECT_TRUE(router.AllRefused().ok());
+  const Router::Actions later = router.Step(5'000);
+  EXPECT_THAT(later.connect, IsEmpty());
+  EXPECT_THAT(later.fail, IsEmpty());
+  router.Joined("new");
+  EXPECT_THAT(router.Step(5'001).connect, ElementsAre(1));
+  router.Opened(1, 100, 50);
+  EXPECT_THAT(Sent(router.Step(5'002)), ElementsAre(std::pair(1, 1)));
+  router.Back(0);
+  EXPECT_THAT(router.Step(5'003).connect, ElementsAre(0));
+}
+
 TEST(RouterTest, AnAnswerFreesItsCredits) {
   Router router = OpenRouter(1);
   for (uint64_t piece = 1; piece <= 3; ++piece) Add(router, piece, 50, 0);

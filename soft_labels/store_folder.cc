@@ -34,7 +34,7 @@ std::string LineOf(const v1::FileDigest& part) {
   return absl::StrCat(part.sha256(), kGap, kStoreLabelsFolder, "/", part.name(), "\n");
 }
 
-// The file's digest as it lies there; without a name when it cannot be read.
+// The digest of the file that lies there; without a name when it cannot be read.
 v1::FileDigest DigestOnDisk(const std::string& path) {
   v1::FileDigest digest;
   std::error_code error;
@@ -69,13 +69,25 @@ absl::Status Remove(const std::string& path) {
   return error ? FileError(error.value(), path, "remove") : absl::OkStatus();
 }
 
+// Of a file beside the labels that a writer had begun (WriteFileAtomically).
+bool IsTemporary(const std::string& name) {
+  const auto begins = [&](const char* file) { return absl::StartsWith(name, absl::StrCat(file, ".tmp-")); };
+  return begins(kStoreManifestFile) || begins(kStoreJobFile) || begins(kStoreFinishedFile) || begins(kStoreHeadFile);
+}
+
 // What writers that died left behind.
-absl::Status RemoveTemporaries(const std::string& labels) {
-  std::error_code error;
-  for (fs::directory_iterator entry(labels, error), end; !error && entry != end; entry.increment(error)) {
-    if (absl::StartsWith(entry->path().filename().string(), ".")) RETURN_IF_ERROR(Remove(entry->path().string()));
+absl::Status RemoveTemporaries(const std::string& folder) {
+  const std::string labels = absl::StrCat(folder, "/", kStoreLabelsFolder);
+  for (const std::string& within : {folder, labels}) {
+    std::error_code error;
+    for (fs::directory_iterator entry(within, error), end; !error && entry != end; entry.increment(error)) {
+      const std::string name = entry->path().filename().string();
+      const bool left = within == labels ? absl::StartsWith(name, ".") : IsTemporary(name);
+      if (left) RETURN_IF_ERROR(Remove(entry->path().string()));
+    }
+    if (error) return FileError(error.value(), within, "read");
   }
-  return error ? FileError(error.value(), labels, "read") : absl::OkStatus();
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -94,9 +106,10 @@ absl::Status CheckStoreFolder(const std::string& folder) {
   std::set<std::string> known = {kLogFolder};
   if (fs::is_empty(in_folder(kStoreLabelsFolder), error) && !error) known.insert(kStoreLabelsFolder);
   for (fs::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error)) {
-    if (known.contains(entry->path().filename().string())) continue;
-    return absl::AlreadyExistsError(absl::StrCat(folder, ": holds something else, ", entry->path().filename().string(),
-                                                 "; choose another --out, or delete it"));
+    const std::string name = entry->path().filename().string();
+    if (known.contains(name) || IsTemporary(name)) continue;
+    return absl::AlreadyExistsError(
+        absl::StrCat(folder, ": holds something else, ", name, "; choose another --out, or delete it"));
   }
   return error ? FileError(error.value(), folder, "read") : absl::OkStatus();
 }
@@ -122,6 +135,8 @@ absl::StatusOr<std::unique_ptr<StoreFolder>> StoreFolder::Open(const std::string
   std::unique_ptr<StoreFolder> opened(new StoreFolder(folder));
   RETURN_IF_ERROR(MakeFolder(absl::StrCat(folder, "/", kStoreLabelsFolder)));
   RETURN_IF_ERROR(opened->Lock());
+  RETURN_IF_ERROR(CheckStoreFolder(folder));
+  RETURN_IF_ERROR(RemoveTemporaries(folder));
   const std::string sealed = absl::StrCat(folder, "/", kStoreManifestFile);
   const std::string begun = absl::StrCat(folder, "/", kStoreJobFile);
   if (!fs::exists(sealed) && !fs::exists(begun)) {
@@ -135,7 +150,6 @@ absl::StatusOr<std::unique_ptr<StoreFolder>> StoreFolder::Open(const std::string
 }
 
 absl::Status StoreFolder::Begin(const v1::LabelStoreManifest& job) {
-  RETURN_IF_ERROR(CheckStoreFolder(folder_));
   return WriteFileAtomically(absl::StrCat(folder_, "/", kStoreJobFile), FormatStoreManifest(job));
 }
 
@@ -148,18 +162,20 @@ absl::Status StoreFolder::TakeUp(const v1::LabelStoreManifest& began) {
     ASSIGN_OR_RETURN(const std::string text, ReadFile(finished));
     parts = ParseFinished(text);
   }
-  RETURN_IF_ERROR(RemoveTemporaries(absl::StrCat(folder_, "/", kStoreLabelsFolder)));
   for (const v1::FileDigest& part : parts) {
     const v1::FileDigest there = DigestOnDisk(PathOfPart(part.name()));
     if (there.sha256() == part.sha256()) finished_[part.name()] = there;
   }
-  sealed_ = was_sealed && finished_.size() == parts.size();
+  const std::string head = absl::StrCat(folder_, "/", kStoreHeadFile);
+  const bool head_is_whole = !began.has_head() || DigestOnDisk(head).sha256() == began.head().sha256();
+  sealed_ = was_sealed && finished_.size() == parts.size() && head_is_whole;
   if (sealed_) return RemoveJob();
   RETURN_IF_ERROR(RewriteFinished());
   if (!was_sealed) return absl::OkStatus();
-  // A part of a store that was whole is gone or torn: what is left is a job again.
+  // A part of a store that was whole, or its head, is gone or torn: what is left is a job again.
   v1::LabelStoreManifest job = began;
   job.clear_parts();
+  job.clear_head();
   RETURN_IF_ERROR(WriteFileAtomically(absl::StrCat(folder_, "/", kStoreJobFile), FormatStoreManifest(job)));
   return Remove(absl::StrCat(folder_, "/", kStoreManifestFile));
 }

@@ -8,6 +8,7 @@
 #include <fstream>
 
 #include "runtime/files.h"
+#include "runtime/sha256.h"
 #include "soft_labels/store_manifest.h"
 #include "soft_labels/store_writer.h"
 #include "soft_labels/test_store.h"
@@ -85,6 +86,40 @@ TEST_F(StoreFolderTest, IsSealedUntilAPartIsGone) {
   EXPECT_TRUE(folder->FinishedPart("part-000000.parquet").name().empty());
   EXPECT_EQ(folder->FinishedPart("part-000001.parquet").name(), "part-000001.parquet");
   EXPECT_FALSE(ReadStore(Folder()).ok());
+}
+
+TEST_F(StoreFolderTest, IsSealedUntilItsHeadIsGone) {
+  const std::string head = Folder() + "/" + kStoreHeadFile;
+  {
+    const auto folder = Open().value();
+    std::ofstream(head) << "head";
+    v1::LabelStoreManifest manifest = job_;
+    v1::LabelStoreManifest::Part& part = *manifest.add_parts();
+    *part.mutable_file() = WritePart(*folder, "part-000000.parquet");
+    part.mutable_unit()->set_records(1);
+    manifest.mutable_head()->set_name(kStoreHeadFile);
+    manifest.mutable_head()->set_sha256(Sha256Hex("head"));
+    ASSERT_TRUE(folder->Seal(manifest).ok());
+  }
+  EXPECT_TRUE(Open().value()->sealed());
+  std::ofstream(head) << "hea";
+  const auto folder = Open().value();
+  EXPECT_FALSE(folder->sealed());
+  EXPECT_EQ(folder->FinishedPart("part-000000.parquet").name(), "part-000000.parquet");
+}
+
+TEST_F(StoreFolderTest, GoesOnAfterAKillBetweenAnyTwoWrites) {
+  fs::create_directories(Folder());
+  std::ofstream(Folder() + "/" + kStoreJobFile + ".tmp-71") << "half";
+  EXPECT_TRUE(CheckStoreFolder(Folder()).ok());
+  ASSERT_TRUE(Open().ok());
+  for (const char* file : {kStoreJobFile, kStoreFinishedFile, kStoreManifestFile, kStoreHeadFile}) {
+    std::ofstream(Folder() + "/" + file + ".tmp-71") << "half";
+  }
+  ASSERT_TRUE(Open().ok());
+  for (const auto& entry : fs::directory_iterator(Folder())) {
+    EXPECT_EQ(entry.path().string().find(".tmp-"), std::string::npos) << entry.path();
+  }
 }
 
 TEST_F(StoreFolderTest, NeverMixesLabels) {

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstdlib>
 #include <utility>
@@ -14,7 +15,6 @@
 #include "runtime/random_id.h"
 #include "runtime/rpc.h"
 #include "runtime/status.h"
-#include "runtime/utf8.h"
 #include "student_worker/exit_codes.h"
 
 namespace polystill::student_worker {
@@ -26,6 +26,9 @@ constexpr std::chrono::seconds kHeartbeatEvery(1);
 constexpr std::chrono::milliseconds kReportEvery(200);
 // How often a wait for the coordinator looks whether it is to stop.
 constexpr std::chrono::milliseconds kLookUpEvery(200);
+// Between two tries to reach a coordinator that is away, and for one to say welcome.
+constexpr std::chrono::milliseconds kGreetEvery(500);
+constexpr std::chrono::seconds kGreetWithin(5);
 // For the coordinator to answer the end of the stream.
 constexpr std::chrono::seconds kCloseWithin(2);
 // Largest index that is taken, in bytes.
@@ -33,19 +36,24 @@ constexpr size_t kMaxIndexBytes = size_t{1} << 31;
 
 }  // namespace
 
-CoordinatorLink::CoordinatorLink(const Options& options, std::stop_source stop)
+CoordinatorLink::CoordinatorLink(const Options& options, Membership* membership, std::stop_source stop)
     : options_(options),
+      membership_(membership),
       stop_(std::move(stop)),
+      worker_id_(RandomId()),
       channel_(Connect(options.coordinator)),
       stub_(v1::CoordinatorService::NewStub(channel_)) {}
 
-absl::StatusOr<std::unique_ptr<CoordinatorLink>> CoordinatorLink::Open(const Options& options, std::stop_source stop) {
-  auto link = std::unique_ptr<CoordinatorLink>(new CoordinatorLink(options, std::move(stop)));
+absl::StatusOr<std::unique_ptr<CoordinatorLink>> CoordinatorLink::Open(const Options& options, Membership* membership,
+                                                                       std::stop_source stop) {
+  auto link = std::unique_ptr<CoordinatorLink>(new CoordinatorLink(options, membership, std::move(stop)));
   const std::string where = absl::StrCat("coordinator at ", options.coordinator);
   RETURN_IF_ERROR(Annotate(link->AwaitCoordinator(), where));
-  RETURN_IF_ERROR(Annotate(link->Greet(), where));
-  link->writer_ = std::thread([link = link.get()] { link->WriteMessages(); });
-  link->reader_ = std::thread([link = link.get()] { link->ReadOrders(); });
+  auto session = link->Greet();
+  if (!session.ok()) return Annotate(session.status(), where);
+  spdlog::info("joined run {} at {} as {}", link->run_, options.coordinator, options.host);
+  link->thread_ =
+      std::thread([link = link.get(), session = *std::move(session)]() mutable { link->Run(std::move(session)); });
   return link;
 }
 
@@ -60,69 +68,155 @@ absl::Status CoordinatorLink::AwaitCoordinator() {
   return absl::OkStatus();
 }
 
-absl::Status CoordinatorLink::Greet() {
-  std::stop_callback cancel(stop_.get_token(), [this] { context_.TryCancel(); });
-  stream_ = stub_->Work(&context_);
+absl::StatusOr<std::unique_ptr<CoordinatorLink::Session>> CoordinatorLink::Greet() {
+  auto session = std::make_unique<Session>();
+  grpc::experimental::ChannelResetConnectionBackoff(channel_.get());  // its pauses grow beyond a second
+  session->stream = stub_->Work(&session->context);
+  {
+    MutexLock lock(&mutex_);
+    session_ = session.get();
+    outbox_.clear();
+    if (checkpoint_.has_value()) outbox_.push_back(*checkpoint_);
+  }
+  // What hangs is given up.
+  std::atomic<bool> greeted = false;
+  std::jthread watch([&](const std::stop_token& answered) {
+    Mutex mutex;
+    CondVar woken;
+    const std::stop_callback wake(answered, [&] {
+      MutexLock lock(&mutex);
+      woken.NotifyAll();
+    });
+    const Clock::time_point deadline = Clock::now() + kGreetWithin;
+    MutexLock lock(&mutex);
+    while (!answered.stop_requested() && Clock::now() < deadline) woken.WaitFor(&mutex, deadline - Clock::now());
+    if (!greeted) session->context.TryCancel();
+  });
+  const absl::Status status = ExchangeGreetings(session.get());
+  greeted = status.ok();
+  watch.request_stop();
+  watch.join();
+  if (status.ok()) return session;
+  membership_->Disconnect();
+  session->context.TryCancel();
+  MutexLock lock(&mutex_);
+  session_ = nullptr;
+  return status;
+}
+
+absl::Status CoordinatorLink::ExchangeGreetings(Session* session) {
   v1::WorkerMessage message;
   auto& hello = *message.mutable_hello();
   hello.set_protocol_version(kProtocolVersion);
-  hello.set_worker_id(RandomId());
+  hello.set_worker_id(worker_id_);
   hello.set_host(options_.host);
   hello.set_pid(getpid());
+  Membership::Greeting greeting = membership_->Connect([this](v1::WorkerMessage said) { Send(std::move(said)); });
+  *hello.mutable_standing() = std::move(greeting.standing);
   v1::WorkerOrder order;
-  if (!stream_->Write(message) || !stream_->Read(&order)) {
-    const absl::Status end = FromGrpc(stream_->Finish());
+  if (!session->stream->Write(message) || !session->stream->Read(&order)) {
+    const absl::Status end = FromGrpc(session->stream->Finish());
     return end.ok() ? absl::UnavailableError("it ended the stream without a welcome") : end;
   }
   if (!order.has_welcome()) return absl::InternalError("its first order is not a welcome");
   RETURN_IF_ERROR(CheckProtocolVersion(order.welcome().protocol_version()));
-  run_ = order.welcome().run();
+  if (run_.empty()) run_ = order.welcome().run();
+  if (run_ != order.welcome().run()) {
+    return absl::FailedPreconditionError(absl::StrCat("it is of another run, ", order.welcome().run()));
+  }
+  if (!membership_->Welcomed(order.welcome().term())) {
+    return absl::UnavailableError(absl::StrCat("its term, ", order.welcome().term(), ", is over"));
+  }
   MutexLock lock(&mutex_);
-  term_ = order.welcome().term();
-  spdlog::info("joined run {} at {} as {}", run_, options_.coordinator, options_.host);
+  // What was said of the last checkpoint comes before that the job is done.
+  const auto place = outbox_.begin() + (checkpoint_.has_value() ? 1 : 0);
+  if (greeting.last_word.has_value()) outbox_.insert(place, *std::move(greeting.last_word));
   return absl::OkStatus();
 }
 
 CoordinatorLink::~CoordinatorLink() {
-  if (!writer_.joinable()) return;  // never open
+  if (!thread_.joinable()) return;  // never open
   {
     MutexLock lock(&mutex_);
     closing_ = true;
     changed_.NotifyAll();
-  }
-  writer_.join();
-  {
     const Clock::time_point deadline = Clock::now() + kCloseWithin;
-    MutexLock lock(&mutex_);
     while (!ended_ && Clock::now() < deadline) changed_.WaitFor(&mutex_, deadline - Clock::now());
+    if (session_ != nullptr) session_->context.TryCancel();
   }
-  context_.TryCancel();
-  reader_.join();
+  thread_.join();
 }
 
-void CoordinatorLink::ReadOrders() {
-  v1::WorkerOrder order;
-  while (stream_->Read(&order)) TakeOrder(std::move(order));
-  const absl::Status end = FromGrpc(stream_->Finish());
+void CoordinatorLink::Run(std::unique_ptr<Session> session) {
+  while (session != nullptr) {
+    const absl::Status end = Serve(session.get());
+    membership_->Disconnect();
+    {
+      MutexLock lock(&mutex_);
+      session_ = nullptr;
+    }
+    session = GreetAgain(end);
+  }
   {
     MutexLock lock(&mutex_);
     ended_ = true;
-    if (!dismissed_ && !closing_) {
-      const std::string reason = end.ok() ? "it closed the stream" : std::string(end.message());
-      lost_ = absl::UnavailableError(absl::StrCat("lost the coordinator at ", options_.coordinator, ": ", reason));
-    }
     changed_.NotifyAll();
+    if (lost_.ok()) return;
   }
   stop_.request_stop();
-  WatchLeaving();
-}
-
-void CoordinatorLink::WatchLeaving() {
   const Clock::time_point deadline = Clock::now() + options_.leave_within;
   MutexLock lock(&mutex_);
-  if (lost_.ok()) return;
   while (!closing_ && Clock::now() < deadline) changed_.WaitFor(&mutex_, deadline - Clock::now());
   if (!closing_) options_.give_up();
+}
+
+absl::Status CoordinatorLink::Serve(Session* session) {
+  std::thread writer([this, session] { WriteMessages(session); });
+  v1::WorkerOrder order;
+  while (session->stream->Read(&order)) {
+    NoteOrder(order);
+    membership_->Obey(order);
+  }
+  {
+    MutexLock lock(&mutex_);
+    session->over = true;
+    changed_.NotifyAll();
+  }
+  writer.join();
+  const absl::Status end = FromGrpc(session->stream->Finish());
+  return end.ok() ? absl::UnavailableError("it closed the stream") : end;
+}
+
+std::unique_ptr<CoordinatorLink::Session> CoordinatorLink::GreetAgain(absl::Status why) {
+  const Clock::time_point give_up = Clock::now() + options_.lost_patience;
+  bool told = false;
+  while (true) {
+    {
+      const Clock::time_point next = Clock::now() + kGreetEvery;
+      MutexLock lock(&mutex_);
+      while (!ends() && Clock::now() < std::min(next, give_up)) changed_.WaitFor(&mutex_, next - Clock::now());
+      if (ends()) return nullptr;
+    }
+    if (absl::IsFailedPrecondition(why) || Clock::now() >= give_up) break;
+    if (!std::exchange(told, true)) {
+      spdlog::warn("the coordinator at {} is away: {}; work goes on, and so does the search for it",
+                   options_.coordinator, std::string(why.message()));
+    }
+    auto session = Greet();
+    if (session.ok()) {
+      spdlog::info("the coordinator at {} is back", options_.coordinator);
+      return *std::move(session);
+    }
+    why = session.status();
+  }
+  MutexLock lock(&mutex_);
+  lost_ = absl::UnavailableError(absl::StrCat("lost the coordinator at ", options_.coordinator, ": ", why.message()));
+  return nullptr;
+}
+
+absl::Status CoordinatorLink::Lost() {
+  MutexLock lock(&mutex_);
+  return lost_;
 }
 
 void CoordinatorLink::LeaveAtOnce() {
@@ -131,36 +225,27 @@ void CoordinatorLink::LeaveAtOnce() {
   std::_Exit(kExitFailed);
 }
 
-void CoordinatorLink::TakeOrder(v1::WorkerOrder order) {
-  if (order.has_stop()) {
-    spdlog::info("the coordinator says stop: {}", order.stop().reason());
-    MutexLock lock(&mutex_);
-    dismissed_ = true;
-    run_end_ = order.stop().state();
-  } else if (order.has_assignment()) {
-    MutexLock lock(&mutex_);
-    if (order.assignment().term() < term_) {
-      return spdlog::warn("refused an assignment of term {}: the current one is {}", order.assignment().term(), term_);
-    }
-    term_ = order.assignment().term();
-    assignments_.push_back(std::move(*order.mutable_assignment()));
-    changed_.NotifyAll();
-  }
-  if (order.has_stop()) stop_.request_stop();
+void CoordinatorLink::NoteOrder(const v1::WorkerOrder& order) {
+  if (!order.has_stop()) return;
+  spdlog::info("the coordinator says stop: {}", order.stop().reason());
+  MutexLock lock(&mutex_);
+  dismissed_ = true;
+  run_end_ = order.stop().state();
 }
 
-void CoordinatorLink::WriteMessages() {
-  while (const std::optional<v1::WorkerMessage> message = NextMessage()) {
-    if (!stream_->Write(*message)) return;  // broken: the reader tells
+void CoordinatorLink::WriteMessages(Session* session) {
+  while (const std::optional<v1::WorkerMessage> message = NextMessage(session)) {
+    if (!session->stream->Write(*message)) return;  // broken: the reader tells
   }
-  stream_->WritesDone();
+  session->stream->WritesDone();
 }
 
-std::optional<v1::WorkerMessage> CoordinatorLink::NextMessage() {
+std::optional<v1::WorkerMessage> CoordinatorLink::NextMessage(Session* session) {
   const Clock::time_point heartbeat_due = Clock::now() + kHeartbeatEvery;
   MutexLock lock(&mutex_);
   while (true) {
     const Clock::time_point now = Clock::now();
+    if (session->over) return std::nullopt;
     if (!outbox_.empty()) {
       v1::WorkerMessage message = std::move(outbox_.front());
       outbox_.pop_front();
@@ -181,20 +266,6 @@ std::optional<v1::WorkerMessage> CoordinatorLink::NextMessage() {
   }
 }
 
-absl::StatusOr<std::optional<v1::WorkerOrder::Assignment>> CoordinatorLink::NextAssignment() {
-  std::stop_callback wake(stop_.get_token(), [this] {
-    MutexLock lock(&mutex_);
-    changed_.NotifyAll();
-  });
-  MutexLock lock(&mutex_);
-  while (assignments_.empty() && !stop_.stop_requested()) changed_.Wait(&mutex_);
-  if (!lost_.ok()) return lost_;
-  if (stop_.stop_requested()) return std::nullopt;
-  v1::WorkerOrder::Assignment assignment = std::move(assignments_.front());
-  assignments_.pop_front();
-  return assignment;
-}
-
 v1::RunStatus::State CoordinatorLink::RunEnd() {
   MutexLock lock(&mutex_);
   return run_end_;
@@ -209,7 +280,8 @@ void CoordinatorLink::Report(const v1::WorkerMessage::Progress& progress) {
 
 void CoordinatorLink::TellCheckpoint(const v1::WorkerMessage::Checkpointed& checkpoint) {
   MutexLock lock(&mutex_);
-  *outbox_.emplace_back().mutable_checkpointed() = checkpoint;
+  *checkpoint_.emplace().mutable_checkpointed() = checkpoint;
+  if (session_ != nullptr) outbox_.push_back(*checkpoint_);
   changed_.NotifyAll();
 }
 
@@ -220,22 +292,22 @@ void CoordinatorLink::Send(v1::WorkerMessage message) {
   changed_.NotifyAll();
 }
 
-void CoordinatorLink::SendDone(const v1::WorkerMessage::Done& done) {
-  v1::WorkerMessage message;
-  *message.mutable_done() = done;
-  Send(std::move(message));
-}
-
-void CoordinatorLink::SendFailed(int64_t generation, const absl::Status& status) {
-  v1::WorkerMessage message;
-  auto& failed = *message.mutable_failed();
-  failed.set_generation(generation);
-  failed.set_code(static_cast<int>(status.code()));
-  failed.set_message(EscapeUnlessUtf8(std::string(status.message())));
-  Send(std::move(message));
-}
-
 absl::StatusOr<v1::CorpusIndex> CoordinatorLink::GetIndex(const std::string& digest) {
+  while (true) {
+    absl::StatusOr<v1::CorpusIndex> index = FetchIndex(digest);
+    if (!absl::IsUnavailable(index.status())) return index;
+    std::stop_callback wake(stop_.get_token(), [this] {
+      MutexLock lock(&mutex_);
+      changed_.NotifyAll();
+    });
+    const Clock::time_point next = Clock::now() + kGreetEvery;
+    MutexLock lock(&mutex_);
+    while (Clock::now() < next && !stop_.stop_requested()) changed_.WaitFor(&mutex_, next - Clock::now());
+    if (stop_.stop_requested()) return absl::CancelledError("stopped while the index was being fetched");
+  }
+}
+
+absl::StatusOr<v1::CorpusIndex> CoordinatorLink::FetchIndex(const std::string& digest) {
   grpc::ClientContext context;
   std::stop_callback cancel(stop_.get_token(), [&context] { context.TryCancel(); });
   v1::GetIndexRequest request;

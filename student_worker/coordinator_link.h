@@ -14,15 +14,18 @@
 #include "polystill/v1/coordinator.grpc.pb.h"
 #include "runtime/mutex.h"
 #include "student_worker/job_link.h"
+#include "student_worker/membership.h"
 
 namespace polystill::student_worker {
 
-// The worker's stream to the coordinator.
+// The worker's stream to the coordinator, opened again as often as it breaks.
 //
-//   1. Open: hello ->, <- welcome.
-//   2. A thread reads orders: assignments wait for NextAssignment; a stop, or the coordinator's loss, requests `stop`.
-//   3. A thread writes: what the worker says, and a heartbeat each second.
-//   4. The destructor sends what is left, and ends the stream.
+//   1. Open: hello with the worker's standing ->, <- welcome.
+//   2. A thread reads orders, which `membership` obeys.
+//   3. Another writes: what the worker says, and a heartbeat each second.
+//   4. When the stream breaks, work goes on, and 1 is tried again, at most a second apart. After lost_patience the
+//      coordinator is lost, and `stop` is requested.
+//   5. The destructor sends what is left, and ends the stream.
 //
 // Thread-safe.
 class CoordinatorLink : public JobLink {
@@ -32,64 +35,79 @@ class CoordinatorLink : public JobLink {
     std::string coordinator;
     // Name or address of this machine for the other workers.
     std::string host;
-    // For the coordinator to be there.
+    // For the coordinator to be there at first.
     std::chrono::milliseconds patience{30'000};
+    // For it to come back.
+    std::chrono::milliseconds lost_patience{600'000};
     // Once the coordinator is lost: for this link to be destroyed, before `give_up` is called, by a thread of its own.
     std::chrono::milliseconds leave_within{10'000};
     std::function<void()> give_up = LeaveAtOnce;
   };
 
-  // Ends the process as failed. c10d may wait for minutes for a store that went with the coordinator, and nothing that
-  // a worker does without a coordinator counts.
+  // Ends the process as failed: nothing that a worker does without a coordinator counts.
   [[noreturn]] static void LeaveAtOnce();
 
-  // `stop` is requested when the work is to end. UNAVAILABLE: no coordinator at that address; CANCELLED: `stop` came
-  // from elsewhere meanwhile; else the coordinator's refusal.
-  static absl::StatusOr<std::unique_ptr<CoordinatorLink>> Open(const Options& options, std::stop_source stop);
+  // `membership` outlives the link; its `stop` is this one. UNAVAILABLE: no coordinator at that address; CANCELLED:
+  // `stop` came from elsewhere meanwhile; else the coordinator's refusal.
+  static absl::StatusOr<std::unique_ptr<CoordinatorLink>> Open(const Options& options, Membership* membership,
+                                                               std::stop_source stop);
   ~CoordinatorLink() override;
 
   // The run's name.
   const std::string& run() const { return run_; }
-  // Waits for the next assignment; none once `stop` is requested. UNAVAILABLE: the coordinator is lost.
-  absl::StatusOr<std::optional<v1::WorkerOrder::Assignment>> NextAssignment();
+  // UNAVAILABLE once the coordinator is lost; OK before.
+  absl::Status Lost();
   // How the run has ended, once the coordinator has said so; STATE_UNSPECIFIED before.
   v1::RunStatus::State RunEnd();
 
   void Report(const v1::WorkerMessage::Progress& progress) override;
+  // The last one is told again to a coordinator that was away.
   void TellCheckpoint(const v1::WorkerMessage::Checkpointed& checkpoint) override;
+  // Waits for the coordinator while it is away.
   absl::StatusOr<v1::CorpusIndex> GetIndex(const std::string& digest) override;
-  void SendDone(const v1::WorkerMessage::Done& done);
-  void SendFailed(int64_t generation, const absl::Status& status);
 
  private:
   using Stream = grpc::ClientReaderWriter<v1::WorkerMessage, v1::WorkerOrder>;
+  // One stream.
+  struct Session {
+    grpc::ClientContext context;
+    std::unique_ptr<Stream> stream;
+    bool over = false;  // guarded by the link's mutex
+  };
 
-  CoordinatorLink(const Options& options, std::stop_source stop);
+  CoordinatorLink(const Options& options, Membership* membership, std::stop_source stop);
   absl::Status AwaitCoordinator();
-  absl::Status Greet();
-  void ReadOrders();
-  void WatchLeaving();
-  void TakeOrder(v1::WorkerOrder order);
-  void WriteMessages();
+  absl::StatusOr<std::unique_ptr<Session>> Greet();
+  absl::Status ExchangeGreetings(Session* session);
+  void Run(std::unique_ptr<Session> session);
+  // Reads and writes until the stream ends; how it has.
+  absl::Status Serve(Session* session);
+  // Null: the coordinator is lost, or this link closes.
+  std::unique_ptr<Session> GreetAgain(absl::Status why);
+  void NoteOrder(const v1::WorkerOrder& order);
+  void WriteMessages(Session* session);
   // What to write next, once there is something; nothing at the end.
-  std::optional<v1::WorkerMessage> NextMessage();
+  std::optional<v1::WorkerMessage> NextMessage(Session* session);
   void Send(v1::WorkerMessage message);
+  absl::StatusOr<v1::CorpusIndex> FetchIndex(const std::string& digest);
+  bool ends() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return closing_ || dismissed_; }
 
   const Options options_;
+  Membership* const membership_;
   std::stop_source stop_;
+  const std::string worker_id_;
   const std::shared_ptr<grpc::Channel> channel_;
   const std::unique_ptr<v1::CoordinatorService::Stub> stub_;
-  grpc::ClientContext context_;
-  std::unique_ptr<Stream> stream_;
-  std::string run_;  // set before the threads start
+  std::string run_;  // set before the thread starts
 
   Mutex mutex_;
   CondVar changed_;
-  std::deque<v1::WorkerOrder::Assignment> assignments_ ABSL_GUARDED_BY(mutex_);
+  // The stream under way, for the destructor; null while there is none.
+  Session* session_ ABSL_GUARDED_BY(mutex_) = nullptr;
   std::deque<v1::WorkerMessage> outbox_ ABSL_GUARDED_BY(mutex_);
   std::optional<v1::WorkerMessage> progress_ ABSL_GUARDED_BY(mutex_);
+  std::optional<v1::WorkerMessage> checkpoint_ ABSL_GUARDED_BY(mutex_);  // the last
   std::chrono::steady_clock::time_point progress_due_ ABSL_GUARDED_BY(mutex_);
-  int64_t term_ ABSL_GUARDED_BY(mutex_) = 0;
   bool closing_ ABSL_GUARDED_BY(mutex_) = false;
   // The coordinator ordered to stop: then the stream's end is no loss.
   bool dismissed_ ABSL_GUARDED_BY(mutex_) = false;
@@ -97,8 +115,7 @@ class CoordinatorLink : public JobLink {
   bool ended_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Status lost_ ABSL_GUARDED_BY(mutex_);
 
-  std::thread writer_;
-  std::thread reader_;
+  std::thread thread_;  // last: it uses everything above
 };
 
 }  // namespace polystill::student_worker

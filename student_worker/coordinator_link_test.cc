@@ -38,10 +38,10 @@ class ScriptedCoordinator : public v1::CoordinatorService::Service {
   }
 };
 
-void Welcome(ServerStream* stream, int version = kProtocolVersion) {
+void Welcome(ServerStream* stream, int version = kProtocolVersion, int64_t term = kTerm) {
   v1::WorkerOrder order;
   order.mutable_welcome()->set_protocol_version(version);
-  order.mutable_welcome()->set_term(kTerm);
+  order.mutable_welcome()->set_term(term);
   stream->Write(order);
 }
 
@@ -70,7 +70,10 @@ class CoordinatorLinkTest : public testing::Test {
   void TearDown() override { listening_.server->Shutdown(); }
 
   absl::StatusOr<std::unique_ptr<CoordinatorLink>> Open() {
-    return CoordinatorLink::Open({.coordinator = listening_.address, .host = "some-host"}, stop_);
+    return CoordinatorLink::Open({.coordinator = listening_.address,
+                                  .host = "some-host",
+                                  .lost_patience = std::chrono::milliseconds(lost_patience_ms_)},
+                                 &membership_, stop_);
   }
 
   // Reads the stream to its end, heartbeats left out.
@@ -84,6 +87,8 @@ class CoordinatorLinkTest : public testing::Test {
   ScriptedCoordinator service_;
   ListeningServer listening_;
   std::stop_source stop_;
+  Membership membership_{stop_};
+  int lost_patience_ms_ = 600'000;
   std::vector<v1::WorkerMessage> messages_;
 };
 
@@ -101,21 +106,17 @@ TEST_F(CoordinatorLinkTest, SaysHelloTakesAssignmentsAndTellsWhatBecameOfThem) {
   {
     const auto link = Open();
     ASSERT_TRUE(link.ok()) << link.status();
-    const auto assignment = (*link)->NextAssignment();
-    ASSERT_TRUE(assignment.ok()) << assignment.status();
-    EXPECT_EQ((*assignment)->generation(), 2);
-    (*link)->SendFailed(2, absl::DataLossError("a torn file"));
-    v1::WorkerMessage::Done done;
-    done.set_weights_digest("abc");
-    (*link)->SendDone(done);
+    const auto assignment = membership_.NextAssignment();
+    ASSERT_TRUE(assignment.has_value());
+    EXPECT_EQ(assignment->generation(), 2);
+    membership_.Failed(absl::DataLossError("a torn file"));
   }  // what is left is sent
-  ASSERT_EQ(messages_.size(), 3);
+  ASSERT_EQ(messages_.size(), 2);
   EXPECT_EQ(messages_[0].hello().protocol_version(), kProtocolVersion);
   EXPECT_EQ(messages_[0].hello().host(), "some-host");
   EXPECT_FALSE(messages_[0].hello().worker_id().empty());
   EXPECT_EQ(messages_[1].failed().generation(), 2);
   EXPECT_EQ(messages_[1].failed().code(), static_cast<int>(absl::StatusCode::kDataLoss));
-  EXPECT_EQ(messages_[2].done().weights_digest(), "abc");
 }
 
 TEST_F(CoordinatorLinkTest, SendsTheLatestProgressAndHeartbeats) {
@@ -139,9 +140,7 @@ TEST_F(CoordinatorLinkTest, SendsTheLatestProgressAndHeartbeats) {
     progress.set_step(step);
     (*link)->Report(progress);
   }
-  const auto assignment = (*link)->NextAssignment();
-  ASSERT_TRUE(assignment.ok()) << assignment.status();
-  EXPECT_FALSE(assignment->has_value());
+  EXPECT_FALSE(membership_.NextAssignment().has_value());
   EXPECT_TRUE(heartbeat);
   ASSERT_FALSE(steps.empty());
   EXPECT_LE(steps.size(), 6);  // in about a second
@@ -158,26 +157,64 @@ TEST_F(CoordinatorLinkTest, AStopOrderIsNoLoss) {
   };
   const auto link = Open();
   ASSERT_TRUE(link.ok()) << link.status();
-  const auto assignment = (*link)->NextAssignment();
-  ASSERT_TRUE(assignment.ok()) << assignment.status();
-  EXPECT_FALSE(assignment->has_value());
+  EXPECT_FALSE(membership_.NextAssignment().has_value());
   EXPECT_TRUE(stop_.stop_requested());
   EXPECT_EQ((*link)->RunEnd(), v1::RunStatus::STATE_DONE);
 }
 
-TEST_F(CoordinatorLinkTest, ALostCoordinatorIsUnavailable) {
+TEST_F(CoordinatorLinkTest, ACoordinatorThatDoesNotComeBackIsLost) {
   service_.script = [&](ServerStream* stream) {
     v1::WorkerMessage hello;
     stream->Read(&hello);
     Welcome(stream);
     return grpc::Status(grpc::StatusCode::INTERNAL, "it fell over");
   };
+  lost_patience_ms_ = 1;
   const auto link = Open();
   ASSERT_TRUE(link.ok()) << link.status();
-  const auto assignment = (*link)->NextAssignment();
-  EXPECT_EQ(assignment.status().code(), absl::StatusCode::kUnavailable);
-  EXPECT_THAT(std::string(assignment.status().message()), HasSubstr("it fell over"));
+  EXPECT_FALSE(membership_.NextAssignment().has_value());
+  EXPECT_EQ((*link)->Lost().code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string((*link)->Lost().message()), HasSubstr("it fell over"));
   EXPECT_TRUE(stop_.stop_requested());
+}
+
+TEST_F(CoordinatorLinkTest, ACoordinatorThatComesBackHearsWhatHasBecomeOfTheWorker) {
+  int streams = 0;
+  service_.script = [&](ServerStream* stream) {
+    v1::WorkerMessage hello;
+    stream->Read(&hello);
+    messages_.push_back(hello);
+    ++streams;
+    if (streams == 1) {
+      Welcome(stream);
+      Assign(stream, kTerm, 2);
+      v1::WorkerMessage message;
+      while (stream->Read(&message) && !message.has_failed()) {
+      }
+      return grpc::Status(grpc::StatusCode::INTERNAL, "it fell over");
+    }
+    Welcome(stream, kProtocolVersion, streams == 2 ? kTerm - 1 : kTerm + 1);
+    if (streams == 2) Assign(stream, kTerm - 1, 7);  // nobody obeys one whose time is over
+    if (streams == 3) Stop(stream);
+    ReadAll(stream);
+    return grpc::Status::OK;
+  };
+  {
+    const auto link = Open();
+    ASSERT_TRUE(link.ok()) << link.status();
+    ASSERT_TRUE(membership_.NextAssignment().has_value());
+    v1::WorkerMessage::Checkpointed checkpoint;
+    checkpoint.set_step(5);
+    (*link)->TellCheckpoint(checkpoint);
+    membership_.Failed(absl::DataLossError("a torn file"));
+    EXPECT_FALSE(membership_.NextAssignment().has_value());
+  }
+  ASSERT_EQ(messages_.size(), 5);
+  EXPECT_EQ(messages_[0].hello().worker_id(), messages_[2].hello().worker_id());
+  EXPECT_EQ(messages_[2].hello().standing().generation(), 2);
+  EXPECT_FALSE(messages_[2].hello().standing().working());
+  EXPECT_EQ(messages_[3].checkpointed().step(), 5);
+  EXPECT_TRUE(messages_[4].has_failed());
 }
 
 TEST_F(CoordinatorLinkTest, WhoCannotLeaveALostCoordinatorIsMadeTo) {
@@ -189,9 +226,9 @@ TEST_F(CoordinatorLinkTest, WhoCannotLeaveALostCoordinatorIsMadeTo) {
   };
   std::promise<void> gave_up;
   CoordinatorLink::Options options{.coordinator = listening_.address, .host = "some-host"};
-  options.leave_within = std::chrono::milliseconds(1);
+  options.lost_patience = options.leave_within = std::chrono::milliseconds(1);
   options.give_up = [&] { gave_up.set_value(); };
-  const auto link = CoordinatorLink::Open(options, stop_);
+  const auto link = CoordinatorLink::Open(options, &membership_, stop_);
   ASSERT_TRUE(link.ok()) << link.status();
   gave_up.get_future().wait();  // while this thread does not come to an end
 }
@@ -214,8 +251,10 @@ TEST_F(CoordinatorLinkTest, RefusalsNameTheCoordinatorAndTheReason) {
 }
 
 TEST(CoordinatorLink, SaysThatNothingAnswers) {
+  std::stop_source stop;
+  Membership membership(stop);
   const auto link = CoordinatorLink::Open(
-      {.coordinator = "127.0.0.1:1", .host = "h", .patience = std::chrono::milliseconds(300)}, std::stop_source());
+      {.coordinator = "127.0.0.1:1", .host = "h", .patience = std::chrono::milliseconds(300)}, &membership, stop);
   EXPECT_EQ(link.status().code(), absl::StatusCode::kUnavailable);
   EXPECT_THAT(std::string(link.status().message()), HasSubstr("127.0.0.1:1"));
 }

@@ -16,6 +16,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+// How often whoever waits for a batch says so.
+constexpr std::chrono::seconds kSayEvery(1);
+
 bool IsLogits(const soft_labels::Output& output) { return output.name == soft_labels::kLogits; }
 
 // What the rows of an output belong to.
@@ -307,21 +310,43 @@ int DataLoader::prefetch() const {
   return shared_->look_ahead.steps();
 }
 
-absl::StatusOr<Batch> DataLoader::Next(std::stop_token stop) {
-  const Clock::time_point start = Clock::now();
-  std::stop_callback wake(stop, [this] {
+// Until the next batch is whole, or this is not to be waited for any more.
+void DataLoader::AwaitFirst(const std::stop_token& stop) {
+  const auto wake = [this] {
     MutexLock lock(&shared_->mutex);
     shared_->changed.NotifyAll();
-  });
-  MutexLock lock(&shared_->mutex);
-  if (left_at_.has_value()) shared_->look_ahead.NoteStep(std::chrono::duration<double>(start - *left_at_).count());
-  while (!shared_->FirstArrived() && !stop.stop_requested()) shared_->changed.Wait(&shared_->mutex);
-  const Clock::time_point give_up = Clock::now() + options_.stop_patience;
-  while (!shared_->FirstArrived() && Clock::now() < give_up) {
-    shared_->changed.WaitFor(&shared_->mutex, give_up - Clock::now());
+  };
+  const std::stop_callback at_stop(stop, wake), at_leave(options_.leave, wake);
+  Clock::time_point until = Clock::now() + kSayEvery;
+  while (true) {
+    {
+      MutexLock lock(&shared_->mutex);
+      const auto may_wait = [&]() ABSL_NO_THREAD_SAFETY_ANALYSIS {
+        return !shared_->FirstArrived() && !options_.leave.stop_requested() && Clock::now() < until;
+      };
+      while (may_wait() && !stop.stop_requested()) shared_->changed.WaitFor(&shared_->mutex, until - Clock::now());
+      if (stop.stop_requested()) {
+        until = Clock::now() + options_.stop_patience;
+        while (may_wait()) shared_->changed.WaitFor(&shared_->mutex, until - Clock::now());
+      }
+      if (shared_->FirstArrived() || options_.leave.stop_requested() || stop.stop_requested()) return;
+    }
+    if (options_.while_waiting) options_.while_waiting();
+    until = Clock::now() + kSayEvery;
   }
+}
+
+absl::StatusOr<Batch> DataLoader::Next(std::stop_token stop) {
+  const Clock::time_point start = Clock::now();
+  if (left_at_.has_value()) {
+    MutexLock lock(&shared_->mutex);
+    shared_->look_ahead.NoteStep(std::chrono::duration<double>(start - *left_at_).count());
+  }
+  AwaitFirst(stop);
   left_at_ = Clock::now();
   wait_seconds_ += std::chrono::duration<double>(*left_at_ - start).count();
+  MutexLock lock(&shared_->mutex);
+  if (options_.leave.stop_requested()) return absl::AbortedError("left while waiting for data");
   if (!shared_->FirstArrived()) return absl::CancelledError("stopped while waiting for data");
   const std::shared_ptr<Pending> pending = shared_->queue.front();
   if (!pending->status.ok()) return pending->status;

@@ -74,6 +74,10 @@ class DataLoader {
     v1::Side reads = v1::SIDE_TEXT;
     // How long Next goes on waiting for a batch once it is asked to stop.
     std::chrono::milliseconds stop_patience{0};
+    // Once requested, Next fails with ABORTED at once.
+    std::stop_token leave = {};
+    // Called once a second while Next waits, by its caller's thread; null: nobody is.
+    std::function<void()> while_waiting = nullptr;
     // Says what is judged of a record, and the form of its gold labels.
     v1::Task task = v1::TASK_CLASSIFICATION;
     // With task masked_lm alone: hides the tokens that are judged.
@@ -92,6 +96,7 @@ class DataLoader {
   ~DataLoader();
 
   // The batch of the next step. CANCELLED when `stop` is requested and the batch is not there within stop_patience;
+  // ABORTED when the loader is left;
   // else the error that its records or labels met, naming the step and the record.
   absl::StatusOr<Batch> Next(std::stop_token stop);
 
@@ -121,6 +126,7 @@ class DataLoader {
   struct Shared;
 
   void Run();
+  void AwaitFirst(const std::stop_token& stop);
   // The records of this rank's slice of a step, and where they are.
   struct Slice {
     std::vector<corpus::RecordRef> refs;

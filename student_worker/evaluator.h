@@ -2,7 +2,7 @@
 
 #include "absl/status/statusor.h"
 #include "polystill/v1/coordinator.pb.h"
-#include "student_worker/trainer.h"
+#include "student_worker/worker_context.h"
 
 namespace polystill::student_worker {
 

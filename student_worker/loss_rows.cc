@@ -1,11 +1,8 @@
 #include "student_worker/loss_rows.h"
 
-#include <ATen/ATen.h>
-
 #include <algorithm>
 
 #include "models/outputs.h"
-#include "runtime/status.h"
 
 namespace polystill::student_worker {
 namespace {
@@ -41,19 +38,17 @@ LossRows CountLossRows(const v1::Job& job, const Batch& slice) {
   return rows;
 }
 
-absl::StatusOr<LossRows> CountLossRowsOfStep(const v1::Job& job, const LossRows& slice, collectives::Group* group) {
-  const bool counted = std::any_of(job.losses().begin(), job.losses().end(),
-                                   [&](const v1::Loss& loss) { return !IsOfRecords(loss, job.task()); });
-  LossRows step = slice;
-  if (counted) {
-    RETURN_IF_ERROR(group->AllReduceSum(
-        at::from_blob(step.data(), {static_cast<int64_t>(step.size())}, at::TensorOptions(at::kLong))));
+bool AreKnown(const v1::Job& job) {
+  return std::all_of(job.losses().begin(), job.losses().end(),
+                     [&](const v1::Loss& loss) { return IsOfRecords(loss, job.task()); });
+}
+
+LossRows LossRowsOfStep(const v1::Job& job, LossRows summed) {
+  for (size_t i = 0; i < summed.size(); ++i) {
+    if (IsOfRecords(job.losses(static_cast<int>(i)), job.task())) summed[i] = job.plan().batch_size();
+    summed[i] = std::max<int64_t>(summed[i], 1);
   }
-  for (size_t i = 0; i < step.size(); ++i) {
-    if (IsOfRecords(job.losses(static_cast<int>(i)), job.task())) step[i] = job.plan().batch_size();
-    step[i] = std::max<int64_t>(step[i], 1);
-  }
-  return step;
+  return summed;
 }
 
 }  // namespace polystill::student_worker

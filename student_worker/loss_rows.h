@@ -3,8 +3,6 @@
 #include <cstdint>
 #include <vector>
 
-#include "absl/status/statusor.h"
-#include "collectives/group.h"
 #include "polystill/v1/coordinator.pb.h"
 #include "student_worker/batch.h"
 
@@ -24,8 +22,10 @@ RowsOf RowsOfLoss(const v1::Loss& loss);
 // Those of one rank's slice.
 LossRows CountLossRows(const v1::Job& job, const Batch& slice);
 
-// Those of the whole step, at least 1 each. `slice`: this rank's. A collective if the job has a loss of tokens, else
-// none. Errors as of Group::AllReduceSum.
-absl::StatusOr<LossRows> CountLossRowsOfStep(const v1::Job& job, const LossRows& slice, collectives::Group* group);
+// Whether those of the whole step are known without asking the other ranks.
+bool AreKnown(const v1::Job& job);
+
+// Those of the whole step, at least 1 each. `summed`: of all ranks' slices together; anything where AreKnown.
+LossRows LossRowsOfStep(const v1::Job& job, LossRows summed);
 
 }  // namespace polystill::student_worker

@@ -52,10 +52,15 @@ TEST(LossRowsTest, EachLossHasItsOwn) {
   EXPECT_THAT(CountLossRows(JobOf(v1::TASK_MASKED_LM, kinds), batch), ElementsAre(1, 2, 3, 5));
 }
 
+TEST(LossRowsTest, RanksAskEachOtherOnlyAboutTokens) {
+  EXPECT_TRUE(AreKnown(JobOf(v1::TASK_CLASSIFICATION, {v1::LOSS_KIND_TASK, v1::LOSS_KIND_EMBEDDING})));
+  EXPECT_FALSE(AreKnown(JobOf(v1::TASK_CLASSIFICATION, {v1::LOSS_KIND_TASK, v1::LOSS_KIND_HIDDEN})));
+  EXPECT_FALSE(AreKnown(JobOf(v1::TASK_MASKED_LM, {v1::LOSS_KIND_TASK})));
+}
+
 TEST(LossRowsTest, TheStepsRecordsAreKnownAndItsTokensCounted) {
-  const auto group = collectives::Group::Create({}).value();
   const auto of_step = [&](v1::Task task, const std::vector<v1::LossKind>& kinds, const LossRows& slice) {
-    return CountLossRowsOfStep(JobOf(task, kinds), slice, group.get()).value();
+    return LossRowsOfStep(JobOf(task, kinds), slice);
   };
   EXPECT_THAT(of_step(v1::TASK_CLASSIFICATION, {v1::LOSS_KIND_TASK}, {3}), ElementsAre(64));
   EXPECT_THAT(of_step(v1::TASK_CLASSIFICATION, {v1::LOSS_KIND_SOFT_LABEL, v1::LOSS_KIND_HIDDEN}, {3, 50}),

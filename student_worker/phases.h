@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstdint>
 #include <string>
+#include <utility>
 
 #include "absl/strings/str_format.h"
 
@@ -30,11 +31,18 @@ class Phases {
                            scale * seconds_[kUpdate]);
   }
 
+  // Seconds of this rank's own work, without waiting for others, since the call before.
+  double TakeOwnSeconds() {
+    const double own = seconds_[kForward] + seconds_[kUpdate];
+    return own - std::exchange(taken_, own);
+  }
+
  private:
   using Clock = std::chrono::steady_clock;
 
   Clock::time_point last_;
   std::array<double, kCount> seconds_ = {};
+  double taken_ = 0;  // by TakeOwnSeconds
 };
 
 }  // namespace polystill::student_worker

@@ -13,13 +13,6 @@ namespace {
 constexpr double kEverySeconds = 0.5;
 constexpr double kMostSteps = 1000;
 
-void Add(const v1::Counted& part, v1::Counted* sum) {
-  for (const auto& [language, records] : part.records()) (*sum->mutable_records())[language] += records;
-  sum->set_labels(sum->labels() + part.labels());
-  sum->set_label_bytes(sum->label_bytes() + part.label_bytes());
-  sum->set_data_wait_seconds(std::max(sum->data_wait_seconds(), part.data_wait_seconds()));
-}
-
 // Replicas that have drifted apart are an error, never averaged away.
 absl::Status CompareWeights(int64_t step, const std::vector<v1::RankNote>& notes) {
   for (size_t rank = 0; rank < notes.size(); ++rank) {
@@ -48,8 +41,9 @@ absl::StatusOr<RollCall::Answer> RollCall::Hold(int64_t step, const v1::RankNote
                                               " with something else; do all ranks run the same build?"));
     }
     together.stop |= notes[rank].stop();
+    together.regroup |= notes[rank].regroup();
     slowest = std::max(slowest, notes[rank].step_seconds());
-    Add(notes[rank].counted(), &together.counted);
+    together.waited_seconds = std::max(together.waited_seconds, notes[rank].counted().data_wait_seconds());
   }
   RETURN_IF_ERROR(CompareWeights(step, notes));
   next_ = step + StepsBetweenRollCalls(slowest);

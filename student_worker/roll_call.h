@@ -9,14 +9,16 @@
 namespace polystill::student_worker {
 
 // The ranks of a training come together about twice a second, after the same steps on each of them: there they agree
-// whether to stop, add up what they have consumed, and see whether their weights are the same. Not thread-safe.
+// whether to stop or to form anew, and see whether their weights are the same. Not thread-safe.
 class RollCall {
  public:
   struct Answer {
     // Some rank is asked to stop.
     bool stop = false;
-    // Of all ranks together.
-    v1::Counted counted;
+    // Some rank is ordered to leave the generation.
+    bool regroup = false;
+    // The longest time that a rank's step loop has waited for data.
+    double waited_seconds = 0;
   };
 
   // `group` must outlive this. `first_step`: steps applied so far.
@@ -25,7 +27,7 @@ class RollCall {
   // Whether it is time after `step` applied steps: on every rank or on none.
   bool IsDue(int64_t step) const { return step >= next_; }
 
-  // A collective: what the ranks say together. INTERNAL: their weights differ; UNAVAILABLE: a peer is gone.
+  // A collective: what the ranks say together. INTERNAL: their weights differ; ABORTED: a peer is gone.
   absl::StatusOr<Answer> Hold(int64_t step, const v1::RankNote& note);
 
  private:

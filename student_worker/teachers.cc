@@ -21,6 +21,9 @@
 namespace polystill::student_worker {
 namespace {
 
+// For the first replica of a teacher to answer. Milliseconds.
+constexpr int64_t kConnectWithinMs = 10'000;
+
 // Whether the ids that the student makes of a record are those that the teacher would make of it.
 absl::Status CheckTokens(const v1::Job& job, v1::Side teacher_reads, const v1::DescribeReply& description) {
   if (teacher_reads != job.reads()) {
@@ -105,7 +108,10 @@ absl::Status Teachers::Open(const v1::WorkerOrder::Assignment& assignment, const
   std::string store;
   for (const v1::TeacherEndpoint& endpoint : assignment.teachers()) {
     if (endpoint.name() != name) continue;
-    if (!endpoint.address().empty()) addresses->push_back(endpoint.address());
+    if (!endpoint.address().empty()) {
+      addresses->push_back(endpoint.address());
+      options.server_ids.push_back(endpoint.server_id());
+    }
     store = endpoint.store();
     teacher->digest = endpoint.digest();
     teacher->reads = endpoint.reads();
@@ -133,9 +139,13 @@ absl::StatusOr<std::unique_ptr<Teachers>> Teachers::Connect(const v1::WorkerOrde
   options.client = absl::StrCat(job.name(), "/worker-", assignment.rank());
   options.tenant = TenantNamed(run);
   options.priority = v1::PRIORITY_TRAINING;
+  // A training waits for its teachers; who connects may look in between whether it is to leave.
+  options.waits_for_replicas = true;
+  options.give_up_after_ms = kConnectWithinMs;
   // Every record that the loader may have asked for: a slice for each step of the queue and for the one that waits
-  // for room in it, by each codec.
-  const int64_t slice = (job.plan().batch_size() + assignment.world_size() - 1) / assignment.world_size();
+  // for room in it, by each codec. The slice is the whole batch where the others are gone, and the loader of the
+  // generation before may have asked for as many.
+  const int64_t slice = 2 * int64_t{job.plan().batch_size()};
   const int64_t most_steps = job.prefetch() > 0 ? job.prefetch() : soft_labels::kMostLookAhead;
   options.max_waiting_records = slice * (most_steps + 1) * static_cast<int64_t>(kinds.size());
   for (const LabelKind& kind : kinds) {
@@ -232,6 +242,27 @@ std::vector<DataLoader::LabelSource> Teachers::Sources(const std::vector<LabelKi
   std::vector<DataLoader::LabelSource> list;
   for (auto& [key, source] : sources) list.push_back(std::move(source));
   return list;
+}
+
+void Teachers::SetReplicas(const v1::WorkerOrder::Assignment& assignment) {
+  for (auto& [name, teacher] : teachers_) {
+    if (teacher.client == nullptr) continue;
+    std::vector<std::string> addresses, server_ids;
+    for (const v1::TeacherEndpoint& endpoint : assignment.teachers()) {
+      if (endpoint.name() != name || endpoint.address().empty()) continue;
+      addresses.push_back(endpoint.address());
+      server_ids.push_back(endpoint.server_id());
+    }
+    teacher.client->SetReplicas(std::move(addresses), std::move(server_ids));
+  }
+}
+
+std::vector<std::string> Teachers::Missing() const {
+  std::vector<std::string> missing;
+  for (const auto& [name, teacher] : teachers_) {
+    if (teacher.client != nullptr && !teacher.client->HasReplica()) missing.push_back(name);
+  }
+  return missing;
 }
 
 soft_labels::LabelClient::Counts Teachers::TakeCounts() {

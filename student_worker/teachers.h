@@ -44,6 +44,12 @@ class Teachers {
   // The output heads of those teachers whose labels come by codec hidden_head, by name.
   std::map<std::string, losses::Head> Heads(at::Device device, at::ScalarType type) const;
 
+  // The replicas of the teachers are those that the assignment names now.
+  void SetReplicas(const v1::WorkerOrder::Assignment& assignment);
+
+  // Those none of whose replicas may be asked at present.
+  std::vector<std::string> Missing() const;
+
   // Of all teachers together, since the call before; for one caller.
   soft_labels::LabelClient::Counts TakeCounts();
   // Writes to the log what was asked in all.

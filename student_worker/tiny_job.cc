@@ -11,6 +11,8 @@
 #include "corpus/index.h"
 #include "runtime/counter_rng.h"
 #include "runtime/files.h"
+#include "runtime/status.h"
+#include "student_worker/trainer.h"
 
 namespace polystill::student_worker {
 namespace {
@@ -143,6 +145,27 @@ v1::WorkerOrder::Assignment TinyTraining(const std::string& folder, int64_t step
   if (!index.ok()) throw std::runtime_error(index.status().ToString());
   plan.set_index_digest(corpus::IndexDigest(*index));
   return assignment;
+}
+
+void GoOnFrom(const v1::WorkerMessage::Checkpointed& checkpoint, v1::WorkerOrder::Assignment* assignment) {
+  assignment->set_checkpoint(checkpoint.path());
+  assignment->set_checkpoint_generation(checkpoint.generation());
+  assignment->set_checkpoint_step(checkpoint.step());
+}
+
+absl::StatusOr<v1::WorkerMessage::Done> Train(const v1::WorkerOrder::Assignment& assignment, WorkerContext context) {
+  Membership membership{std::stop_source()};
+  v1::WorkerOrder order;
+  *order.mutable_assignment() = assignment;
+  membership.Obey(order);
+  const v1::WorkerOrder::Assignment begun = membership.NextAssignment().value();
+  context.membership = &membership;
+  ASSIGN_OR_RETURN(const auto trainer, Trainer::Prepare(begun, context));
+  const auto done = trainer->CarryOut(begun);
+  if (!done.ok() && context.stop.stop_requested()) return absl::CancelledError(done.status().message());
+  if (!done.ok()) return done.status();
+  if (!done->has_value()) return absl::AbortedError("the ranks have left");
+  return **done;
 }
 
 absl::StatusOr<v1::CorpusIndex> TinyLink::GetIndex(const std::string& digest) {

@@ -8,6 +8,7 @@
 #include "polystill/v1/coordinator.pb.h"
 #include "polystill/v1/corpus.pb.h"
 #include "student_worker/job_link.h"
+#include "student_worker/worker_context.h"
 
 namespace polystill::student_worker {
 
@@ -24,6 +25,13 @@ v1::Selection TinySelection(const std::string& folder);
 
 // A training by the task loss over it, as one rank of one; packages and checkpoints go into `folder`.
 v1::WorkerOrder::Assignment TinyTraining(const std::string& folder, int64_t steps);
+
+// That training goes on from this checkpoint.
+void GoOnFrom(const v1::WorkerMessage::Checkpointed& checkpoint, v1::WorkerOrder::Assignment* assignment);
+
+// Carries out an assignment of KIND_TRAIN as the only one of its job, by a worker that has done nothing before. ABORTED
+// when the ranks have left together.
+absl::StatusOr<v1::WorkerMessage::Done> Train(const v1::WorkerOrder::Assignment& assignment, WorkerContext context);
 
 // A coordinator that only knows the index of TinySelection, and hands progress to `on_progress`.
 class TinyLink : public JobLink {

@@ -1,37 +1,42 @@
 #pragma once
 
-#include <stop_token>
+#include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
 #include "polystill/v1/coordinator.pb.h"
-#include "student_worker/job_link.h"
-#include "student_worker/metrics.h"
-#include "student_worker/record_trace.h"
+#include "student_worker/generation.h"
+#include "student_worker/worker_context.h"
 
 namespace polystill::student_worker {
 
-// What the jobs of a worker share.
-struct WorkerContext {
-  // Name or address of this machine for the other workers.
-  std::string host;
-  JobLink* link = nullptr;
-  // Null: not wanted.
-  RecordTrace* trace = nullptr;
-  std::stop_token stop;
-  // Null: not wanted.
-  WorkerMetrics* metrics = nullptr;
-  // Which of this machine's GPUs to work on, where the job is on GPUs.
-  int gpu = 0;
-  // The run's name.
-  std::string run = {};
-};
+// A training job on this worker, over all generations in which it takes part: what it holds stays in memory from one
+// assignment to the next, also after the job is done here, since a peer may not be done yet. Not thread-safe.
+class Trainer {
+ public:
+  // Gets ready what does not depend on rank and world; the state is that before the first step. `context` outlives
+  // this. ABORTED: the generation is to be left; CANCELLED: stopped; else the status names the file, record or field at
+  // fault.
+  static absl::StatusOr<std::unique_ptr<Trainer>> Prepare(const v1::WorkerOrder::Assignment& assignment,
+                                                          const WorkerContext& context);
 
-// Carries out an assignment of KIND_TRAIN: trains the job's model together with the other ranks, writes checkpoints
-// and, as rank 0, the package. Goes on from assignment.checkpoint if there is one. CANCELLED when stopped (some rank
-// was): then at a step boundary, after a last checkpoint, unless labels or peers stay away. ABORTED: a peer is gone;
-// UNAVAILABLE: no teacher answers; else the status names the file, record or field at fault.
-absl::StatusOr<v1::WorkerMessage::Done> Train(const v1::WorkerOrder::Assignment& assignment,
-                                              const WorkerContext& context);
+  // Whether that is the job of an assignment.
+  bool IsFor(const v1::Job& job) const { return job.name() == training_.job.name(); }
+
+  // Carries out an assignment of this job: trains together with the other ranks, writes checkpoints and, as rank 0, the
+  // package. Nothing: all ranks have left together after a step. Errors as of Generation.
+  absl::StatusOr<std::optional<v1::WorkerMessage::Done>> CarryOut(const v1::WorkerOrder::Assignment& assignment);
+
+ private:
+  explicit Trainer(const WorkerContext& context) : context_(context) {}
+  absl::Status Load(const v1::WorkerOrder::Assignment& assignment);
+  absl::Status ConnectTeachers(v1::WorkerOrder::Assignment assignment);
+  absl::StatusOr<std::unique_ptr<models::Model>> MakeModel() const;
+  absl::StatusOr<v1::WorkerMessage::Done> Finish(const v1::WorkerOrder::Assignment& assignment);
+
+  const WorkerContext& context_;
+  Training training_;
+};
 
 }  // namespace polystill::student_worker

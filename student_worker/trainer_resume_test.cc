@@ -64,7 +64,7 @@ TEST_F(TrainerResumeTest, EndsBitEqualToAnUnbrokenTraining) {
     const auto& last = link_->checkpoints.back();
     EXPECT_GE(last.step(), stop_at);
     EXPECT_EQ(last.generation(), assignment.generation());
-    assignment.set_checkpoint(last.path());
+    GoOnFrom(last, &assignment);
     assignment.set_generation(assignment.generation() + 1);
     // Free to change between two processes of one run.
     assignment.mutable_job()->set_prefetch(assignment.job().prefetch() + 1);
@@ -86,7 +86,7 @@ TEST_F(TrainerResumeTest, AJobWhoseLastCheckpointIsThereWritesItsPackageAgain) {
   const auto first = Train(assignment);
   ASSERT_TRUE(first.ok()) << first.status();
   std::filesystem::remove_all(assignment.job().package());
-  assignment.set_checkpoint(link_->checkpoints.back().path());
+  GoOnFrom(link_->checkpoints.back(), &assignment);
   const auto again = Train(assignment);
   ASSERT_TRUE(again.ok()) << again.status();
   EXPECT_EQ(again->weights_digest(), first->weights_digest());
@@ -96,7 +96,7 @@ TEST_F(TrainerResumeTest, AJobWhoseLastCheckpointIsThereWritesItsPackageAgain) {
 TEST_F(TrainerResumeTest, RefusesATornCheckpointByName) {
   auto assignment = Training("torn");
   ASSERT_TRUE(Train(assignment).ok());
-  assignment.set_checkpoint(link_->checkpoints.back().path());
+  GoOnFrom(link_->checkpoints.back(), &assignment);
   const std::string file = assignment.checkpoint() + "/optimizer.safetensors";
   std::filesystem::resize_file(file, std::filesystem::file_size(file) - 1);
   const absl::Status status = Train(assignment).status();
@@ -116,7 +116,7 @@ TEST_F(TrainerResumeTest, ACheckpointThatCannotBeWrittenEndsTheTraining) {
 TEST_F(TrainerResumeTest, RefusesACheckpointOfAnotherJob) {
   auto assignment = Training("other");
   ASSERT_TRUE(Train(assignment).ok());
-  assignment.set_checkpoint(link_->checkpoints.back().path());
+  GoOnFrom(link_->checkpoints.back(), &assignment);
   assignment.mutable_job()->mutable_optimizer()->set_lr(0.5);
   const absl::Status status = Train(assignment).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition) << status;
@@ -154,7 +154,7 @@ TEST_F(TrainerResumeTest, EarlyStoppingKeepsTheBestWeightsAndSurvivesAResume) {
 
   auto broken = with_early_stopping("broken");
   EXPECT_FALSE(Train(broken, unbroken->progress().step() - 5).ok());
-  broken.set_checkpoint(link_->checkpoints.back().path());
+  GoOnFrom(link_->checkpoints.back(), &broken);
   const auto resumed = Train(broken);
   ASSERT_TRUE(resumed.ok()) << resumed.status();
   EXPECT_EQ(resumed->progress().step(), unbroken->progress().step());

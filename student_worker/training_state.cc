@@ -23,12 +23,11 @@ std::string ResumableDigest(v1::Job job) {
 
 }  // namespace
 
-checkpoint::CheckpointState StateOf(const v1::Job& job, int64_t generation, const models::Model& model,
+checkpoint::CheckpointState StateOf(const v1::Job& job, const models::Model& model,
                                     const checkpoint::NamedTensors& projections, const Optimizer& optimizer) {
   checkpoint::CheckpointState state;
   state.job = job.name();
   state.step = optimizer.step();
-  state.generation = generation;
   state.spec_digest = ResumableDigest(job);
   state.plan_digest = MessageDigest(job.plan());
   state.model = model.NamedParameters();
@@ -45,22 +44,6 @@ absl::Status RestoreState(const checkpoint::CheckpointState& state, const v1::Jo
   RETURN_IF_ERROR(models::SetParameters(state.model, model));
   RETURN_IF_ERROR(RestoreProjections(state.projections, projections));
   return optimizer->Restore(state.step, state.optimizer);
-}
-
-v1::Counted CountedOf(const v1::WorkerMessage::Progress& progress) {
-  v1::Counted counted;
-  *counted.mutable_records() = progress.records();
-  counted.set_labels(progress.labels());
-  counted.set_label_bytes(progress.label_bytes());
-  counted.set_data_wait_seconds(progress.data_wait_seconds());
-  return counted;
-}
-
-void GoOnFrom(const v1::Counted& counted, v1::WorkerMessage::Progress* progress) {
-  *progress->mutable_records() = counted.records();
-  progress->set_labels(counted.labels());
-  progress->set_label_bytes(counted.label_bytes());
-  progress->set_data_wait_seconds(counted.data_wait_seconds());
 }
 
 }  // namespace polystill::student_worker

@@ -10,9 +10,9 @@
 
 namespace polystill::student_worker {
 
-// The state of a training after its last step, as a checkpoint holds it: views of the tensors, not copies. What was
-// counted, and early stopping, is for the caller to add.
-checkpoint::CheckpointState StateOf(const v1::Job& job, int64_t generation, const models::Model& model,
+// The state of a training after its last step, as a checkpoint holds it: views of the tensors, not copies. The
+// generation, what was counted, and early stopping, is for the caller to add.
+checkpoint::CheckpointState StateOf(const v1::Job& job, const models::Model& model,
                                     const checkpoint::NamedTensors& projections, const Optimizer& optimizer);
 
 // Puts model, projections and optimiser where they were then. FAILED_PRECONDITION when the state is of another job: its
@@ -20,9 +20,5 @@ checkpoint::CheckpointState StateOf(const v1::Job& job, int64_t generation, cons
 // tensors that do not fit.
 absl::Status RestoreState(const checkpoint::CheckpointState& state, const v1::Job& job, models::Model* model,
                           const checkpoint::NamedTensors& projections, Optimizer* optimizer);
-
-// What a worker has consumed so far, of all that it reports; and the report of one that goes on from there.
-v1::Counted CountedOf(const v1::WorkerMessage::Progress& progress);
-void GoOnFrom(const v1::Counted& counted, v1::WorkerMessage::Progress* progress);
 
 }  // namespace polystill::student_worker

@@ -114,8 +114,8 @@ class Autocast {
 }  // namespace
 
 TrainingStep::TrainingStep(const v1::Job& job, const models::Model& model, const checkpoint::NamedTensors& projections,
-                           std::map<std::string, losses::Head> heads, collectives::Group* group,
-                           collectives::Reducer* reducer, Optimizer* optimizer)
+                           std::map<std::string, losses::Head> heads, StepTotals totals, collectives::Reducer* reducer,
+                           Apply apply)
     : job_(job),
       model_(model),
       heads_(std::move(heads)),
@@ -123,9 +123,9 @@ TrainingStep::TrainingStep(const v1::Job& job, const models::Model& model, const
       projections_(projections.begin(), projections.end()),
       judges_logits_(std::any_of(job.losses().begin(), job.losses().end(),
                                  [](const v1::Loss& loss) { return RowsOfLoss(loss) == RowsOf::kJudged; })),
-      group_(group),
+      totals_(std::move(totals)),
       reducer_(reducer),
-      optimizer_(optimizer) {}
+      apply_(std::move(apply)) {}
 
 absl::StatusOr<double> TrainingStep::Run(const Batch& batch) {
   try {
@@ -209,8 +209,9 @@ absl::StatusOr<double> TrainingStep::RunOrThrow(const Batch& batch) {
   phases_.Begin();
   const auto records = static_cast<int64_t>(batch.ids.size());
   const int64_t piece = job_.micro_batch() > 0 ? job_.micro_batch() : std::max<int64_t>(records, 1);
+  RETURN_IF_ERROR(totals_.Begin(batch));
   Divisors divisors{CountLossRows(job_, batch), {}};
-  ASSIGN_OR_RETURN(divisors.step, CountLossRowsOfStep(job_, divisors.slice, group_));
+  ASSIGN_OR_RETURN(divisors.step, totals_.Rows());
   double loss = 0;
   int64_t first = 0;
   do {  // an empty slice is one piece, so that every rank takes part in the reduction
@@ -219,7 +220,8 @@ absl::StatusOr<double> TrainingStep::RunOrThrow(const Batch& batch) {
     loss += mean;
     first = last;
   } while (first < records);
-  RETURN_IF_ERROR(optimizer_->Step());  // step
+  ASSIGN_OR_RETURN(const v1::Counted counted, totals_.Counted());
+  RETURN_IF_ERROR(apply_(counted));  // step
   phases_.End(Phases::kUpdate);
   return loss;
 }

@@ -1,12 +1,12 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "collectives/group.h"
 #include "collectives/reducer.h"
 #include "losses/chunks.h"
 #include "losses/memory.h"
@@ -14,8 +14,8 @@
 #include "polystill/v1/coordinator.pb.h"
 #include "student_worker/batch.h"
 #include "student_worker/loss_rows.h"
-#include "student_worker/optimizer.h"
 #include "student_worker/phases.h"
+#include "student_worker/step_totals.h"
 
 namespace polystill::student_worker {
 
@@ -24,19 +24,24 @@ namespace polystill::student_worker {
 // of their slices. What is referred to outlives this object. Not thread-safe.
 class TrainingStep {
  public:
-  // `projections`: those of the job (student_worker/projections.h); reducer and optimiser know them too. `heads`: of
-  // teachers (student_worker/teachers.h), on the model's device and of its type.
+  // Applies the gradients, which were reduced whole, of a step that holds `counted`.
+  using Apply = std::function<absl::Status(const v1::Counted& counted)>;
+
+  // `projections`: those of the job (student_worker/projections.h); the reducer knows them too. `heads`: of teachers
+  // (student_worker/teachers.h), on the model's device and of its type. `totals`: for this object alone.
   TrainingStep(const v1::Job& job, const models::Model& model, const checkpoint::NamedTensors& projections,
-               std::map<std::string, losses::Head> heads, collectives::Group* group, collectives::Reducer* reducer,
-               Optimizer* optimizer);
+               std::map<std::string, losses::Head> heads, StepTotals totals, collectives::Reducer* reducer,
+               Apply apply);
 
   // The sum of the job's losses, each its mean over this rank's slice (0 when that is empty). On an error nothing has
-  // been applied. FAILED_PRECONDITION: logits or gradients that are not finite, or would take more memory than
-  // job.loss_memory_mb, said before it is taken; INVALID_ARGUMENT: labels that do not
-  // fit, naming the record; ABORTED: a peer is gone.
+  // been applied, unless it is that of Apply. FAILED_PRECONDITION: logits or gradients that are not finite, or would
+  // take more memory than job.loss_memory_mb, said before it is taken; INVALID_ARGUMENT: labels that do not fit, naming
+  // the record; ABORTED: a peer is gone.
   absl::StatusOr<double> Run(const Batch& batch);
 
   const Phases& phases() const { return phases_; }
+  // As of Phases.
+  double TakeOwnSeconds() { return phases_.TakeOwnSeconds(); }
 
  private:
   absl::StatusOr<double> RunOrThrow(const Batch& batch);
@@ -60,9 +65,9 @@ class TrainingStep {
   const std::vector<std::string> features_;
   const std::map<std::string, at::Tensor> projections_;
   const bool judges_logits_;
-  collectives::Group* const group_;
+  StepTotals totals_;
   collectives::Reducer* const reducer_;
-  Optimizer* const optimizer_;
+  const Apply apply_;
   Phases phases_;
 };
 

@@ -8,6 +8,8 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "student_worker/optimizer.h"
+
 namespace polystill::student_worker {
 namespace {
 
@@ -106,7 +108,8 @@ TEST(TrainingStepTest, GradientsOfFeatureLossesAreThoseOfPyTorch) {
     const auto group = collectives::Group::Create({}).value();
     const auto reducer = collectives::Reducer::Create(parameters, {}, group.get()).value();
     Optimizer optimizer(job.optimizer(), 1, trained);
-    TrainingStep training_step(job, *model, projections, {}, group.get(), reducer.get(), &optimizer);
+    TrainingStep training_step(job, *model, projections, {}, StepTotals(job, {}, group.get()), reducer.get(),
+                               [&](const v1::Counted&) { return optimizer.Step(); });
     const auto loss = training_step.Run(batch);
     ASSERT_TRUE(loss.ok()) << loss.status();
     EXPECT_NEAR(*loss, step["loss"].get<double>(), 1e-10);
@@ -137,7 +140,8 @@ TEST(TrainingStepTest, FeaturesAloneTrainWhatTheyDependOn) {
   const auto group = collectives::Group::Create({}).value();
   const auto reducer = collectives::Reducer::Create(parameters, {}, group.get()).value();
   Optimizer optimizer(job.optimizer(), 2, trained);
-  TrainingStep training_step(job, *model, projections, {}, group.get(), reducer.get(), &optimizer);
+  TrainingStep training_step(job, *model, projections, {}, StepTotals(job, {}, group.get()), reducer.get(),
+                             [&](const v1::Counted&) { return optimizer.Step(); });
   const auto loss = training_step.Run(BatchOf(student, step));
   ASSERT_TRUE(loss.ok()) << loss.status();
   for (const auto& [name, parameter] : trained) {

@@ -13,6 +13,7 @@
 #include "runtime/status.h"
 #include "student_worker/coordinator_link.h"
 #include "student_worker/evaluator.h"
+#include "student_worker/membership.h"
 #include "student_worker/metrics.h"
 #include "student_worker/record_trace.h"
 #include "student_worker/trainer.h"
@@ -28,14 +29,52 @@ std::string OwnHost(const WorkerOptions& options) {
   return name;
 }
 
-absl::StatusOr<v1::WorkerMessage::Done> CarryOut(const v1::WorkerOrder::Assignment& assignment,
-                                                 const WorkerContext& context) {
+using MaybeDone = absl::StatusOr<std::optional<v1::WorkerMessage::Done>>;
+
+// `trainer`: of the last training, which may be this one.
+MaybeDone CarryOut(const v1::WorkerOrder::Assignment& assignment, const WorkerContext& context,
+                   std::unique_ptr<Trainer>* trainer) {
   const v1::Job& job = assignment.job();
   spdlog::info("{}: generation {}, rank {} of {}", job.name(), assignment.generation(), assignment.rank(),
                assignment.world_size());
-  if (job.kind() == v1::Job::KIND_TRAIN) return Train(assignment, context);
+  if (*trainer != nullptr && !(*trainer)->IsFor(job)) trainer->reset();
   if (job.kind() == v1::Job::KIND_EVALUATE) return Evaluate(assignment, context);
-  return absl::UnimplementedError(absl::StrCat("a job of kind ", job.kind(), " is unknown to this build"));
+  if (job.kind() != v1::Job::KIND_TRAIN) {
+    return absl::UnimplementedError(absl::StrCat("a job of kind ", job.kind(), " is unknown to this build"));
+  }
+  if (*trainer == nullptr) {
+    ASSIGN_OR_RETURN(*trainer, Trainer::Prepare(assignment, context));
+  }
+  return (*trainer)->CarryOut(assignment);
+}
+
+// Tells what became of an assignment; the status when that is a failure of this worker's own.
+absl::Status Tell(const v1::WorkerOrder::Assignment& assignment, const MaybeDone& done, const WorkerContext& context) {
+  Membership& membership = *context.membership;
+  const std::string& job = assignment.job().name();
+  if (done.ok() && done->has_value()) {
+    membership.Done((*done)->progress(), (*done)->weights_digest());
+    return absl::OkStatus();
+  }
+  // Whoever is stopped is no failure, be it by the order itself or by a peer that obeyed it earlier.
+  if (!done.ok() && context.stop.stop_requested()) {
+    spdlog::info("{}: {}", job, std::string(done.status().message()));
+    membership.Failed(absl::CancelledError(done.status().message()));
+    return absl::OkStatus();
+  }
+  if (done.ok() || membership.must_leave()) {
+    spdlog::info("{}: leaves generation {}, as ordered", job, assignment.generation());
+    membership.Leave(absl::OkStatus());
+    return absl::OkStatus();
+  }
+  if (absl::IsAborted(done.status())) {
+    spdlog::warn("{}: leaves generation {}: {}", job, assignment.generation(), std::string(done.status().message()));
+    membership.Leave(done.status());
+    return absl::OkStatus();
+  }
+  spdlog::error("{}: {}", job, std::string(done.status().message()));
+  membership.Failed(done.status());
+  return done.status();
 }
 
 }  // namespace
@@ -55,27 +94,25 @@ absl::StatusOr<v1::RunStatus::State> Work(const WorkerOptions& options, std::sto
   WorkerMetrics worker_metrics(&metrics);
   context.metrics = &worker_metrics;
   if (!options.metrics.empty()) RETURN_IF_ERROR(metrics.Listen(options.metrics, options.insecure));
-  ASSIGN_OR_RETURN(auto link, CoordinatorLink::Open({.coordinator = options.coordinator, .host = context.host}, stop));
+  Membership membership(stop);
+  context.membership = &membership;
+  CoordinatorLink::Options link_options;
+  link_options.coordinator = options.coordinator;
+  link_options.host = context.host;
+  link_options.lost_patience = options.coordinator_patience;
+  ASSIGN_OR_RETURN(auto link, CoordinatorLink::Open(link_options, &membership, stop));
   context.run = link->run();
   context.link = link.get();
+  std::unique_ptr<Trainer> trainer;
   absl::Status last;
-  while (true) {
-    ASSIGN_OR_RETURN(const std::optional<v1::WorkerOrder::Assignment> assignment, link->NextAssignment());
-    if (!assignment.has_value()) {
-      RETURN_IF_ERROR(last);
-      return link->RunEnd();
-    }
-    const auto done = CarryOut(*assignment, context);
+  while (const std::optional<v1::WorkerOrder::Assignment> assignment = membership.NextAssignment()) {
+    last = Tell(*assignment, CarryOut(*assignment, context, &trainer), context);
     // What fails after the order to stop is its consequence: peers have left.
-    const bool told_to_stop = link->RunEnd() != v1::RunStatus::STATE_UNSPECIFIED;
-    last = absl::IsCancelled(done.status()) || told_to_stop ? absl::OkStatus() : done.status();
-    if (done.ok()) {
-      link->SendDone(*done);
-    } else {
-      spdlog::error("{}: {}", assignment->job().name(), std::string(done.status().message()));
-      link->SendFailed(assignment->generation(), done.status());
-    }
+    if (link->RunEnd() != v1::RunStatus::STATE_UNSPECIFIED) last = absl::OkStatus();
   }
+  RETURN_IF_ERROR(link->Lost());
+  RETURN_IF_ERROR(last);
+  return link->RunEnd();
 }
 
 }  // namespace polystill::student_worker

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <stop_token>
 #include <string>
 
@@ -19,14 +20,17 @@ struct WorkerOptions {
   // host:port at which Prometheus reads, off loopback with `insecure` only; none when empty.
   std::string metrics;
   bool insecure = false;
+  // For the coordinator to come back.
+  std::chrono::milliseconds coordinator_patience{600'000};
   // File for the record trace; empty: none.
   std::string trace_records;
 };
 
 // Works for a run: joins it, carries out assignment after assignment, and returns when told to stop, with how the run
 // has ended, or when `stop` is requested by others, with STATE_UNSPECIFIED. A job that fails is reported, and the
-// worker waits for further orders; the status is then that of the last one that failed. UNAVAILABLE when the
-// coordinator is lost.
+// worker waits for further orders; the status is then that of the last one that failed. When a peer is gone, or the
+// coordinator says so, the generation is left, and what is held goes into the next one. UNAVAILABLE when the
+// coordinator is lost for good.
 absl::StatusOr<v1::RunStatus::State> Work(const WorkerOptions& options, std::stop_source stop);
 
 }  // namespace polystill::student_worker

@@ -110,8 +110,11 @@ void CachedAnswers::Finish(const std::shared_ptr<Call>& call, const v1::LabelReq
   for (const Leased& one : leased) {
     if (parts.ok()) Place(call, one.record, one.output, label_of(one));
   }
+  // What went wrong with several records may be about another one: then those who wait for one of them get its lease.
+  const bool is_theirs = request.inputs_size() == 1 || absl::IsResourceExhausted(parts.status());
   for (Leased& one : leased) {
-    std::move(one.lease).Answer(parts.ok() ? label_of(one) : absl::StatusOr<LabelCache::Label>(parts.status()));
+    if (parts.ok()) std::move(one.lease).Answer(label_of(one));
+    if (!parts.ok() && is_theirs) std::move(one.lease).Answer(parts.status());
   }
 }
 

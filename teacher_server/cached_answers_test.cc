@@ -187,15 +187,26 @@ TEST_F(CachedAnswersTest, ARecordThatIsAskedForTwiceInARequestIsComputedOnce) {
   EXPECT_THAT(Said(), ElementsAre("a: logits(x),logits(x),logits(y),logits(x)"));
 }
 
-TEST_F(CachedAnswersTest, AnErrorGoesToAllAndIsNotKept) {
+TEST_F(CachedAnswersTest, AnErrorIsOfThoseWhoAskedForItsRecord) {
   Ask("a", Request("x y"));
   Ask("b", Request("y z"));
-  Compute(absl::InternalError("record 'r': a logit is not finite"));
+  Compute(absl::InternalError("record 'x': a logit is not finite"));
+  EXPECT_THAT(Said(), ElementsAre("a: INTERNAL"));
+  EXPECT_THAT(Computing(), ElementsAre("z", "y"));  // b computes y by itself
+  Compute();
+  Compute();
+  EXPECT_THAT(Said(), ElementsAre("b: logits(y),logits(z)"));
+}
+
+TEST_F(CachedAnswersTest, AnErrorGoesToAllAndIsNotKept) {
+  Ask("a", Request("x"));
+  Ask("b", Request("x z"));
+  Compute(absl::InternalError("record 'x': a logit is not finite"));
   EXPECT_THAT(Said(), ElementsAre("a: INTERNAL", "b: INTERNAL"));
   Compute();  // b's z, which is kept although b has failed
   EXPECT_THAT(Said(), IsEmpty());
-  Ask("c", Request("y z"));
-  EXPECT_THAT(Computing(), ElementsAre("y"));
+  Ask("c", Request("x z"));
+  EXPECT_THAT(Computing(), ElementsAre("x"));
 }
 
 TEST_F(CachedAnswersTest, AnOverloadIsTold) {

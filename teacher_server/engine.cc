@@ -106,7 +106,8 @@ absl::Status Engine::Check(v1::LabelRequest request, Requester requester, Done d
     const Time end = now_() + std::chrono::milliseconds(std::min(request.timeout_ms(), kDayMs));
     requester.deadline = std::min(requester.deadline, end);
   }
-  if (!cache_thread_.has_value()) return Queue(std::move(request), std::move(requester), std::move(done));
+  if (!cache_thread_.has_value() || request.afresh())
+    return Queue(std::move(request), std::move(requester), std::move(done));
   cache_thread_->Ask(std::move(request), std::move(requester), std::move(done));
   return absl::OkStatus();
 }

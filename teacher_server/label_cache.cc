@@ -13,12 +13,14 @@ LabelCache::Outcome OutcomeOf(const absl::StatusOr<LabelCache::Label>& answer) {
 }  // namespace
 
 LabelCache::Lease::~Lease() {
-  if (cache_ != nullptr) cache_->HandOver(key_);
+  if (cache_ != nullptr) cache_->HandOver(key_, takeovers_);
 }
 
 void LabelCache::Lease::Answer(absl::StatusOr<Label> label) && {
   LabelCache* const cache = std::exchange(cache_, nullptr);
-  if (absl::IsCancelled(label.status()) || absl::IsDeadlineExceeded(label.status())) return cache->HandOver(key_);
+  const absl::Status& status = label.status();
+  if (absl::IsCancelled(status) || absl::IsDeadlineExceeded(status)) return cache->HandOver(key_, takeovers_);
+  if (absl::IsResourceExhausted(status) && takeovers_ < kMaxTakeovers) return cache->HandOver(key_, takeovers_ + 1);
   if (label.ok()) {
     // Those who wait need not wait for the disk; who comes while it is written, waits for that.
     for (Waiting& waiting : cache->TakeWaiting(key_)) waiting.waiter(*label);
@@ -91,10 +93,10 @@ void LabelCache::Finish(const std::string& key, const absl::StatusOr<Label>& ans
   while (NextOrFree(key, &next)) next.waiter(OutcomeOf(answer));
 }
 
-void LabelCache::HandOver(const std::string& key) {
+void LabelCache::HandOver(const std::string& key, int takeovers) {
   Waiting next;
   while (NextOrFree(key, &next)) {
-    if (next.cancelled == nullptr || !*next.cancelled) return next.waiter(Lease(this, key));
+    if (next.cancelled == nullptr || !*next.cancelled) return next.waiter(Lease(this, key, takeovers));
     next.waiter(absl::CancelledError("cancelled before it was answered"));
   }
 }

@@ -23,32 +23,40 @@ namespace polystill::teacher_server {
 //   1. Somebody is at work on the key: wait for that, and get its label, or its error.
 //   2. Otherwise look on the disk.
 //   3. Not there: get a lease, the right and the duty to compute the label. Its answer goes to all who wait, and to the
-//      disk. A lease that is given up (its caller has cancelled) goes on to the next who waits.
+//      disk. A lease that is given up (its caller has cancelled) goes on to the next who waits; so does one whose work
+//      was refused (the queue was full, or the caller's part of it), which others may have room for: at most
+//      kMaxTakeovers times, then the refusal is everybody's.
 //
 // The first label stored under a key is the label. Thread-safe; outlives its leases.
 class LabelCache {
  public:
+  // How often a lease goes on because its work was refused.
+  static constexpr int kMaxTakeovers = 4;
+
   // As a codec has encoded it.
   using Label = std::shared_ptr<const std::string>;
 
   // Exactly one at a time for each key. Movable; not thread-safe.
   class Lease {
    public:
-    Lease(Lease&& other) noexcept : cache_(std::exchange(other.cache_, nullptr)), key_(std::move(other.key_)) {}
+    Lease(Lease&& other) noexcept
+        : cache_(std::exchange(other.cache_, nullptr)), key_(std::move(other.key_)), takeovers_(other.takeovers_) {}
     Lease& operator=(Lease&&) = delete;
     // Not answered: given up.
     ~Lease();
 
-    // Ends the lease: calls everybody who waits, then stores the label. CANCELLED and DEADLINE_EXCEEDED are about the
-    // one who held it: the lease is given up.
+    // Ends the lease: calls everybody who waits, then stores the label. CANCELLED, DEADLINE_EXCEEDED and
+    // RESOURCE_EXHAUSTED are about the one who held it: the lease is given up.
     void Answer(absl::StatusOr<Label> label) &&;
 
    private:
     friend class LabelCache;
-    Lease(LabelCache* cache, std::string key) : cache_(cache), key_(std::move(key)) {}
+    Lease(LabelCache* cache, std::string key, int takeovers = 0)
+        : cache_(cache), key_(std::move(key)), takeovers_(takeovers) {}
 
     LabelCache* cache_;
     std::string key_;
+    int takeovers_;  // so far
   };
 
   // The label, the error of the one who should have computed it (CANCELLED to those who have cancelled), or the lease.
@@ -78,7 +86,7 @@ class LabelCache {
   Label Read(const std::string& key);
   void Store(const std::string& key, const std::string& label);
   void Finish(const std::string& key, const absl::StatusOr<Label>& answer);
-  void HandOver(const std::string& key);
+  void HandOver(const std::string& key, int takeovers);
   // All who wait for a key.
   Queue TakeWaiting(const std::string& key);
   // The next one who waits. False, and the key is free, when nobody does.

@@ -105,6 +105,25 @@ TEST_F(LabelCacheTest, AnErrorIsEverybodysAndIsNotKept) {
   EXPECT_THAT(Said(), ElementsAre("d: lease"));
 }
 
+TEST_F(LabelCacheTest, ALeaseWhoseWorkWasRefusedIsTakenOver) {
+  for (const char* who : {"a", "b", "c"}) Ask(1, who);
+  Answer("a", absl::ResourceExhaustedError("the teacher's queue is full"));
+  EXPECT_THAT(Said(), ElementsAre("a: lease", "b: lease"));
+  Answer("b", MakeLabel("one"));
+  EXPECT_THAT(Said(), ElementsAre("c: one"));
+}
+
+TEST_F(LabelCacheTest, ARefusalIsEverybodysAfterSomeHaveMetIt) {
+  const std::vector<std::string> callers = {"a", "b", "c", "d", "e", "f", "g"};
+  for (const std::string& who : callers) Ask(1, who);
+  ASSERT_LT(LabelCache::kMaxTakeovers + 2, static_cast<int>(callers.size()));
+  for (int i = 0; i <= LabelCache::kMaxTakeovers; ++i) Answer(callers[i], absl::ResourceExhaustedError(""));
+  EXPECT_THAT(Said(), ElementsAre("a: lease", "b: lease", "c: lease", "d: lease", "e: lease", "f: RESOURCE_EXHAUSTED",
+                                  "g: RESOURCE_EXHAUSTED"));
+  Ask(1, "h");
+  EXPECT_THAT(Said(), ElementsAre("h: lease"));
+}
+
 TEST_F(LabelCacheTest, ALeaseThatIsGivenUpGoesOn) {
   const auto cancelled = std::make_shared<std::atomic<bool>>(false);
   Ask(1, "a");

@@ -104,7 +104,9 @@ absl::Status Foreign(const std::string& folder) {
 
 absl::Status OpenError(const std::string& folder, const rocksdb::Status& status) {
   const std::string what = absl::StrCat("label cache ", folder, ": ", status.ToString());
-  if (absl::StrContains(what, "lock")) {
+  // RocksDB's words, with the folder after them, which may hold any.
+  const std::string said = status.ToString();
+  if (absl::StartsWith(said, "IO error: While lock file") || absl::StartsWith(said, "IO error: lock hold")) {
     return absl::AlreadyExistsError(absl::StrCat(what, "; each teacher server needs a folder of its own"));
   }
   if (status.IsCorruption() || status.IsPathNotFound()) {
@@ -204,7 +206,9 @@ absl::Status LabelSegments::CheckFormat() {
   std::unique_ptr<rocksdb::Iterator> any(db_->NewIterator(rocksdb::ReadOptions()));
   any->SeekToFirst();
   if (any->Valid()) return Foreign(options_.folder);
-  const rocksdb::Status written = db_->Put(rocksdb::WriteOptions(), kFormatKey, kFormat);
+  rocksdb::Status written = db_->Put(rocksdb::WriteOptions(), kFormatKey, kFormat);
+  // The log is kept for as long as anything in it is in memory alone.
+  if (written.ok()) written = db_->Flush(rocksdb::FlushOptions());
   return written.ok() ? absl::OkStatus() : OpenError(options_.folder, written);
 }
 

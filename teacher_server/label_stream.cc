@@ -2,6 +2,7 @@
 
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -45,7 +46,9 @@ absl::Status LabelStream::Take(absl::Status parsed, v1::LabelStreamRequest messa
   if (!parsed.ok()) {
     const absl::Status bad_text = FindBadText(message.request());
     if (bad_text.ok() || !opened_) return parsed;
-    Enqueue(PackReply(engine_->Reply(message.request().request_id(), bad_text)), 0);
+    v1::LabelRequest unread;
+    unread.set_request_id(message.request().request_id());
+    Hold(std::move(unread), bad_text);
     return absl::OkStatus();
   }
   switch (message.message_case()) {
@@ -75,12 +78,37 @@ absl::Status LabelStream::TakeOpen(const v1::LabelStreamRequest::Open& open) {
 absl::Status LabelStream::TakeRequest(v1::LabelRequest request) {
   if (!opened_) return absl::InvalidArgumentError("the first message of a stream must be `open`");
   const uint64_t id = request.request_id();
-  if (flights_.contains(id)) {
+  if (flights_.contains(id) || FindHeld(id) != held_.end()) {
     return absl::InvalidArgumentError(absl::StrCat("request_id ", id, " is still in flight on this stream"));
   }
-  const absl::Status status = Ask(std::move(request));
-  if (!status.ok()) Enqueue(PackReply(engine_->Reply(id, status)), 0);
+  Hold(std::move(request), absl::OkStatus());
   return absl::OkStatus();
+}
+
+void LabelStream::Hold(v1::LabelRequest request, absl::Status bad) {
+  const size_t bytes = sizeof(Held) + request.SpaceUsedLong();
+  held_bytes_ += bytes;
+  held_.push_back({std::move(request), std::move(bad), bytes});
+}
+
+LabelStream::Held LabelStream::Release(std::deque<Held>::iterator held) {
+  Held released = std::move(*held);
+  held_bytes_ -= released.bytes;
+  held_.erase(held);
+  return released;
+}
+
+std::deque<LabelStream::Held>::iterator LabelStream::FindHeld(uint64_t request_id) {
+  return std::find_if(held_.begin(), held_.end(), [&](const Held& h) { return h.request.request_id() == request_id; });
+}
+
+void LabelStream::BeginHeld() {
+  while (!held_.empty() && unsent_bytes_ <= kMaxUnsentBytes && flight_bytes_ <= kMaxFlightBytes) {
+    Held next = Release(held_.begin());
+    const uint64_t id = next.request.request_id();
+    if (next.bad.ok()) next.bad = Ask(std::move(next.request));
+    if (!next.bad.ok()) Enqueue(PackReply(engine_->Reply(id, next.bad)), 0);
+  }
 }
 
 absl::Status LabelStream::Ask(v1::LabelRequest request) {
@@ -107,11 +135,16 @@ absl::Status LabelStream::Ask(v1::LabelRequest request) {
 }
 
 void LabelStream::TakeCancel(uint64_t request_id) {
-  const auto found = flights_.find(request_id);
-  if (found == flights_.end()) return;  // answered already
-  found->second->cancelled = true;
-  const int64_t records = found->second->records;
-  Land(found);
+  int64_t records = 0;
+  if (const auto held = FindHeld(request_id); held != held_.end()) {
+    Release(held);
+  } else {
+    const auto found = flights_.find(request_id);
+    if (found == flights_.end()) return;  // answered already
+    found->second->cancelled = true;
+    records = found->second->records;
+    Land(found);
+  }
   Enqueue(PackReply(engine_->Reply(request_id, absl::CancelledError("cancelled by the caller"))), records);
 }
 
@@ -159,10 +192,13 @@ void LabelStream::End(const absl::Status& status) {
   for (const auto& [id, flight] : flights_) flight->cancelled = true;
   flights_.clear();
   flight_bytes_ = 0;
+  held_.clear();
+  held_bytes_ = 0;
 }
 
 void LabelStream::Advance() {
   if (finished_) return;
+  if (!ending_) BeginHeld();
   const bool all_answered = flights_.empty() && outgoing_.empty();
   if (all_answered && half_closed_) End(absl::OkStatus());
   if (all_answered && draining_) End(absl::UnavailableError("the teacher server is draining; ask another replica"));
@@ -175,7 +211,7 @@ void LabelStream::Advance() {
     writing_ = true;
     StartWrite(&outgoing_.front().message);
   }
-  if (!reading_ && !half_closed_ && !ending_ && unsent_bytes_ <= kMaxUnsentBytes && flight_bytes_ <= kMaxFlightBytes) {
+  if (!reading_ && !half_closed_ && !ending_ && held_bytes_ <= kMaxHeldBytes) {
     reading_ = true;
     StartRead(&incoming_);
   }

@@ -178,8 +178,8 @@ void NameBackend(const v1::PackageManifest& manifest, at::Device device, Teacher
 
 }  // namespace
 
-absl::StatusOr<Teacher> LoadTeacher(const std::string& folder, at::Device device) {
-  ASSIGN_OR_RETURN(models::Package package, models::LoadPackage(folder, device));
+absl::StatusOr<Teacher> LoadTeacher(const std::string& folder, at::Device device, std::function<void()> restarted) {
+  ASSIGN_OR_RETURN(models::Package package, models::LoadPackage(folder, device, std::move(restarted)));
   RETURN_IF_ERROR(Annotate(package.model->MoveTo(device), folder));
   Teacher teacher{.name = package.info.name, .digest = package.info.digest, .signature = package.info.signature};
   if (teacher.signature.input() == v1::Signature::INPUT_TEXT) {

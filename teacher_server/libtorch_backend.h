@@ -2,6 +2,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <functional>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -14,6 +15,8 @@ namespace polystill::teacher_server {
 // (models::FixedShapeForward) and on one thread, whichever calls, so that labels are bit-equal to in-process ones of
 // one thread. `device`: an open one (cuda::OpenDevice); on a GPU each thread computes on a stream of its own. Errors
 // are those of models::LoadPackage and of loading the tokeniser.
-absl::StatusOr<Teacher> LoadTeacher(const std::string& folder, at::Device device = at::kCPU);
+// `restarted` is called whenever a Python process is started again, by any thread.
+absl::StatusOr<Teacher> LoadTeacher(const std::string& folder, at::Device device = at::kCPU,
+                                    std::function<void()> restarted = {});
 
 }  // namespace polystill::teacher_server

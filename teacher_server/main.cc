@@ -3,6 +3,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include "runtime/allocator.h"
 #include "teacher_server/server.h"
 
 namespace {
@@ -21,6 +22,17 @@ void AddFlags(CLI::App& app, polystill::teacher_server::ServerOptions& options, 
   app.add_option("--coordinator", options.coordinator, "host:port of the coordinator whose run to join")
       ->excludes(package);
   app.add_option("--teacher", options.teacher, "name of the teacher in the run file")->excludes(package);
+  app.add_option("--server-id", options.server_id,
+                 "its name among the run's servers, the same whenever it starts again:\n"
+                 "then it is asked for the labels that it has kept")
+      ->excludes(package);
+  app.add_option_function<double>(
+         "--coordinator-patience",
+         [&options](double seconds) { options.coordinator_patience_ms = static_cast<int64_t>(1000 * seconds); },
+         "seconds to look for a coordinator that is away, while it answers")
+      ->check(CLI::Range(0.0, 1e6))
+      ->default_str("600")
+      ->excludes(package);
   app.add_option("--listen", options.listen, "host:port to listen on; port 0: any free one")->capture_default_str();
   app.add_option("--advertise", options.advertise, "host that callers are told; that of --listen when left out");
   app.add_flag("--insecure", options.insecure, "allow an address other than loopback, without TLS");
@@ -76,6 +88,7 @@ void AddFlags(CLI::App& app, polystill::teacher_server::ServerOptions& options, 
 }  // namespace
 
 int main(int argc, char** argv) {
+  polystill::KeepFreedMemory();
   spdlog::set_default_logger(spdlog::stderr_color_mt("teacher"));
   polystill::teacher_server::ServerOptions options;
   int64_t memo_mib = options.engine.memo_bytes >> 20;

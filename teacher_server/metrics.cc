@@ -29,8 +29,9 @@ TeacherMetrics::TeacherMetrics(Metrics* metrics)
       cache_refused_(cache_lookups_.Add({{"result", "refused"}})),
       cache_bytes_(metrics->AddGauges("polystill_teacher_cache_bytes", "Labels in the cache, on the disk").Add({})),
       cache_dropped_bytes_(
-          metrics->AddCounters("polystill_teacher_cache_dropped_bytes_total", "Labels that had to make room").Add({})) {
-}
+          metrics->AddCounters("polystill_teacher_cache_dropped_bytes_total", "Labels that had to make room").Add({})),
+      backend_restarts_(
+          metrics->AddCounters("polystill_backend_restarts_total", "Python processes started again").Add({})) {}
 
 void TeacherMetrics::Waiting(v1::Priority priority, const Load& load) {
   Of(priority).queue_records.Set(static_cast<double>(load.records));

@@ -42,6 +42,8 @@ class TeacherMetrics {
   // The label cache was asked; it holds so many bytes, and has dropped so many since the last call.
   void CacheLookedUp(CacheLookup lookup);
   void CacheHolds(int64_t bytes, int64_t dropped);
+  // A process that computes was started again.
+  void BackendRestarted() { backend_restarts_.Increment(); }
 
  private:
   // Of requests of a priority.
@@ -72,6 +74,7 @@ class TeacherMetrics {
   prometheus::Counter& cache_refused_;
   prometheus::Gauge& cache_bytes_;
   prometheus::Counter& cache_dropped_bytes_;
+  prometheus::Counter& backend_restarts_;
 
   Mutex mutex_;
   std::set<std::string> tenants_ ABSL_GUARDED_BY(mutex_);  // those counted by name

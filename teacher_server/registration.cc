@@ -31,6 +31,7 @@ Registration::Registration(Options options, Load load, Ended ended)
       ended_(std::move(ended)),
       channel_(Connect(options_.coordinator)),
       stub_(v1::CoordinatorService::NewStub(channel_)),
+      server_id_(options_.server_id.empty() ? ServerId(options_.address) : options_.server_id),
       thread_([this] {
         const absl::Status status = Run();
         MutexLock lock(&mutex_);
@@ -38,30 +39,76 @@ Registration::Registration(Options options, Load load, Ended ended)
       }) {}
 
 Registration::~Registration() {
-  Tell(&leaving_);
-  context_.TryCancel();
+  {
+    MutexLock lock(&mutex_);
+    leaving_ = true;
+    changed_.NotifyAll();
+    if (context_ != nullptr) context_->TryCancel();
+  }
   thread_.join();
 }
 
 absl::Status Registration::Run() {
   RETURN_IF_ERROR(WaitForCoordinator());
-  stream_ = stub_->Teach(&context_);
-  v1::TeacherMessage hello;
-  hello.mutable_hello()->set_protocol_version(kProtocolVersion);
-  hello.mutable_hello()->set_server_id(ServerId(options_.address));
-  hello.mutable_hello()->set_teacher(options_.teacher);
-  hello.mutable_hello()->set_address(options_.address);
-  hello.mutable_hello()->set_pid(getpid());
-  Send(hello);
+  using Clock = std::chrono::steady_clock;
+  // Until it has been welcomed once, it tries again only while a process before it of the same name is not forgotten.
+  Clock::time_point give_up = Clock::now() + milliseconds(options_.connect_ms);
+  bool member = false;
+  while (true) {
+    absl::Status why;
+    if (const std::optional<absl::Status> ordered = Serve(&why); ordered.has_value()) return *ordered;
+    if (absl::IsFailedPrecondition(why)) return Annotate(why, absl::StrCat("coordinator ", options_.coordinator));
+    if (welcomed_) {
+      member = true;
+      give_up = Clock::now() + milliseconds(options_.lost_patience_ms);
+      spdlog::warn("the coordinator at {} is away: {}; this server looks for it, and answers meanwhile",
+                   options_.coordinator, std::string(why.message()));
+    }
+    if (!Pause()) return absl::CancelledError("left the run");
+    if ((member || absl::IsAlreadyExists(why)) && Clock::now() < give_up) continue;
+    return absl::UnavailableError(
+        absl::StrCat("the coordinator at ", options_.coordinator, " is lost: ", why.message()));
+  }
+}
+
+bool Registration::Pause() {
+  const auto next = std::chrono::steady_clock::now() + milliseconds(options_.greet_every_ms);
+  MutexLock lock(&mutex_);
+  while (!leaving_ && std::chrono::steady_clock::now() < next) {
+    changed_.WaitFor(&mutex_, next - std::chrono::steady_clock::now());
+  }
+  return !leaving_;
+}
+
+std::optional<absl::Status> Registration::Serve(absl::Status* why) {
+  welcomed_ = false;
+  {
+    MutexLock lock(&mutex_);
+    if (leaving_) return absl::CancelledError("left the run");
+    over_ = closed_ = false;
+    context_ = std::make_unique<grpc::ClientContext>();
+    stream_ = stub_->Teach(context_.get());
+  }
+  Greet();
   std::thread heartbeats([this] { Heartbeats(); });
   const std::optional<absl::Status> ordered = Obey();
   Tell(&over_);
   heartbeats.join();  // from here on this thread alone uses the stream
   if (ordered.has_value()) SayGoodbye();
-  const grpc::Status end = stream_->Finish();
-  if (ordered.has_value()) return *ordered;
-  return absl::UnavailableError(absl::StrCat("the coordinator at ", options_.coordinator,
-                                             " is lost: ", end.ok() ? "it closed the stream" : end.error_message()));
+  const absl::Status end = FromGrpc(stream_->Finish());
+  *why = end.ok() ? absl::UnavailableError("it closed the stream") : end;
+  return ordered;
+}
+
+void Registration::Greet() {
+  v1::TeacherMessage hello;
+  hello.mutable_hello()->set_protocol_version(kProtocolVersion);
+  hello.mutable_hello()->set_server_id(server_id_);
+  hello.mutable_hello()->set_teacher(options_.teacher);
+  hello.mutable_hello()->set_address(options_.address);
+  hello.mutable_hello()->set_pid(getpid());
+  hello.mutable_hello()->set_digest(digest_);
+  Send(hello);
 }
 
 void Registration::Tell(bool* flag) {
@@ -78,7 +125,7 @@ void Registration::SayGoodbye() {
     while (!closed_ && std::chrono::steady_clock::now() < end) {
       changed_.WaitFor(&mutex_, end - std::chrono::steady_clock::now());
     }
-    if (!closed_) context_.TryCancel();
+    if (!closed_) context_->TryCancel();
   });
   v1::TeacherOrder ignored;
   while (stream_->Read(&ignored)) {
@@ -105,6 +152,7 @@ std::optional<absl::Status> Registration::Obey() {
   bool stop = false;
   while (stream_->Read(&order)) {
     const absl::Status status = CarryOut(order, &stop);
+    if (absl::IsAborted(status)) break;
     if (stop || !status.ok()) return status;
   }
   return std::nullopt;
@@ -113,7 +161,7 @@ std::optional<absl::Status> Registration::Obey() {
 absl::Status Registration::CarryOut(const v1::TeacherOrder& order, bool* stop) {
   switch (order.message_case()) {
     case v1::TeacherOrder::kWelcome:
-      return Annotate(CheckProtocolVersion(order.welcome().protocol_version()), "coordinator");
+      return Welcome(order.welcome());
     case v1::TeacherOrder::kLoad:
       return LoadPackage(order.load());
     case v1::TeacherOrder::kStop:
@@ -125,11 +173,25 @@ absl::Status Registration::CarryOut(const v1::TeacherOrder& order, bool* stop) {
   }
 }
 
+absl::Status Registration::Welcome(const v1::TeacherOrder::Welcome& welcome) {
+  RETURN_IF_ERROR(Annotate(CheckProtocolVersion(welcome.protocol_version()), "coordinator"));
+  if (welcome.term() < term_) {  // another one has followed it: what it orders does not count
+    MutexLock lock(&mutex_);
+    context_->TryCancel();
+    return absl::AbortedError("its term is over");
+  }
+  if (term_ != 0) spdlog::info("the coordinator at {} is back", options_.coordinator);
+  term_ = welcome.term();
+  welcomed_ = true;
+  return absl::OkStatus();
+}
+
 absl::Status Registration::LoadPackage(const v1::TeacherOrder::Load& order) {
   const absl::StatusOr<std::string> digest = load_(order);
   v1::TeacherMessage message;
   if (digest.ok()) {
     message.mutable_ready()->set_digest(*digest);
+    digest_ = *digest;
   } else {
     message.mutable_failed()->set_code(static_cast<int>(digest.status().code()));
     message.mutable_failed()->set_message(EscapeUnlessUtf8(std::string(digest.status().message())));

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <future>
 #include <vector>
 
@@ -39,9 +40,10 @@ v1::TeacherMessage Next(Stream& stream) {
   return {};
 }
 
-void Welcome(Stream& stream, int version = kProtocolVersion) {
+void Welcome(Stream& stream, int version = kProtocolVersion, int64_t term = 1) {
   v1::TeacherOrder order;
   order.mutable_welcome()->set_protocol_version(version);
+  order.mutable_welcome()->set_term(term);
   stream.Write(order);
 }
 
@@ -62,7 +64,8 @@ Registration::Options OptionsFor(const std::string& coordinator) {
           .teacher = "english",
           .address = "127.0.0.1:7",
           .heartbeat_ms = 1,
-          .connect_ms = 20'000};
+          .connect_ms = 20'000,
+          .greet_every_ms = 1};
 }
 
 absl::StatusOr<std::string> LoadOk(const v1::TeacherOrder::Load& order) { return "digest of " + order.package(); }
@@ -96,6 +99,21 @@ TEST(RegistrationTest, WholeRun) {
   EXPECT_EQ(seen[0].hello().address(), "127.0.0.1:7");
   EXPECT_THAT(seen[0].hello().server_id(), HasSubstr("127.0.0.1:7"));
   EXPECT_EQ(seen[1].ready().digest(), "digest of models/english");
+}
+
+TEST(RegistrationTest, ItsNameIsTheOneThatItWasGiven) {
+  std::string server_id;
+  const Script script = [&](Stream& stream) {
+    server_id = Next(stream).hello().server_id();
+    return grpc::Status::OK;
+  };
+  ScriptedCoordinator coordinator(script);
+  Registration::Options options = OptionsFor(coordinator.address());
+  options.server_id = "english-0";
+  std::promise<absl::Status> ended;
+  Registration registration(options, LoadOk, [&](absl::Status why) { ended.set_value(std::move(why)); });
+  ended.get_future().wait();
+  EXPECT_EQ(server_id, "english-0");
 }
 
 TEST(RegistrationTest, AFailedLoadIsReportedAndEnds) {
@@ -175,6 +193,79 @@ TEST(RegistrationTest, ALostCoordinatorEnds) {
     EXPECT_EQ(end.code(), c.code) << end;
     EXPECT_THAT(std::string(end.message()), HasSubstr(c.message));
   }
+}
+
+// How a registration ends whose streams are played by one script after another, and what it says at the beginning of
+// each.
+std::vector<v1::TeacherMessage::Hello> HellosUnder(const std::vector<Script>& scripts, absl::Status* end,
+                                                   int64_t lost_patience_ms = 20'000) {
+  std::vector<v1::TeacherMessage::Hello> hellos;
+  ScriptedCoordinator coordinator([&](Stream& stream) {
+    hellos.push_back(Next(stream).hello());
+    return scripts[std::min(hellos.size(), scripts.size()) - 1](stream);
+  });
+  Registration::Options options = OptionsFor(coordinator.address());
+  options.lost_patience_ms = lost_patience_ms;
+  std::promise<absl::Status> ended;
+  Registration registration(options, LoadOk, [&](absl::Status why) { ended.set_value(std::move(why)); });
+  *end = ended.get_future().get();
+  return hellos;
+}
+
+grpc::Status LoadsAndDies(Stream& stream) {
+  Welcome(stream, kProtocolVersion, 2);
+  Load(stream);
+  Next(stream);
+  return {grpc::StatusCode::UNAVAILABLE, "killed"};
+}
+
+grpc::Status Stops(Stream& stream) {
+  Welcome(stream, kProtocolVersion, 3);
+  Stop(stream);
+  Next(stream);
+  return grpc::Status::OK;
+}
+
+TEST(RegistrationTest, ALostCoordinatorIsFoundAgainAndToldWhatIsServed) {
+  absl::Status end;
+  const Script forgets_slowly = [](Stream&) { return grpc::Status(grpc::StatusCode::ALREADY_EXISTS, "taken"); };
+  const auto hellos = HellosUnder({LoadsAndDies, forgets_slowly, Stops}, &end);
+  EXPECT_TRUE(end.ok()) << end;
+  ASSERT_EQ(hellos.size(), 3);
+  EXPECT_EQ(hellos[0].digest(), "");
+  EXPECT_EQ(hellos[1].digest(), "digest of models/english");
+  EXPECT_EQ(hellos[2].digest(), "digest of models/english");
+  EXPECT_EQ(hellos[2].server_id(), hellos[0].server_id());
+}
+
+TEST(RegistrationTest, ItsNameMayBeTakenByTheProcessBefore) {
+  absl::Status end;
+  const Script taken = [](Stream&) { return grpc::Status(grpc::StatusCode::ALREADY_EXISTS, "taken"); };
+  EXPECT_EQ(HellosUnder({taken, taken, Stops}, &end).size(), 3);
+  EXPECT_TRUE(end.ok()) << end;
+}
+
+TEST(RegistrationTest, AnOlderCoordinatorIsNotObeyed) {
+  absl::Status end;
+  const Script older = [](Stream& stream) {
+    Welcome(stream, kProtocolVersion, 1);
+    Stop(stream);
+    Next(stream);
+    return grpc::Status::OK;
+  };
+  EXPECT_EQ(HellosUnder({LoadsAndDies, older, Stops}, &end).size(), 3);
+  EXPECT_TRUE(end.ok()) << end;
+}
+
+TEST(RegistrationTest, ACoordinatorThatStaysAwayOrHasNoUseForItEndsIt) {
+  absl::Status end;
+  HellosUnder({LoadsAndDies}, &end, /*lost_patience_ms=*/0);
+  EXPECT_TRUE(absl::IsUnavailable(end)) << end;
+  EXPECT_THAT(std::string(end.message()), testing::AllOf(HasSubstr("is lost"), HasSubstr("killed")));
+  const Script refuses = [](Stream&) { return grpc::Status(grpc::StatusCode::FAILED_PRECONDITION, "no such teacher"); };
+  EXPECT_EQ(HellosUnder({LoadsAndDies, refuses}, &end).size(), 2);
+  EXPECT_TRUE(absl::IsFailedPrecondition(end)) << end;
+  EXPECT_THAT(std::string(end.message()), HasSubstr("no such teacher"));
 }
 
 TEST(RegistrationTest, ACoordinatorThatIsNotThereIsNamed) {

@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "models/package.h"
 #include "runtime/rpc.h"
+#include "soft_labels/canary.h"
 #include "soft_labels/client.h"
 #include "teacher_server/label_cache.h"
 #include "teacher_server/libtorch_backend.h"
@@ -156,6 +157,30 @@ TEST_F(ReplicasTest, AlteredWeightsUnderTheSameDigestAreFoundOut) {
   EXPECT_EQ(lenient->counts().refused_replicas, 0);
 }
 
+// What a cache holds was right when it was computed; what the model gives now is what is compared.
+TEST_F(ReplicasTest, AlteredWeightsBehindAWarmCacheAreFoundOut) {
+  LabelClient::Options options;
+  options.parity_patience_ms = 60'000;
+  options.parity_tolerance = 1e-3;
+  Replica one(PathOf("package"));
+  {
+    Replica was_right(PathOf("package"), 0, PathOf("cache"));
+    v1::LabelRequest canary =
+        soft_labels::CanaryRequest(LabelClient::Connect({was_right.address()}, {}).value()->description());
+    canary.set_afresh(false);  // kept, as if somebody had asked about the same
+    v1::LabelReply reply;
+    grpc::ClientContext context;
+    const auto stub = v1::TeacherService::NewStub(Connect(was_right.address()));
+    ASSERT_TRUE(stub->Label(&context, canary, &reply).ok());
+    auto client = LabelClient::Connect({one.address(), was_right.address()}, options).value();
+    EXPECT_EQ(client->counts().refused_replicas, 0);
+  }
+  Replica lies(PathOf("package"), 0.01, PathOf("cache"));
+  auto client = LabelClient::Connect({one.address(), lies.address()}, options).value();
+  Ask(*client, 1);
+  EXPECT_EQ(client->counts().refused_replicas, 1);
+}
+
 TEST_F(ReplicasTest, CompressedLabelsHaveTheSameBits) {
   Replica replica(PathOf("package"));
   auto plain = LabelClient::Connect({replica.address()}, {}).value();
@@ -192,8 +217,9 @@ TEST_F(ReplicasTest, TheSecondPassComputesNothing) {
   EXPECT_EQ(two.computed(), computed[1]);
   // Nor does another worker, who knows the replicas in another order.
   auto other = LabelClient::Connect({two.address(), one.address()}, options).value();
+  const int with_canaries = one.computed() + two.computed();
   EXPECT_EQ(Ask(*other, 3), first);
-  EXPECT_EQ(one.computed() + two.computed(), computed[0] + computed[1]);
+  EXPECT_EQ(one.computed() + two.computed(), with_canaries);
 }
 
 }  // namespace

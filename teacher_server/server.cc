@@ -55,7 +55,7 @@ class Server {
           absl::StrCat("this server serves ", package_, " already, cannot load ", package));
     }
     ASSIGN_OR_RETURN(const at::Device device, cuda::OpenDevice(kind, options_.gpu));
-    ASSIGN_OR_RETURN(Teacher teacher, LoadTeacher(package, device));
+    ASSIGN_OR_RETURN(Teacher teacher, LoadTeacher(package, device, [this] { teacher_metrics_.BackendRestarted(); }));
     EngineOptions fitted = FitToTeacher(options_.engine, teacher.signature);
     if (fitted.batch.max_rows == 0) fitted.batch.max_rows = device.is_cpu() ? BatchLimits().max_rows : kRowsOnGpu;
     if (teacher.batches_at_once > 0) fitted.threads = teacher.batches_at_once;  // they only wait
@@ -137,8 +137,11 @@ absl::Status RunTeacherServer(const ServerOptions& options, StopSignal* stop) {
   if (options.package.empty()) {
     RETURN_IF_ERROR(server.WriteAddress());
     registration = std::make_unique<Registration>(
-        Registration::Options{
-            .coordinator = options.coordinator, .teacher = options.teacher, .address = server.address()},
+        Registration::Options{.coordinator = options.coordinator,
+                              .teacher = options.teacher,
+                              .address = server.address(),
+                              .server_id = options.server_id,
+                              .lost_patience_ms = options.coordinator_patience_ms},
         [&](const v1::TeacherOrder::Load& order) { return server.Load(order.package(), order.device()); },
         [&](absl::Status why) { stop->Notify(std::move(why)); });
   } else {

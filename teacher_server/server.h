@@ -13,6 +13,10 @@ struct ServerOptions {
   // A run's teacher: host:port of the coordinator and the teacher's name in the run file ...
   std::string coordinator = {};
   std::string teacher = {};
+  // Its name among the run's servers; any when empty.
+  std::string server_id = {};
+  // How long it looks for a coordinator that is away.
+  int64_t coordinator_patience_ms = 600'000;
   // ... or on its own: folder of the package.
   std::string package = {};
 

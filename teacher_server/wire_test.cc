@@ -5,7 +5,10 @@
 
 #include <algorithm>
 #include <string>
+#include <string_view>
 #include <vector>
+
+#include "soft_labels/reply_reader.h"
 
 namespace polystill::teacher_server {
 namespace {
@@ -37,6 +40,21 @@ v1::LabelReply ReplyWith(const std::vector<v1::SoftLabels>& labels) {
   return reply;
 }
 
+v1::LabelReply AsReadByTheClient(const grpc::ByteBuffer& bytes) {
+  std::vector<grpc::Slice> slices;
+  if (!bytes.Dump(&slices).ok()) return {};
+  std::vector<std::string_view> buffers;
+  for (const grpc::Slice& slice : slices) {
+    buffers.emplace_back(reinterpret_cast<const char*>(slice.begin()), slice.size());
+  }
+  soft_labels::StreamReply read = soft_labels::ReadStreamReply(buffers).value();
+  for (size_t i = 0; i < read.numbers.size(); ++i) {
+    v1::SoftLabels& labels = *read.message.mutable_reply()->mutable_labels(static_cast<int>(i));
+    for (const std::string_view chunk : read.numbers[i]) labels.mutable_dense()->mutable_data()->append(chunk);
+  }
+  return read.message.reply();
+}
+
 TEST(PackReply, IsReadAsTheMessageThatItWas) {
   v1::LabelReply refused;
   refused.set_code(8);
@@ -54,10 +72,11 @@ TEST(PackReply, IsReadAsTheMessageThatItWas) {
   };
   for (const v1::LabelReply& reply : replies) {
     SCOPED_TRACE(reply.ShortDebugString().substr(0, 99));
-    grpc::ByteBuffer bytes = PackReply(reply);
+    grpc::ByteBuffer bytes = PackReply(reply), again = bytes;
     v1::LabelStreamReply read;
     ASSERT_TRUE(Parse(&bytes, &read).ok());
     EXPECT_TRUE(google::protobuf::util::MessageDifferencer::Equals(read.reply(), reply));
+    EXPECT_TRUE(google::protobuf::util::MessageDifferencer::Equals(AsReadByTheClient(again), reply));
   }
 }
 

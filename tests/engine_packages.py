@@ -36,6 +36,15 @@ def load(folder, device):
             os.kill(os.getpid(), signal.SIGKILL)
         if what == 4:
             time.sleep(1000)
+        if what == 9:  # what it started prints its number, and lives on
+            if os.fork() == 0:
+                print("child", os.getpid(), flush=True)
+                time.sleep(1000)
+            time.sleep(0.1)
+            os.kill(os.getpid(), signal.SIGKILL)
+        if what == 10:
+            while True:
+                print("again and again", "x" * 4000)
         if what in (5, 6):  # until the other is here too
             (beside / f"here-{what}").touch()
             while not (beside / f"here-{11 - what}").exists():

@@ -57,6 +57,20 @@ class Hosts:
         mounted = f"mount -t sysfs sysfs /sys && cat {path}"
         return int(self._do([*self.on(name), "unshare", "--mount", "sh", "-c", mounted]))
 
+    def add_address(self, name: str, address: str) -> None:
+        """One more address of the host, which only it itself reaches."""
+        self._do([*self.on(name), "ip", "addr", "add", f"{address}/32", "dev", "lo"])
+
+    def cut(self, name: str) -> None:
+        """From now on nothing comes to the host and nothing leaves it, and nobody is told."""
+        self._plug(name, "down")
+
+    def mend(self, name: str) -> None:
+        self._plug(name, "up")
+
+    def _plug(self, name: str, state: str) -> None:
+        self._do([*self._enter(0), "ip", "link", "set", f"port{self.names.index(name) + 1}", state])
+
     def _enter(self, holder: int) -> list[str]:
         user = ["--user", "--preserve-credentials"] if AS_ROOT else []
         return ["nsenter", "--target", str(self._holders[holder].pid), "--net", *user]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,6 +43,21 @@ def test_a_run_over_four_hosts(hosts: Hosts, tmp_path: Path) -> None:
     # Gradients of both trainings went over the network: 300 steps of about 100 kB and more.
     assert all(hosts.received_bytes(name) > 10_000_000 for name in [FIRST, SECOND])
     assert hosts.received_bytes(LABELS) > 10_000
+
+
+def test_a_host_that_is_cut_off_and_mended(hosts: Hosts) -> None:
+    hosts.add_address(FIRST, "10.9.0.1")
+    sender = [sys.executable, "-c", "import socket; socket.create_connection(('10.7.0.3', 7000), 1).sendall(b'x')"]
+    receiver = "import socket; s = socket.create_server(('10.7.0.3', 7000)); print('ready', flush=True); s.accept()"
+    with subprocess.Popen([*hosts.on(FIRST), sys.executable, "-c", receiver], stdout=subprocess.PIPE) as server:
+        assert server.stdout is not None and server.stdout.readline() == b"ready\n"
+        hosts.cut(FIRST)
+        cut = subprocess.run([*hosts.on(SECOND), *sender], capture_output=True, text=True)
+        assert cut.returncode == 1 and ("timed out" in cut.stderr or "No route" in cut.stderr), cut.stderr
+        assert server.poll() is None
+        hosts.mend(FIRST)
+        assert subprocess.run([*hosts.on(SECOND), *sender], timeout=10).returncode == 0
+        assert server.wait(10) == 0
 
 
 @pytest.mark.parametrize(

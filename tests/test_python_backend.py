@@ -20,9 +20,12 @@ import pytest
 from engine_packages import MODEL, expected, python_package
 from polystill import Codec, TeacherClient, TeacherError, TeacherUnavailable
 from processes import BIN, Cluster, wait_for_file, wait_for_text
+from test_metrics import address_in, read, total
 
 ROWS = [[3, 4, 5], [9], list(range(20, 60)), [7, 7, 250, 251, 11, 12]]
-RAISES, KILLED_ONCE, KILLED, HANGS, ONE, OTHER, NAN = ([7, 7, what] for what in (1, 2, 3, 4, 5, 6, 8))
+RAISES, KILLED_ONCE, KILLED, HANGS, ONE, OTHER, NAN, FORKS, PRINTS = (
+    [7, 7, what] for what in (1, 2, 3, 4, 5, 6, 8, 9, 10)
+)
 
 
 @dataclass
@@ -36,6 +39,9 @@ class Served:
 
     def batches(self) -> int:
         return len(re.findall(r"python \d+: batch", self.log()))
+
+    def restarts(self) -> float:
+        return total(read(address_in(self.cluster, "teacher")), "polystill_backend_restarts_total")
 
     def pythons(self) -> list[int]:
         """The Python processes, by the children of the server."""
@@ -62,7 +68,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """One server for what a process survives."""
     folder = tmp_path_factory.mktemp("python")
     package = python_package(folder / "package", answer_seconds=2)
-    with serving(package, folder / "serve", "--cache", str(folder / "cache")) as made:
+    flags = ["--cache", str(folder / "cache"), "--metrics", "127.0.0.1:0"]
+    with serving(package, folder / "serve", *flags) as made:
         yield made
         assert made.process.poll() is None, made.log()
 
@@ -111,11 +118,12 @@ def test_numbers_that_are_not_finite_name_the_record(served: Served) -> None:
 
 
 def test_a_batch_whose_process_dies_is_answered_by_the_next(served: Served) -> None:
-    before = served.pythons()
+    before, restarts = served.pythons(), served.restarts()
     answer = served.client.label([KILLED_ONCE, [1, 2]])
     np.testing.assert_allclose(answer["logits"][0], expected(KILLED_ONCE)["logits"], atol=1e-6)
     assert f"Python process {before[0]} was killed by signal 9 (Killed)" in served.log()
     assert served.pythons() != before and len(served.pythons()) == 1
+    assert served.restarts() == restarts + 1
 
 
 def test_one_that_hangs_is_killed_and_named(served: Served) -> None:
@@ -133,6 +141,62 @@ def test_one_that_always_dies_is_unavailable(served: Served) -> None:
         served.client.label([KILLED])
     with TeacherClient(served.client.address, retry_for=60) as patient:
         assert patient.label([[46, 47]])["logits"].shape == (1, 3)
+
+
+def runs(pid: int) -> bool:
+    """Not ended, nor waiting to be looked at by whoever adopted it."""
+    status = Path(f"/proc/{pid}/status")
+    return status.exists() and "State:\tZ" not in status.read_text()
+
+
+def test_what_a_process_started_ends_with_it(served: Served) -> None:
+    with pytest.raises(TeacherUnavailable):
+        served.client.label([FORKS])
+    children = [int(pid) for pid in re.findall(r"python \d+: child (\d+)", served.log())]
+    assert children
+    deadline = time.monotonic() + 10
+    while any(map(runs, children)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not any(map(runs, children))
+
+
+def test_one_that_prints_without_pause_is_killed(tmp_path: Path) -> None:
+    package = python_package(tmp_path / "package", answer_seconds=1)
+    with serving(package, tmp_path / "serve") as served:
+        with pytest.raises(TeacherUnavailable, match="gave no answer within 1 s"):
+            served.client.label([PRINTS])
+        with TeacherClient(served.client.address, retry_for=60) as patient:
+            assert patient.label([[46, 47]])["logits"].shape == (1, 3)
+        served.process.send_signal(signal.SIGTERM)
+        assert served.process.wait(30) == 0
+
+
+def test_one_that_ends_while_another_loads_is_a_failure(tmp_path: Path) -> None:
+    source = """
+import os, time
+from pathlib import Path
+def load(folder, device):
+    beside = Path(folder).parent
+    try:
+        (beside / "first").touch(exist_ok=False)
+    except FileExistsError:  # the other loads until the first has been killed
+        while not (beside / "killed").exists():
+            time.sleep(0.01)
+        time.sleep(0.5)
+    print("pid", os.getpid(), flush=True)
+    return lambda ids, mask: ids[:, :3] / 2
+"""
+    package = python_package(tmp_path / "package", source, processes=2)
+    with Cluster(tmp_path / "serve") as cluster:
+        process = cluster.start("teacher", "polystill-teacher", "--package", str(package))
+        wait_for_text(cluster.folder / "teacher.log", "pid ", process)
+        time.sleep(1)  # until it listens
+        found = re.search(r"python \d+: pid (\d+)", cluster.log("teacher"))
+        assert found
+        os.kill(int(found[1]), signal.SIGKILL)
+        (tmp_path / "killed").touch()
+        assert process.wait(60) == 1
+        assert f"Python process {found[1]} was killed by signal 9" in cluster.log("teacher")
 
 
 def test_processes_compute_at_the_same_time(tmp_path: Path) -> None:

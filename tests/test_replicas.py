@@ -66,6 +66,8 @@ def ids_of(folder: Path) -> list[list[str]]:
     steps = []
     for line in (folder / "trace.jsonl").read_text().splitlines():
         entry = json.loads(line)
+        if entry["event"] != "slice":
+            continue
         assert entry["step"] == len(steps)
         steps.append(entry["ids"])
     return steps
@@ -78,7 +80,7 @@ def start_student(cluster: Cluster) -> None:
 def wait_for_step(cluster: Cluster, step: int) -> None:
     trace = cluster.folder / "trace.jsonl"
     deadline = time.monotonic() + 60
-    while not trace.exists() or trace.read_bytes().count(b"\n") < step:
+    while not trace.exists() or trace.read_bytes().count(b'"applied"') < step:
         assert time.monotonic() < deadline, cluster.log("student-0")
         time.sleep(0.002)
 

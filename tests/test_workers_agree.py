@@ -50,7 +50,7 @@ def steps_of(folder: Path, workers: int) -> dict[int, list[str]]:
     for worker in range(workers):
         for line in (folder / f"trace-{worker}.jsonl").read_text().splitlines():
             entry = json.loads(line)
-            if entry["job"] != "distilled":
+            if entry["job"] != "distilled" or entry["event"] != "slice":
                 continue
             digest = hashlib.sha256("\n".join(entry["ids"]).encode()).hexdigest()
             assert entry["digest"] == digest
