@@ -3,7 +3,6 @@
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
-#include <atomic>
 #include <csignal>
 #include <cstring>
 #include <functional>
@@ -40,9 +39,15 @@ c10::intrusive_ptr<c10d::Store> ConnectStore(const Group::Options& options) {
       options.store_prefix, c10::make_intrusive<c10d::TCPStore>(WithoutBrackets(options.store_host), store_options));
 }
 
-// Ends all that is under way and all that comes. Gloo has no such call; but when one operation times out it fails all
+// For a group that is destroyed to be let go; see LetGo.
+constexpr std::chrono::milliseconds kLetGoWithin(200);
+
+// Closes the connections, so that peers find out. Gloo has no such call; but when one operation times out it fails all
 // others of its group and closes their connections. So this waits a moment for a message that nobody sends: from any
 // peer that is still connected, since with one that is gone it would fail without timing out.
+//
+// Not every operation fails by this: Gloo forgets those whose send was written in part, or had found the connection
+// broken before its reader did, and they wait for their time-out. So nobody here waits for an operation's end alone.
 void EndGloo(c10d::Backend& gloo, int rank, int world_size) {
   for (int peer = 0; peer < world_size; ++peer) {
     if (peer == rank) continue;
@@ -108,20 +113,63 @@ struct Group::Joining {
 };
 
 struct Group::State {
+  // Told of each end of an operation, of the interruption, and of the end of work in the background. Outlives the group
+  // where operations do.
+  struct Events {
+    Mutex mutex;
+    CondVar changed;
+    int in_background ABSL_GUARDED_BY(mutex) = 0;
+
+    void Tell() {
+      MutexLock lock(&mutex);
+      changed.NotifyAll();
+    }
+  };
+
   Options options;
   c10::intrusive_ptr<c10d::ProcessGroup> group;
   c10::intrusive_ptr<c10d::Backend> gloo, nccl;
-  std::atomic<bool> ended = false;
   // Held while an operation is begun, which waits for nobody: Gloo counts them, without a lock of its own.
   Mutex mutex;
+  bool ended ABSL_GUARDED_BY(mutex) = false;
+  const std::shared_ptr<Events> events = std::make_shared<Events>();
   std::optional<std::stop_callback<std::function<void()>>> on_interrupt;  // last: it uses everything above
 
+  void InBackground(std::function<void()> work) {
+    {
+      MutexLock lock(&events->mutex);
+      ++events->in_background;
+    }
+    RunInBackground([events = events, work = std::move(work)]() mutable {
+      work();
+      work = nullptr;
+      MutexLock lock(&events->mutex);
+      --events->in_background;
+      events->changed.NotifyAll();
+    });
+  }
+
+  // No operation begins any more, and none is waited for.
   void End() {
-    if (ended.exchange(true)) return;
+    {
+      MutexLock lock(&mutex);
+      if (std::exchange(ended, true)) return;
+    }
+    events->Tell();
     // An abort may hang; what is stuck on the GPU ends with it or with the process.
-    if (nccl != nullptr) RunInBackground([nccl = nccl] { nccl->abort(); });
-    MutexLock lock(&mutex);
-    EndGloo(*gloo, options.rank, options.world_size);
+    if (nccl != nullptr) InBackground([nccl = nccl] { nccl->abort(); });
+    InBackground(
+        [gloo = gloo, rank = options.rank, world_size = options.world_size] { EndGloo(*gloo, rank, world_size); });
+  }
+
+  // Gloo's destructor waits for every operation, those that it forgot too: then nobody waits for it.
+  void LetGo() {
+    InBackground([group = std::move(group), gloo = std::move(gloo), nccl = std::move(nccl)] {});
+    const auto end = std::chrono::steady_clock::now() + kLetGoWithin;
+    MutexLock lock(&events->mutex);
+    while (events->in_background > 0 && std::chrono::steady_clock::now() < end) {
+      events->changed.WaitFor(&events->mutex, end - std::chrono::steady_clock::now());
+    }
   }
 };
 
@@ -131,6 +179,7 @@ Group::~Group() {
   if (state_->group == nullptr) return;  // never formed
   state_->on_interrupt.reset();
   state_->End();
+  state_->LetGo();
 }
 
 absl::StatusOr<std::unique_ptr<Group>> Group::Create(const Options& options) {
@@ -163,7 +212,8 @@ absl::StatusOr<std::unique_ptr<Group>> Group::Create(const Options& options) {
 int Group::rank() const { return state_->options.rank; }
 std::chrono::milliseconds Group::timeout() const { return state_->options.timeout; }
 int Group::world_size() const { return state_->options.world_size; }
-bool Group::interrupted() const { return state_->options.interrupt.stop_requested(); }
+bool Group::interrupted() const { return interrupt().stop_requested(); }
+const std::stop_token& Group::interrupt() const { return state_->options.interrupt; }
 const c10::intrusive_ptr<c10d::ProcessGroup>& Group::process_group() const { return state_->group; }
 std::string Group::name() const { return absl::StrCat("rank ", rank(), " of ", world_size()); }
 
@@ -180,8 +230,20 @@ c10::intrusive_ptr<c10d::Work> Group::Start(at::Tensor tensor) const {
 }
 
 void Group::Await(c10d::Work& work) const {
-  work.wait();  // of a GPU's work only its stream waits
   const auto end = std::chrono::steady_clock::now() + timeout();
+  const auto future = work.getFuture();
+  State::Events& events = *state_->events;
+  if (!future->completed()) {
+    future->addCallback([events = state_->events](c10::ivalue::Future&) { events->Tell(); });
+    MutexLock lock(&events.mutex);
+    while (!future->completed() && !interrupted() && std::chrono::steady_clock::now() < end) {
+      events.changed.WaitFor(&events.mutex, end - std::chrono::steady_clock::now());
+    }
+  }
+  TORCH_CHECK(!interrupted(), "interrupted");
+  TORCH_CHECK(future->completed(), "a collective did not end in time");
+  if (future->hasError()) std::rethrow_exception(future->exception_ptr());
+  work.wait();  // of a GPU's work, whose future is complete at once, only its stream waits
   while (!work.isCompleted()) {
     TORCH_CHECK(!interrupted(), "interrupted");
     TORCH_CHECK(std::chrono::steady_clock::now() < end, "a collective did not end in time");

@@ -43,7 +43,7 @@ class Group {
     // For all ranks to have come.
     std::chrono::milliseconds join_timeout{30'000};
     // Once requested, Create and every collective, those under way and all later ones, fail with ABORTED within 100 ms,
-    // though a peer hangs. Any thread may request it.
+    // though a peer hangs. Any thread may request it. Those under way may write to their tensors until `timeout`.
     std::stop_token interrupt = {};
   };
 
@@ -57,6 +57,7 @@ class Group {
   std::chrono::milliseconds timeout() const;
   int world_size() const;
   bool interrupted() const;
+  const std::stop_token& interrupt() const;
 
   // Adds up `tensor` (contiguous, of the same shape everywhere) over the ranks, in place.
   absl::Status AllReduceSum(at::Tensor tensor) const;
@@ -76,8 +77,8 @@ class Group {
 
   // For collectives/reducer.cc.
   const c10::intrusive_ptr<c10d::ProcessGroup>& process_group() const;
-  // Begins to sum up a tensor; throws c10::Error. The other: waits for its end on the host and throws what it failed
-  // with.
+  // Begins to sum up a tensor; throws c10::Error. The other: waits on the host for its end or the interruption, and
+  // throws what it failed with.
   c10::intrusive_ptr<c10d::Work> Start(at::Tensor tensor) const;
   void Await(c10d::Work& work) const;
   std::string name() const;  // "rank 1 of 3"

@@ -108,6 +108,13 @@ int AllReduceRank(const Group::Options& options, const std::string& argument) {
   return LeaveAtAnOrder(options, argument, step);
 }
 
+// More than the sockets of a rank that hangs take: half of it is sent when the order comes.
+int BroadcastRank(const Group::Options& options, const std::string& argument) {
+  const at::Tensor much = at::zeros({8'000'000}, at::kDouble);
+  std::function<absl::Status(Group*)> step = [&](Group* group) { return group->Broadcast(much, 0); };
+  return LeaveAtAnOrder(options, argument, step);
+}
+
 int BackwardRank(const Group::Options& options, const std::string& argument) {
   const at::Tensor weight = at::ones({5'000'000}, at::kDouble).set_requires_grad(true);  // more than one bucket
   const at::Tensor other = at::ones({1'000'000}, at::kDouble).set_requires_grad(true);
@@ -165,6 +172,7 @@ void ExpectSurvivorsFormAgain(const std::string& function) {
 }
 
 TEST(Interrupt, EndsAnAllReduceWithAPeerThatHangs) { ExpectSurvivorsFormAgain("all_reduce"); }
+TEST(Interrupt, EndsABroadcastToAPeerThatHangs) { ExpectSurvivorsFormAgain("broadcast"); }
 TEST(Interrupt, EndsABackwardPassWithAPeerThatHangs) { ExpectSurvivorsFormAgain("backward"); }
 TEST(Interrupt, EndsAJoinWithAPeerThatDoesNotCome) { ExpectSurvivorsFormAgain("join"); }
 
@@ -205,7 +213,10 @@ TEST(Interrupt, AWorldOfOneIsInterruptedToo) {
 
 int main(int argc, char** argv) {
   using namespace polystill::collectives;
-  return RankTestMain(
-      argc, argv,
-      {{"all_reduce", AllReduceRank}, {"backward", BackwardRank}, {"join", JoinRank}, {"endless", EndlessRank}});
+  return RankTestMain(argc, argv,
+                      {{"all_reduce", AllReduceRank},
+                       {"broadcast", BroadcastRank},
+                       {"backward", BackwardRank},
+                       {"join", JoinRank},
+                       {"endless", EndlessRank}});
 }

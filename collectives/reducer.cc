@@ -1,6 +1,10 @@
 #include "collectives/reducer.h"
 
 #include <algorithm>
+#include <atomic>
+#include <functional>
+#include <stdexcept>
+#include <stop_token>
 #include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
 #include <torch/csrc/distributed/c10d/reducer.hpp>
 #include <utility>
@@ -8,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "collectives/c10d_status.h"
 #include "collectives/table_gradient.h"
+#include "runtime/mutex.h"
 #include "runtime/status.h"
 
 namespace polystill::collectives {
@@ -15,22 +20,62 @@ namespace {
 
 using Future = c10::ivalue::Future;
 
+// The end of a bucket's reduction as c10d::Reducer, which waits for nothing else, is to see it: the interruption of the
+// group ends it too. Thread-safe.
+class BucketEnd {
+ public:
+  explicit BucketEnd(const Future& reduction) : future_(c10::make_intrusive<Future>(reduction.elementType())) {}
+
+  void Take(Future& reduction) {
+    if (settled_.exchange(true)) return;
+    if (reduction.hasError()) {
+      future_->setError(reduction.exception_ptr());
+    } else {
+      future_->markCompleted(reduction.value());
+    }
+  }
+
+  void Interrupt() {
+    if (settled_.exchange(true)) return;
+    future_->setError(std::make_exception_ptr(std::runtime_error("interrupted")));
+  }
+
+  const c10::intrusive_ptr<Future>& future() const { return future_; }
+
+ private:
+  const c10::intrusive_ptr<Future> future_;
+  std::atomic<bool> settled_ = false;
+};
+
 // Sums a bucket over the ranks and keeps hold of the work, to ask afterwards whether it came to its end. c10d::Reducer
 // divides by the world size only where no such hook is set.
 class SumHook : public c10d::CommHookInterface {
  public:
-  explicit SumHook(const Group* group) : group_(group) {}
+  explicit SumHook(const Group* group) : group_(group), on_interrupt_(group->interrupt(), [this] { Interrupt(); }) {}
 
   c10::intrusive_ptr<Future> runHook(c10d::GradBucket& bucket) override {
     works_.push_back(group_->Start(bucket.getBuffer()));
-    return works_.back()->getFuture();
+    const auto reduction = works_.back()->getFuture();
+    if (bucket.getBuffer().is_cuda()) return reduction;  // complete at once: its stream waits
+    const auto end = std::make_shared<BucketEnd>(*reduction);
+    reduction->addCallback([end](Future& done) { end->Take(done); });
+    {
+      MutexLock lock(&mutex_);
+      ends_.push_back(end);
+    }
+    if (group_->interrupted()) end->Interrupt();
+    return end->future();
   }
 
   at::Tensor parseHookResult(const c10::IValue& result) override {
     return c10d::detail::parseCppCommHookResult(result);
   }
 
-  void Begin() { works_.clear(); }
+  void Begin() {
+    works_.clear();
+    MutexLock lock(&mutex_);
+    ends_.clear();
+  }
 
   // Whether a bucket could not be reduced since Begin. (A work's future knows before the work says so.)
   bool Failed() const {
@@ -40,13 +85,26 @@ class SumHook : public c10d::CommHookInterface {
 
   // Buckets that were reduced whole since Begin. Throws when one was not.
   int Completed() {
-    for (const auto& work : works_) group_->Await(*work);  // a work's future is ready a moment before it says so itself
+    for (const auto& work : works_) group_->Await(*work);
     return static_cast<int>(works_.size());
   }
 
  private:
+  void Interrupt() {
+    std::vector<std::shared_ptr<BucketEnd>> ends;
+    {
+      MutexLock lock(&mutex_);
+      ends = ends_;
+    }
+    for (const auto& end : ends) end->Interrupt();
+  }
+
   const Group* const group_;
   std::vector<c10::intrusive_ptr<c10d::Work>> works_;
+  Mutex mutex_;
+  // Of the works since Begin.
+  std::vector<std::shared_ptr<BucketEnd>> ends_ ABSL_GUARDED_BY(mutex_);
+  const std::stop_callback<std::function<void()>> on_interrupt_;  // last: it uses what is above
 };
 
 }  // namespace

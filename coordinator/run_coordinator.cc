@@ -240,7 +240,7 @@ absl::Status Coordinator::Prepare() {
   ASSIGN_OR_RETURN(wanted_workers_, store_->WantedWorkers());
   const v1::Student& student = spec_.student();
   service_->AllowScale(student.min_workers() > 0 ? student.min_workers() : student.workers(),
-                      student.max_workers() > 0 ? student.max_workers() : student.workers());
+                       student.max_workers() > 0 ? student.max_workers() : student.workers());
   spdlog::info("run {}: term {}, listening on {}", spec_.name(), store_->term(), listening_.address);
   status_file_ = std::make_unique<StatusFile>(folder_->PathOf(kStatusFile));
   RETURN_IF_ERROR(WriteAddressFile(folder_->PathOf(kAddressFile), {listening_.address, run_id_}));
@@ -257,9 +257,11 @@ void Coordinator::RunStagesAside() {
   absl::StatusOr<Stages> stages = run();
   if (stages.ok()) {
     stages_ = std::move(*stages);
+    Service::Indexes indexes;
     for (const auto& [digest, index] : stages_.indexes) {
-      service_->PutIndex(digest, std::make_shared<const std::string>(IndexBytes(*index)));
+      indexes[digest] = std::make_shared<const std::string>(IndexBytes(*index));
     }
+    service_->PutIndexes(std::move(indexes));
     events_.Post(StagesFinished{stages_.prepared});
   } else {
     events_.Post(StagesFinished{stages.status()});

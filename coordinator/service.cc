@@ -97,9 +97,9 @@ void Service::ReadNext(StreamId id) {
   if (const auto stream = FindTeacher(id)) stream->ReadNext();
 }
 
-void Service::PutIndex(const std::string& digest, std::shared_ptr<const std::string> bytes) {
+void Service::PutIndexes(Indexes indexes) {
   MutexLock lock(&mutex_);
-  indexes_[digest] = std::move(bytes);
+  indexes_ = std::move(indexes);
 }
 
 grpc::ServerWriteReactor<v1::IndexChunk>* Service::GetIndex(grpc::CallbackServerContext*,
@@ -108,8 +108,11 @@ grpc::ServerWriteReactor<v1::IndexChunk>* Service::GetIndex(grpc::CallbackServer
   const absl::Status version = CheckProtocolVersion(request->protocol_version());
   if (!version.ok()) return new Refusal(version);
   MutexLock lock(&mutex_);
-  const auto found = indexes_.find(request->digest());
-  if (found == indexes_.end()) {
+  if (!indexes_.has_value()) {
+    return new Refusal(absl::UnavailableError("the coordinator has not read the corpus yet; try again later"));
+  }
+  const auto found = indexes_->find(request->digest());
+  if (found == indexes_->end()) {
     return new Refusal(
         absl::NotFoundError(absl::StrCat("this run has no index with digest '", Excerpt(request->digest()), "'")));
   }

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -43,8 +44,9 @@ class Service final : public v1::CoordinatorService::CallbackService {
   // What Watch calls see from now on; `last`: they end with it.
   void Publish(const v1::RunStatus& status, bool last);
 
-  // Makes an index available to GetIndex.
-  void PutIndex(const std::string& digest, std::shared_ptr<const std::string> bytes);
+  // What GetIndex gives, by digest, from now on; before, it is refused with UNAVAILABLE.
+  using Indexes = std::map<std::string, std::shared_ptr<const std::string>>;
+  void PutIndexes(Indexes indexes);
 
   // From now on Scale may ask for so many workers; before, it is refused with UNAVAILABLE.
   void AllowScale(int fewest, int most);
@@ -88,7 +90,7 @@ class Service final : public v1::CoordinatorService::CallbackService {
   std::map<StreamId, std::shared_ptr<StatusStream>> watchers_ ABSL_GUARDED_BY(mutex_);
   v1::RunStatus status_ ABSL_GUARDED_BY(mutex_);
   bool status_is_last_ ABSL_GUARDED_BY(mutex_) = false;
-  std::map<std::string, std::shared_ptr<const std::string>> indexes_ ABSL_GUARDED_BY(mutex_);
+  std::optional<Indexes> indexes_ ABSL_GUARDED_BY(mutex_);
   size_t index_calls_ ABSL_GUARDED_BY(mutex_) = 0;
   int fewest_workers_ ABSL_GUARDED_BY(mutex_) = 0;
   int most_workers_ ABSL_GUARDED_BY(mutex_) = 0;

@@ -359,7 +359,7 @@ TEST_F(ServiceTest, WhoMeansAnotherRunIsRefused) {
 
 TEST_F(ServiceTest, RequestsOfAnotherVersionAreRefused) {
   Start();
-  service_->PutIndex("abc", std::make_shared<const std::string>("x"));
+  service_->PutIndexes({{"abc", std::make_shared<const std::string>("x")}});
   for (const int version : {0, kProtocolVersion + 1}) {
     grpc::ClientContext of_watch, of_stop, of_index;
     v1::WatchRequest watch;
@@ -400,7 +400,6 @@ TEST_F(ServiceTest, WatchersSeeTheRunAtOnceAndItsEnd) {
 TEST_F(ServiceTest, AnIndexComesInChunks) {
   Start();
   const auto bytes = std::make_shared<const std::string>((IndexStream::kChunkBytes * 2) + 5, 'x');
-  service_->PutIndex("abc", bytes);
   const auto get = [this](const std::string& digest, std::vector<size_t>* sizes) {
     grpc::ClientContext context;
     v1::GetIndexRequest request;
@@ -412,6 +411,8 @@ TEST_F(ServiceTest, AnIndexComesInChunks) {
     return reader->Finish();
   };
   std::vector<size_t> sizes;
+  EXPECT_EQ(get("abc", &sizes).error_code(), grpc::StatusCode::UNAVAILABLE) << "the corpus is not indexed yet";
+  service_->PutIndexes({{"abc", bytes}});
   EXPECT_TRUE(get("abc", &sizes).ok());
   EXPECT_THAT(sizes, testing::ElementsAre(IndexStream::kChunkBytes, IndexStream::kChunkBytes, 5));
   const grpc::Status missing = get("xyz", &sizes);
@@ -474,7 +475,7 @@ TEST_F(ServiceTest, StreamsBeyondTheCapAreRefused) {
   request.set_protocol_version(kProtocolVersion);
   EXPECT_EQ(stub_->Watch(&context, request)->Finish().error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
   // More than fits gRPC's buffers, so that a call that is not read goes on.
-  service_->PutIndex("abc", std::make_shared<const std::string>(size_t{64} << 20, 'x'));
+  service_->PutIndexes({{"abc", std::make_shared<const std::string>(size_t{64} << 20, 'x')}});
   const auto get = [this](grpc::ClientContext* of_call) {
     v1::GetIndexRequest index;
     index.set_protocol_version(kProtocolVersion);

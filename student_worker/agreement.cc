@@ -125,7 +125,7 @@ absl::StatusOr<std::optional<checkpoint::CheckpointState>> TransferState(const S
   ASSIGN_OR_RETURN(const std::vector<std::string> heads, group->AllGather(offered));
   v1::CheckpointManifest head;
   if (!head.ParseFromString(heads[source.rank])) {
-    return absl::DataLossError(absl::StrCat("rank ", source.rank, " sent no head of a state"));
+    return absl::AbortedError(absl::StrCat("rank ", source.rank, " sent no head of a state"));
   }
   checkpoint::CheckpointState room = receives ? RoomFor(head, mine) : checkpoint::CheckpointState();
   Bytes bytes(sends ? TensorsOf(mine) : TensorsOf(room));
@@ -136,7 +136,7 @@ absl::StatusOr<std::optional<checkpoint::CheckpointState>> TransferState(const S
     left = size.item<int64_t>();
   }
   if (receives && left != bytes.size()) {
-    return absl::DataLossError(
+    return absl::AbortedError(
         absl::StrCat("rank ", source.rank, " sends a state of ", left, " bytes, this rank's has ", bytes.size()));
   }
   const at::Tensor buffer = at::empty({std::min(left, kTransferChunkBytes)}, at::kByte);
@@ -149,7 +149,7 @@ absl::StatusOr<std::optional<checkpoint::CheckpointState>> TransferState(const S
   }
   if (!receives) return std::nullopt;
   if (const std::string digest = checkpoint::StateDigest(room); digest != source.digest) {
-    return absl::DataLossError(
+    return absl::AbortedError(
         absl::StrCat("the state of rank ", source.rank, " came as ", digest, ", but it is said to be ", source.digest));
   }
   return room;

@@ -15,7 +15,7 @@ inline constexpr int64_t kTransferChunkBytes = int64_t{16} << 20;
 
 // A collective: gives the receivers of `source` the state that its rank holds, as `mine` does, and lies `mine` there or
 // here: a copy beside what is held, whose digest was compared. Every other rank gets nothing; all take part. ABORTED: a
-// peer is gone; DATA_LOSS: what came is not what was sent.
+// peer is gone, or what came is not what was sent.
 absl::StatusOr<std::optional<checkpoint::CheckpointState>> TransferState(const Source& source,
                                                                          const checkpoint::CheckpointState& mine,
                                                                          collectives::Group* group);

@@ -128,8 +128,9 @@ absl::Status CoordinatorLink::ExchangeGreetings(Session* session) {
     return absl::UnavailableError(absl::StrCat("its term, ", order.welcome().term(), ", is over"));
   }
   MutexLock lock(&mutex_);
-  // What was said of the last checkpoint comes before that the job is done.
-  const auto place = outbox_.begin() + (checkpoint_.has_value() ? 1 : 0);
+  // What was said of checkpoints, also since it greets, comes before that the job is done.
+  const auto place = std::find_if_not(outbox_.begin(), outbox_.end(),
+                                      [](const v1::WorkerMessage& told) { return told.has_checkpointed(); });
   if (greeting.last_word.has_value()) outbox_.insert(place, *std::move(greeting.last_word));
   return absl::OkStatus();
 }
@@ -293,23 +294,31 @@ void CoordinatorLink::Send(v1::WorkerMessage message) {
 }
 
 absl::StatusOr<v1::CorpusIndex> CoordinatorLink::GetIndex(const std::string& digest) {
-  while (true) {
-    absl::StatusOr<v1::CorpusIndex> index = FetchIndex(digest);
-    if (!absl::IsUnavailable(index.status())) return index;
-    std::stop_callback wake(stop_.get_token(), [this] {
-      MutexLock lock(&mutex_);
-      changed_.NotifyAll();
-    });
-    const Clock::time_point next = Clock::now() + kGreetEvery;
+  const std::stop_token leave = membership_->leave();
+  const auto wake = [this] {
     MutexLock lock(&mutex_);
-    while (Clock::now() < next && !stop_.stop_requested()) changed_.WaitFor(&mutex_, next - Clock::now());
+    changed_.NotifyAll();
+  };
+  const std::stop_callback at_stop(stop_.get_token(), wake), at_leave(leave, wake);
+  while (true) {
+    absl::StatusOr<v1::CorpusIndex> index = FetchIndex(digest, leave);
+    if (index.ok()) return index;
+    const Clock::time_point next = Clock::now() + kGreetEvery;
+    const bool passes = absl::IsUnavailable(index.status()) || absl::IsResourceExhausted(index.status());
+    MutexLock lock(&mutex_);
+    while (passes && Clock::now() < next && !stop_.stop_requested() && !leave.stop_requested()) {
+      changed_.WaitFor(&mutex_, next - Clock::now());
+    }
     if (stop_.stop_requested()) return absl::CancelledError("stopped while the index was being fetched");
+    if (leave.stop_requested()) return absl::AbortedError("left while the index was being fetched");
+    if (!passes) return index;
   }
 }
 
-absl::StatusOr<v1::CorpusIndex> CoordinatorLink::FetchIndex(const std::string& digest) {
+absl::StatusOr<v1::CorpusIndex> CoordinatorLink::FetchIndex(const std::string& digest, const std::stop_token& leave) {
   grpc::ClientContext context;
-  std::stop_callback cancel(stop_.get_token(), [&context] { context.TryCancel(); });
+  const auto try_cancel = [&context] { context.TryCancel(); };
+  const std::stop_callback at_stop(stop_.get_token(), try_cancel), at_leave(leave, try_cancel);
   v1::GetIndexRequest request;
   request.set_protocol_version(kProtocolVersion);
   request.set_digest(digest);
@@ -318,9 +327,7 @@ absl::StatusOr<v1::CorpusIndex> CoordinatorLink::FetchIndex(const std::string& d
   v1::IndexChunk chunk;
   while (bytes.size() <= kMaxIndexBytes && stream->Read(&chunk)) bytes += chunk.data();
   if (bytes.size() > kMaxIndexBytes) context.TryCancel();
-  const absl::Status end = FromGrpc(stream->Finish());
-  if (!end.ok() && stop_.stop_requested()) return absl::CancelledError("stopped while the index was being fetched");
-  RETURN_IF_ERROR(Annotate(end, absl::StrCat("index ", digest)));
+  RETURN_IF_ERROR(Annotate(FromGrpc(stream->Finish()), absl::StrCat("index ", digest)));
   v1::CorpusIndex index;
   if (!index.ParseFromString(bytes) || corpus::IndexDigest(index) != digest) {
     return absl::DataLossError(absl::StrCat("the index that the coordinator sent has not the digest ", digest));

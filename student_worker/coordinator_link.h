@@ -63,7 +63,7 @@ class CoordinatorLink : public JobLink {
   void Report(const v1::WorkerMessage::Progress& progress) override;
   // The last one is told again to a coordinator that was away.
   void TellCheckpoint(const v1::WorkerMessage::Checkpointed& checkpoint) override;
-  // Waits for the coordinator while it is away.
+  // Waits for the coordinator while it is away, reads the corpus again, or has too many such calls.
   absl::StatusOr<v1::CorpusIndex> GetIndex(const std::string& digest) override;
 
  private:
@@ -89,7 +89,8 @@ class CoordinatorLink : public JobLink {
   // What to write next, once there is something; nothing at the end.
   std::optional<v1::WorkerMessage> NextMessage(Session* session);
   void Send(v1::WorkerMessage message);
-  absl::StatusOr<v1::CorpusIndex> FetchIndex(const std::string& digest);
+  // Cancelled by `leave`, and when all is to stop.
+  absl::StatusOr<v1::CorpusIndex> FetchIndex(const std::string& digest, const std::stop_token& leave);
   bool ends() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return closing_ || dismissed_; }
 
   const Options options_;

@@ -67,6 +67,7 @@ absl::Status Generation::Form() {
   ASSIGN_OR_RETURN(const Source source,
                    AgreeOnState(assignment_, group_.get(), context_.membership, &replica_, start_anew));
   first_step_ = called_step_ = replica_.step();
+  roll_call_ = std::make_unique<RollCall>(group_.get(), first_step_);
   TellState();
   if (context_.trace != nullptr) {
     context_.trace->Enter(job_.name(), assignment_.generation(), assignment_.rank(), assignment_.world_size());
@@ -105,7 +106,6 @@ absl::Status Generation::Join() {
                                      training_.teachers->Heads(training_.device, models::ScalarTypeOf(job_.dtype())),
                                      StepTotals(job_, LanguagesOf(*training_.index), group_.get()), reducer_.get(),
                                      [this](const v1::Counted& counted) { return Apply(counted); });
-  roll_call_ = std::make_unique<RollCall>(group_.get(), replica_.step());
   return absl::OkStatus();
 }
 

@@ -18,8 +18,8 @@ class JobLink {
   // Tells that a checkpoint is whole and on the disk.
   virtual void TellCheckpoint(const v1::WorkerMessage::Checkpointed& checkpoint) = 0;
 
-  // The index of an assignment. NOT_FOUND, UNAVAILABLE, DATA_LOSS (it is not the one of that digest),
-  // CANCELLED (stopped meanwhile).
+  // The index of an assignment. NOT_FOUND, DATA_LOSS (it is not the one of that digest), CANCELLED (stopped meanwhile),
+  // ABORTED (the generation is to be left).
   virtual absl::StatusOr<v1::CorpusIndex> GetIndex(const std::string& digest) = 0;
 };
 

@@ -179,7 +179,9 @@ v1::Standing Member::standing() const {
   const WorkerOrder::Assignment& newest = ordered_.has_value() ? *ordered_ : assignment_;
   standing.set_job(newest.job().name());
   standing.set_generation(generation_);
-  standing.set_working(ordered_.has_value() || (state_ != State::kWaiting && !must_leave()));
+  // Whoever has not joined yet would wait in the store of the coordinator that is gone.
+  const bool joins = ordered_.has_value() ? ordered_->job().kind() == v1::Job::KIND_TRAIN : state_ == State::kJoining;
+  standing.set_working(!joins && (ordered_.has_value() || (state_ != State::kWaiting && !must_leave())));
   if (newest.job().name() != assignment_.job().name()) return standing;
   standing.set_state_generation(held_.generation);
   standing.set_step(held_.step);

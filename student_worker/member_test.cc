@@ -81,11 +81,13 @@ TEST_F(MemberTest, AGenerationFromItsAssignmentToItsEnd) {
   EXPECT_EQ(member_.state(), State::kWaiting);
   EXPECT_EQ(member_.Begin(), nullptr);
   EXPECT_EQ(member_.Ordered(Assign(4)).kind, Reaction::kLook);
-  EXPECT_TRUE(member_.standing().working());
+  EXPECT_FALSE(member_.standing().working()) << "to a new coordinator, whose store is another one";
   ASSERT_NE(member_.Begin(), nullptr);
   EXPECT_EQ(member_.state(), State::kJoining);
+  EXPECT_FALSE(member_.standing().working());
   EXPECT_EQ(member_.Begin(), nullptr);
   member_.Joined();
+  EXPECT_TRUE(member_.standing().working());
   const auto source = member_.Agree({Note(0, 0, "d"), Note(0, 0, "d")});
   ASSERT_TRUE(source.ok());
   EXPECT_EQ(source->kind, Source::Kind::kMemory);

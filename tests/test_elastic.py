@@ -181,7 +181,8 @@ def test_a_worker_that_stands_still_is_left_and_comes_back(tmp_path: Path, teach
 
 def test_losses_do_not_depend_on_who_computes_them(tmp_path: Path, teacher: Path) -> None:
     """World sizes 1, 2, 3, and a run that goes from one worker to three to two."""
-    steps, settings = 200, {"dtype": "float64"}
+    # Wide enough that the steps of one worker take longer than two others take to start.
+    steps, settings = 200, {"dtype": "float64", "model": {"kind": "subword_bag", "width": 2048}}
     alone = run_fixed(tmp_path / "1", teacher, 1, steps, **settings)
     others = [run_fixed(tmp_path / str(workers), teacher, workers, steps, **settings) for workers in (2, 3)]
     folder = tmp_path / "resized"
