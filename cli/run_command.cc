@@ -224,7 +224,7 @@ bool Session::CopesWithTheEnded() {
       if (Clock::now() >= *at && !Restart(child).ok()) return false;
       continue;
     }
-    // A student that ended well was told that fewer are wanted.
+    // Of a student that ended well the coordinator knows that it has left.
     const bool dismissed = child->succeeded() && child->name() != kCoordinator;
     if (!dismissed && !CanSpare(child->name(), spec_, status_)) return false;
     spared_.insert(child);

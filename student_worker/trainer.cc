@@ -48,6 +48,7 @@ absl::Status Trainer::Load(const v1::WorkerOrder::Assignment& assignment) {
       return absl::InternalError(absl::StrCat("the optimiser's state: ", error.what_without_backtrace()));
     }
   };
+  if (context_.membership->leave().stop_requested()) return absl::AbortedError("left while it was getting ready");
   ASSIGN_OR_RETURN(training_.replica, training_.start());
   ASSIGN_OR_RETURN(v1::CorpusIndex fetched, context_.link->GetIndex(job.plan().index_digest()));
   training_.index = std::make_shared<const v1::CorpusIndex>(std::move(fetched));
