@@ -9,8 +9,10 @@ from enum import StrEnum
 
 # A worker or server that is silent for so long counts as dead (docs/elastic.md).
 HEARTBEAT_TIMEOUT = 5.0
-# Steps a second, at most: what the runner makes of the labels' way (runner.LABEL_DELAY).
-FASTEST = 60.0
+# Seconds that labels take longer on their way, each way: with two steps asked for ahead some 50 steps a second, be it
+# one worker or four.
+LABEL_DELAY = 0.02
+FASTEST = 300.0  # steps a second of this model, whatever the labels' way
 NEVER = 1 << 62  # steps
 
 
@@ -22,6 +24,7 @@ class Kind(StrEnum):
     STOP_TEACHER = "stop_teacher"
     STOP_COORDINATOR = "stop_coordinator"
     CUT_HOST = "cut_host"  # no packet comes or goes
+    CUT_PAIR = "cut_pair"  # none between two students, or a student and the coordinator; both reach all others
     RESET = "reset"  # the connections to a server are reset,
     REFUSE = "refuse"  # and new ones too, for a while
     HALF_CLOSE = "half_close"
@@ -41,6 +44,7 @@ WEIGHTS = {
     Kind.STOP_TEACHER: 5,
     Kind.STOP_COORDINATOR: 4,
     Kind.CUT_HOST: 5,
+    Kind.CUT_PAIR: 5,
     Kind.RESET: 5,
     Kind.REFUSE: 3,
     Kind.HALF_CLOSE: 3,
@@ -56,6 +60,7 @@ CHURN = [
     Kind.KILL_STUDENT,
     Kind.STOP_STUDENT,
     Kind.CUT_HOST,
+    Kind.CUT_PAIR,
     Kind.RESET,
     Kind.REFUSE,
     Kind.HALF_CLOSE,
@@ -64,7 +69,7 @@ CHURN = [
     Kind.JOIN,
     Kind.SCALE,
 ]
-LASTING = {Kind.CUT_HOST, Kind.REFUSE, Kind.HOLD, Kind.THROTTLE, Kind.DELAY}
+LASTING = {Kind.CUT_HOST, Kind.CUT_PAIR, Kind.REFUSE, Kind.HOLD, Kind.THROTTLE, Kind.DELAY}
 
 
 @dataclass(frozen=True)
@@ -111,7 +116,12 @@ def _duration(generator: random.Random, kind: Kind) -> float:
     return generator.uniform(0, 2)
 
 
-def steps_for(faults: list[Fault], tail: int = 600) -> int:
-    """Steps of a run that outlasts the faults; `tail`: in which all comes to rest again."""
+def fastest(label_delay: float) -> float:
+    """Steps a second, at most, with labels so many seconds longer on their way, each way."""
+    return min(1.2 / label_delay, FASTEST) if label_delay > 0 else FASTEST
+
+
+def steps_for(faults: list[Fault], speed: float, tail: float = 10) -> int:
+    """Steps of a run that outlasts the faults at so many steps a second; `tail`: seconds in which all comes to rest."""
     soon = sum(fault.after_seconds for fault in faults if fault.after_steps == NEVER)
-    return sum(fault.after_steps for fault in faults if fault.after_steps != NEVER) + round(soon * FASTEST) + tail
+    return sum(fault.after_steps for fault in faults if fault.after_steps != NEVER) + round((soon + tail) * speed)

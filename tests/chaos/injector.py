@@ -41,6 +41,8 @@ class Injector:
             done = self._stop(fault)
         elif kind is Kind.CUT_HOST:
             done = self._cut(fault)
+        elif kind is Kind.CUT_PAIR:
+            done = self._cut_pair(fault)
         else:
             done = self._disturb(fault)
         if done is not None:
@@ -105,6 +107,14 @@ class Injector:
         done = Done(fault.kind, name, time.time())
         self.site.hosts.cut(name)
         return self._heal_later(fault.seconds, done, lambda: self.site.hosts.mend(name))
+
+    def _cut_pair(self, fault: Fault) -> Done:
+        # The coordinator's host too: rendezvous is there, on a port that no proxy stands before.
+        pairs = list(itertools.combinations([*self.site.students, COORDINATOR], 2))
+        one, other = pairs[fault.target % len(pairs)]
+        done = Done(fault.kind, f"{one} and {other}", time.time())
+        self.site.hosts.part(one, other)
+        return self._heal_later(fault.seconds, done, lambda: self.site.hosts.join(one, other))
 
     def _disturb(self, fault: Fault) -> Done:
         servers = [COORDINATOR, *self.site.teachers]

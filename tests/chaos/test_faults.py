@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from chaos.faults import CHURN, LASTING, NEVER, Fault, Kind, draw, steps_for
+from chaos.faults import CHURN, LABEL_DELAY, LASTING, NEVER, Fault, Kind, draw, fastest, steps_for
 
 
 def test_a_seed_draws_the_same_faults_and_another_one_others() -> None:
@@ -42,4 +42,8 @@ def test_a_run_outlasts_its_faults() -> None:
         Fault(Kind.KILL_STUDENT, 0, 1, after_steps=50, after_seconds=20),
         Fault(Kind.RESET, 0, 1, after_steps=NEVER, after_seconds=1.5),
     ]
-    assert steps_for(faults, tail=10) == 50 + 90 + 10
+    assert steps_for(faults, speed=60, tail=10) == 50 + 90 + 600
+    # With labels that come at once a second is more steps.
+    assert fastest(LABEL_DELAY) == 60
+    assert fastest(0) > 3 * fastest(LABEL_DELAY)
+    assert steps_for(faults, speed=fastest(0)) > 50 + 3 * (90 + 600)

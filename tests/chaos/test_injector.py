@@ -72,6 +72,12 @@ class FakeSite:
     def mend(self, name: str) -> None:
         self.said.append(f"mend {name}")
 
+    def part(self, one: str, other: str) -> None:
+        self.said.append(f"part {one} {other}")
+
+    def join(self, one: str, other: str) -> None:
+        self.said.append(f"join {one} {other}")
+
 
 class FakeControl:
     def __init__(self, site: FakeSite, name: str) -> None:
@@ -103,6 +109,8 @@ CASES: list[tuple[Kind, int, list[str], list[str]]] = [
     (Kind.STOP_TEACHER, 1, ["SIGSTOP teacher-1"], ["SIGCONT teacher-1"]),
     (Kind.STOP_COORDINATOR, 0, ["SIGSTOP coordinator"], ["SIGCONT coordinator"]),
     (Kind.CUT_HOST, 3, ["cut student-0"], ["mend student-0"]),
+    (Kind.CUT_PAIR, 0, ["part student-0 student-1"], ["join student-0 student-1"]),
+    (Kind.CUT_PAIR, 5, ["part student-2 coordinator"], ["join student-2 coordinator"]),
     (Kind.RESET, 0, ["reset coordinator for None"], []),
     (Kind.HALF_CLOSE, 4, ["half_close teacher-0 for host of student-0"], []),
     (Kind.REFUSE, 0, [f"{RULES[Kind.REFUSE]} coordinator for None"], ["heal coordinator for None"]),
@@ -114,7 +122,7 @@ CASES: list[tuple[Kind, int, list[str], list[str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "target", "does", "undoes"), CASES, ids=[case[0] for case in CASES])
+@pytest.mark.parametrize(("kind", "target", "does", "undoes"), CASES, ids=[f"{case[0]}-{case[1]}" for case in CASES])
 def test_each_fault_is_done_and_undone(kind: Kind, target: int, does: list[str], undoes: list[str]) -> None:
     site, injector = make()
     done = injector.do(fault(kind, target))
@@ -165,5 +173,5 @@ def test_after_the_run_stopped_processes_go_on_and_nothing_starts() -> None:
 
 
 def test_the_fake_is_like_a_site() -> None:
-    names = {name for name in vars(FakeSite) if not name.startswith("_")} - {"address", "cut", "mend"}
+    names = {name for name in vars(FakeSite) if not name.startswith("_")} - {"address", "cut", "mend", "part", "join"}
     assert names <= set(vars(Site))
