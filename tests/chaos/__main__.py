@@ -25,6 +25,7 @@ Needs iproute2 and namespaces (root, or user namespaces). A seed draws the same 
 what they hit. What the run leaves is in build/chaos/seed-N: histories, logs, violations.txt.
 
 The last line is one JSON object:
+  steps_undone            how often a generation did steps again that somebody had applied, and how many at most
   recovery_seconds        the longest time without a committed step that begins between SIGKILL of a student and that
                           student's next step (at most 10 s after its start). It counts if no other fault was in force
                           until it ended or had lasted 10 s; left_out: how many do not; idle: students without a part in
@@ -32,8 +33,8 @@ The last line is one JSON object:
   stop_recovery_seconds   the same after SIGSTOP; coordinator_recovery_seconds: after SIGKILL of the coordinator;
                           any_recovery_seconds: after any fault, whatever else was in force
   coordinator_step_ratio  median step of the 5 s after SIGKILL of the coordinator / of the 30 s before
-  missed                  recoveries over 10 s (SIGKILL), 8 s (SIGSTOP), 1 s (coordinator), and medians over what is asked
-                          for. They leave the exit status alone: machines are noisy
+  missed                  recoveries over 10 s (SIGKILL), 8 s (SIGSTOP), 1 s (coordinator), and medians over what is
+                          asked for. They leave the exit status alone: machines are noisy
   memory                  of --churn: growth of coordinator and teachers. flat: at most 16 KiB and 0.1 descriptors a
                           minute, or within noise (3 standard errors) and at most 128 KiB and 1 descriptor a minute;
                           null: lived for less than 10 minutes

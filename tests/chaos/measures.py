@@ -73,6 +73,17 @@ def final_loss(verdict: Verdict, steps: int = 200) -> float | None:
     return losses / records if records else None
 
 
+def steps_undone(verdict: Verdict) -> list[int]:
+    """By generation of the lineage: steps that somebody had applied before it, and that it did again."""
+    found = []
+    before = 0
+    for stretch in verdict.lineage:
+        stays = [s for n in range(before, stretch.generation) for s in verdict.generations.get(n, {}).values()]
+        found.append(max([stay.steps for stay in stays if stay.applied], default=stretch.begin) - stretch.begin)
+        before = stretch.generation
+    return found
+
+
 def steps_by_student(verdict: Verdict) -> dict[str, list[float]]:
     """When each student applied a step, whatever became of it; in order. A history's file is NAME-LIFE.jsonl."""
     found: dict[str, list[float]] = {}

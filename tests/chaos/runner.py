@@ -24,6 +24,7 @@ from chaos.measures import (
     recoveries,
     step_ratio_of_coordinator_deaths,
     steps_by_student,
+    steps_undone,
 )
 from chaos.memory import Samples
 from chaos.progress import Progress
@@ -205,6 +206,7 @@ def conclude(options: Options, watch: Watch, verdict: Verdict, losses: list[floa
     after_kill, after_stop, after_coordinator = (
         RecoverySummary.of(found, kind) for kind in (Kind.KILL_STUDENT, Kind.STOP_STUDENT, Kind.KILL_COORDINATOR)
     )
+    undone = steps_undone(verdict)
     ratio = step_ratio_of_coordinator_deaths(times, done)
     growth, grown = memory.judge(watch.samples.values()) if options.churn else (None, [])
     result = {
@@ -213,6 +215,7 @@ def conclude(options: Options, watch: Watch, verdict: Verdict, losses: list[floa
         "records_lost": verdict.records_lost,
         "records_doubled": verdict.records_doubled,
         "replicas_equal": verdict.replicas_equal,
+        "steps_undone": {"times": sum(steps > 0 for steps in undone), "max": max(undone, default=0)},
         "recovery_seconds": plain(after_kill),
         "stop_recovery_seconds": plain(after_stop),
         "any_recovery_seconds": plain(Summary.of([recovery.seconds for recovery in found])),

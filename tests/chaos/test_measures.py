@@ -23,6 +23,7 @@ from chaos.measures import (
     silence,
     step_ratio_of_coordinator_deaths,
     steps_by_student,
+    steps_undone,
 )
 from chaos.planted import JOB, PLAN, STEPS, disturbed, write
 
@@ -143,12 +144,24 @@ def test_the_step_after_the_coordinators_death() -> None:
 
 
 def test_the_steps_of_each_student(tmp_path: Path) -> None:
-    verdict = check(write(disturbed(), tmp_path), JOB, PLAN)
+    run = disturbed()
+    names = {"a": "student-0-0", "b": "student-1-0", "c": "student-2-0", "d": "student-0-1", "e": "student-1-10"}
+    verdict = check(write({names.get(who, "student-3-0"): lines for who, lines in run.items()}, tmp_path), JOB, PLAN)
     found = steps_by_student(verdict)
-    assert sum(map(len, found.values())) == sum(
-        len(stay.applied) for members in verdict.generations.values() for stay in members.values()
-    )
-    assert all(times == sorted(times) for times in found.values())
+    assert set(found) == {f"student-{i}" for i in range(4)}
+
+    def times(*who: str) -> list[float]:
+        return [line["at"] for name in who for line in run[name] if line["event"] == "applied"]
+
+    assert found["student-0"] == sorted(times("a", "d"))
+    assert found["student-1"] == sorted(times("b", "e"))
+
+
+def test_steps_that_were_done_again(tmp_path: Path) -> None:
+    """A checkpoint of 14 steps won where 20 had been applied, and that is no matter of the generations after it."""
+    verdict = check(write(disturbed(), tmp_path), JOB, PLAN)
+    assert [stretch.generation for stretch in verdict.lineage] == [1, 2, 5, 7, 8]
+    assert steps_undone(verdict) == [0, 0, 6, 0, 0]
 
 
 def test_commits_and_loss_of_the_lineage(tmp_path: Path) -> None:
