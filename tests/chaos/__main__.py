@@ -22,12 +22,13 @@ EXAMPLES = """examples:
   ./polystill chaos --churn --minutes 30               whether the memory of coordinator and teachers stays flat
 
 Needs iproute2 and namespaces (root, or user namespaces). A seed draws the same faults, but processes and machine decide
-what they hit. What the run leaves is in build/chaos/seed-N: histories, logs, violations.txt.
+what they hit. The last four of each fifty faults come one by one, since few others are alone until the run has
+recovered from them. What the run leaves is in build/chaos/seed-N: histories, logs, violations.txt.
 
 The last line is one JSON object:
   steps_undone            how often a generation did steps again that somebody had applied, and how many at most
   recovery_seconds        the longest time without a committed step that begins between SIGKILL of a student and that
-                          student's next step (at most 10 s after its start). It counts if no other fault was in force
+                          student's next step (at most 5 s after its start). It counts if no other fault was in force
                           until it ended or had lasted 10 s; left_out: how many do not; idle: students without a part in
                           the steps just then, which are in neither
   stop_recovery_seconds   the same after SIGSTOP; coordinator_recovery_seconds: after SIGKILL of the coordinator;
@@ -85,7 +86,7 @@ def parse(arguments: list[str]) -> Options:
     seed = random.SystemRandom().randrange(1 << 31) if given.seed is None else given.seed
     if faults < fewest:
         print(f"polystill chaos: with fewer than {fewest} faults not every kind of them comes", file=sys.stderr)
-    seconds_between = given.minutes * 60 * DISTURBED / faults if given.minutes else 1.0  # of the fastest
+    seconds_between = given.minutes * 60 * DISTURBED / faults if given.minutes else 0.8  # of the fastest
     return Options(
         folder=(given.out or REPO / "build" / "chaos" / f"seed-{seed}").resolve(),
         faults=faults,

@@ -69,6 +69,11 @@ CHURN = [
     Kind.JOIN,
     Kind.SCALE,
 ]
+# Those whose recovery has a figure to reach.
+MEASURED = [Kind.KILL_STUDENT, Kind.STOP_STUDENT, Kind.KILL_COORDINATOR]
+# The last faults of a run, four of fifty, are of these and come one by one. Among faults every three seconds few are
+# alone until they have recovered, and those least that take long.
+CALM_SECONDS = 7.0
 LASTING = {Kind.CUT_HOST, Kind.CUT_PAIR, Kind.REFUSE, Kind.HOLD, Kind.THROTTLE, Kind.DELAY}
 
 
@@ -82,16 +87,20 @@ class Fault:
     # It comes once so many steps more are applied than at the fault before, or `after_seconds` later if that is sooner.
     after_steps: int
     after_seconds: float
+    # It waits until all that was done before is over.
+    calm: bool = False
 
 
 def draw(seed: int, count: int, steps_between: float, kinds: list[Kind] | None = None) -> Iterator[Fault]:
     """Each kind once, in any order, before any comes again. A third of the faults comes within two seconds of the one
-    before, whatever that one has done to the run; the others after `steps_between` steps in the mean."""
+    before, whatever that one has done to the run; the others after `steps_between` steps in the mean. Unless `kinds`
+    are given, the last of many are calm."""
     generator = random.Random(seed)
     allowed = list(kinds or WEIGHTS)
     first = generator.sample(allowed, len(allowed))
     weights = [WEIGHTS[kind] for kind in allowed]
-    for number in range(count):
+    calm = 0 if kinds else count // 50 * 4
+    for number in range(count - calm):
         kind = first[number] if number < len(first) else generator.choices(allowed, weights)[0]
         soon = generator.random() < 1 / 3
         yield Fault(
@@ -101,6 +110,9 @@ def draw(seed: int, count: int, steps_between: float, kinds: list[Kind] | None =
             after_steps=NEVER if soon else max(1, round(generator.expovariate(1 / steps_between))),
             after_seconds=generator.uniform(0, 2) if soon else 20,
         )
+    for _ in range(calm):
+        kind = generator.choices(MEASURED, [WEIGHTS[kind] for kind in MEASURED])[0]
+        yield Fault(kind, generator.randrange(1 << 16), _duration(generator, kind), NEVER, CALM_SECONDS, calm=True)
 
 
 def _duration(generator: random.Random, kind: Kind) -> float:
@@ -118,7 +130,7 @@ def _duration(generator: random.Random, kind: Kind) -> float:
 
 def fastest(label_delay: float) -> float:
     """Steps a second, at most, with labels so many seconds longer on their way, each way."""
-    return min(1.2 / label_delay, FASTEST) if label_delay > 0 else FASTEST
+    return min(1.05 / label_delay, FASTEST) if label_delay > 0 else FASTEST
 
 
 def steps_for(faults: list[Fault], speed: float, tail: float = 10) -> int:

@@ -49,6 +49,12 @@ class Injector:
             self.done.append(done)
         return done
 
+    def rest(self) -> float:
+        """Seconds since the last fault was undone; 0 while one is in force."""
+        if self._later:
+            return 0.0
+        return time.time() - max((done.healed for done in self.done), default=0.0)
+
     def tick(self) -> None:
         """Does what is due."""
         while self._later and self._later[0][0] <= time.monotonic():

@@ -12,9 +12,9 @@ from chaos.checker import Verdict
 from chaos.faults import Kind
 
 # A fault is in force until it is healed and so many seconds more,
-SOON = 2.0
+SOON = 1.0
 # or, when it hit a student, until that student's next step, but for no more seconds than these: it may not be wanted.
-RETURN = 10.0
+RETURN = 5.0
 # A recovery counts if no other fault was in force during so many seconds of it.
 ALONE = 10.0
 # A student works when it has applied a step within so many seconds of the last one of all.

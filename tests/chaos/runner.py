@@ -16,6 +16,7 @@ from chaos.faults import CHURN, LABEL_DELAY, Fault, Kind, draw, fastest, steps_f
 from chaos.history import Violation, plan_of
 from chaos.injector import Injector
 from chaos.measures import (
+    RETURN,
     RecoverySummary,
     Summary,
     commits,
@@ -77,6 +78,7 @@ class Watch:
         self.samples: dict[int, Samples] = {}
         self.began = self.last_move = self.last_fault = time.monotonic()
         self.steps_at_last_fault = 0
+        self._is_scaled = False
         self._ended_at: dict[int, float] = {}  # by process id
 
     def run(self) -> None:
@@ -110,6 +112,8 @@ class Watch:
         steps = self.progress.steps - self.steps_at_last_fault
         if steps < fault.after_steps and now < self.last_fault + fault.after_seconds:
             return
+        if fault.calm and not self._is_calm():
+            return
         done = self.injector.do(fault)
         if done is None:
             return  # nobody is there to do it to; some come back soon
@@ -120,6 +124,13 @@ class Watch:
         self.faults.pop()
         self.last_fault = time.monotonic()
         self.steps_at_last_fault = self.progress.steps
+
+    def _is_calm(self) -> bool:
+        if self.injector.rest() < RETURN:
+            return False
+        # What SCALE left may be one worker, whose death has no survivors.
+        self._is_scaled = self._is_scaled or self.site.scale(self.options.workers)
+        return self._is_scaled
 
     def _is_over(self) -> bool:
         life = self.site.lives[COORDINATOR]

@@ -163,6 +163,21 @@ def test_a_fault_needs_somebody_to_hit() -> None:
     assert site.said == ["kill teacher-0", "kill teacher-1", "SIGSTOP coordinator"]
 
 
+def test_it_rests_once_all_is_undone() -> None:
+    _, injector = make()
+    assert injector.rest() > 1000
+    injector.do(fault(Kind.RESET))
+    injector.do(fault(Kind.STOP_STUDENT))
+    assert injector.rest() == 0
+    time.sleep(SECONDS)
+    assert injector.rest() == 0
+    injector.tick()
+    assert 0 <= injector.rest() < 10
+    injector.done[-1].healed -= 20
+    injector.done[0].healed -= 30
+    assert 20 <= injector.rest() < 30
+
+
 def test_after_the_run_stopped_processes_go_on_and_nothing_starts() -> None:
     site, injector = make()
     for kind in (Kind.KILL_STUDENT, Kind.STOP_TEACHER, Kind.CUT_HOST):

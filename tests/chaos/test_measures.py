@@ -80,15 +80,15 @@ def test_a_hang_counts_although_faults_come_during_it() -> None:
 
 
 def test_who_comes_back_stops_the_others_and_that_is_the_faults() -> None:
-    # Killed at 10, started at 12, joins at 15: the others stand for three seconds.
-    times = steps_but((15, 18))
-    mine = [t for t in times if t <= 10 or t >= 18]
+    # Killed at 10, started at 12, joins at 14: the others stand for three seconds.
+    times = steps_but((14, 17))
+    mine = [t for t in times if t <= 10 or t >= 17]
     fault = kill(10.05, seconds=2)
     found = found_after(times, [fault], student_0=mine)
-    assert fault.over == 18 and not fault.idle
-    assert (found[0].begin, found[0].seconds) == (15, 3)
+    assert fault.over == 17 and not fault.idle
+    assert (found[0].begin, found[0].seconds) == (14, 3)
     # Nor is it the fault's that comes meanwhile: that one is not alone.
-    later = kill(14.0, seconds=0.5, name="student-1")
+    later = kill(13.0, seconds=0.5, name="student-1")
     found = found_after(times, [fault, later], student_0=mine)
     assert not found[1].alone and not found[0].alone
     # A stopped one that was taken for dead comes back likewise.
