@@ -33,7 +33,7 @@ class Kind(StrEnum):
     DELAY = "delay"
     LEAVE = "leave"  # SIGTERM
     JOIN = "join"  # one more worker than wanted
-    SCALE = "scale"
+    SCALE = "scale"  # another number of workers is wanted
 
 
 WEIGHTS = {
@@ -123,7 +123,7 @@ def _duration(generator: random.Random, kind: Kind) -> float:
         return (
             generator.uniform(HEARTBEAT_TIMEOUT + 0.5, HEARTBEAT_TIMEOUT + 4) if beyond else generator.uniform(0.1, 2)
         )
-    if kind is Kind.LEAVE:
+    if kind in (Kind.LEAVE, Kind.SCALE):
         return generator.uniform(1, 8)
     return generator.uniform(0, 2)
 

@@ -23,8 +23,9 @@ CUTS = {Kind.RESET: "reset", Kind.HALF_CLOSE: "half_close"}
 
 
 class Injector:
-    def __init__(self, site: Site) -> None:
-        self.site = site
+    def __init__(self, site: Site, workers: int) -> None:
+        """`workers`: wanted, but while SCALE is in force."""
+        self.site, self.workers = site, workers
         self.done: list[Done] = []
         self._closed = False
         self._later: list[tuple[float, int, Callable[[], None]]] = []
@@ -143,8 +144,8 @@ class Injector:
         if fault.kind is Kind.SCALE:
             workers = 1 + fault.target % len(self.site.students)
             heard = self.site.scale(workers)
-            done.name, done.healed = f"{workers} workers" + ("" if heard else ", not heard"), time.time()
-            return done
+            done.name = f"{workers} workers" + ("" if heard else ", not heard")
+            return self._heal_later(fault.seconds, done, lambda: self._scale_back(done))
         if fault.kind is Kind.JOIN:
             absent = [name for name in self.site.students if not self.site.is_running(name)]
             if absent:
@@ -153,6 +154,11 @@ class Injector:
                 return done
         name = self._pick(Kind.KILL_STUDENT, fault.target)
         return None if name is None else self._leave(done, name, fault.seconds)
+
+    def _scale_back(self, done: Done) -> None:
+        # One worker has no survivors when it dies: a run of three is to be disturbed, not one of one.
+        if not self._closed and not self.site.scale(self.workers):
+            self._heal_later(1, done, lambda: self._scale_back(done))  # the coordinator is away
 
     def _leave(self, done: Done, name: str, seconds: float) -> Done:
         done.name = name

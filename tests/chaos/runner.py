@@ -72,13 +72,12 @@ class Watch:
     def __init__(self, options: Options, site: Site, faults: list[Fault], steps: int, say: Say) -> None:
         self.options, self.site, self.say, self.steps = options, site, say, steps
         self.faults = faults[::-1]
-        self.injector = Injector(site)
+        self.injector = Injector(site, options.workers)
         self.progress = Progress(runs.JOB, site.folder / "history")
         self.violations: list[Violation] = []
         self.samples: dict[int, Samples] = {}
         self.began = self.last_move = self.last_fault = time.monotonic()
         self.steps_at_last_fault = 0
-        self._is_scaled = False
         self._ended_at: dict[int, float] = {}  # by process id
 
     def run(self) -> None:
@@ -112,7 +111,7 @@ class Watch:
         steps = self.progress.steps - self.steps_at_last_fault
         if steps < fault.after_steps and now < self.last_fault + fault.after_seconds:
             return
-        if fault.calm and not self._is_calm():
+        if fault.calm and self.injector.rest() < RETURN:
             return
         done = self.injector.do(fault)
         if done is None:
@@ -124,13 +123,6 @@ class Watch:
         self.faults.pop()
         self.last_fault = time.monotonic()
         self.steps_at_last_fault = self.progress.steps
-
-    def _is_calm(self) -> bool:
-        if self.injector.rest() < RETURN:
-            return False
-        # What SCALE left may be one worker, whose death has no survivors.
-        self._is_scaled = self._is_scaled or self.site.scale(self.options.workers)
-        return self._is_scaled
 
     def _is_over(self) -> bool:
         life = self.site.lives[COORDINATOR]

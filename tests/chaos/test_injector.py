@@ -33,6 +33,7 @@ class FakeSite:
 
     def __init__(self) -> None:
         self.said: list[str] = []
+        self.hears = True
         self.teachers = ["teacher-0", "teacher-1"]
         self.students = ["student-0", "student-1", "student-2"]
         self.hosts = self
@@ -58,7 +59,7 @@ class FakeSite:
 
     def scale(self, workers: int) -> bool:
         self.said.append(f"scale {workers}")
-        return True
+        return self.hears
 
     def healed_rule(self, server: str) -> Rule:
         return Rule() if server == COORDINATOR else LABELS
@@ -94,7 +95,7 @@ class FakeControl:
 
 def make() -> tuple[FakeSite, Injector]:
     site = FakeSite()
-    return site, Injector(cast(Any, site))
+    return site, Injector(cast(Any, site), workers=2)
 
 
 def fault(kind: Kind, target: int = 0) -> Fault:
@@ -118,7 +119,7 @@ CASES: list[tuple[Kind, int, list[str], list[str]]] = [
     (Kind.THROTTLE, 2, [f"{RULES[Kind.THROTTLE]} teacher-1 for None"], ["heal teacher-1 for None"]),
     (Kind.DELAY, 0, [f"{RULES[Kind.DELAY]} coordinator for None"], ["heal coordinator for None"]),
     (Kind.JOIN, 0, ["start student-2"], []),
-    (Kind.SCALE, 4, ["scale 2"], []),
+    (Kind.SCALE, 3, ["scale 1"], ["scale 2"]),
 ]
 
 
@@ -161,6 +162,20 @@ def test_a_fault_needs_somebody_to_hit() -> None:
     assert injector.do(fault(Kind.KILL_COORDINATOR)) is None
     assert len(injector.done) == 3
     assert site.said == ["kill teacher-0", "kill teacher-1", "SIGSTOP coordinator"]
+
+
+def test_it_scales_back_until_it_is_heard() -> None:
+    site, injector = make()
+    site.hears = False
+    done = injector.do(fault(Kind.SCALE))
+    assert done is not None and done.name == "1 workers, not heard"
+    time.sleep(SECONDS)
+    injector.tick()
+    assert site.said == ["scale 1", "scale 2"]
+    assert injector.rest() == 0
+    # What is left to do when the run is done is left.
+    injector.close()
+    assert site.said == ["scale 1", "scale 2"]
 
 
 def test_it_rests_once_all_is_undone() -> None:
