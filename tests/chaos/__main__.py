@@ -22,7 +22,7 @@ EXAMPLES = """examples:
   ./polystill chaos --churn --minutes 30               whether the memory of coordinator and teachers stays flat
 
 Needs iproute2 and namespaces (root, or user namespaces). A seed draws the same faults, but processes and machine decide
-what they hit. The last four of each fifty faults come one by one, since few others are alone until the run has
+what they hit. The last three of each fifty faults come one by one, since few others are alone until the run has
 recovered from them. What the run leaves is in build/chaos/seed-N: histories, logs, violations.txt.
 
 The last line is one JSON object:
@@ -86,7 +86,7 @@ def parse(arguments: list[str]) -> Options:
     seed = random.SystemRandom().randrange(1 << 31) if given.seed is None else given.seed
     if faults < fewest:
         print(f"polystill chaos: with fewer than {fewest} faults not every kind of them comes", file=sys.stderr)
-    seconds_between = given.minutes * 60 * DISTURBED / faults if given.minutes else 0.8  # of the fastest
+    seconds_between = given.minutes * 60 * DISTURBED / faults if given.minutes else 0.6  # of the fastest
     return Options(
         folder=(given.out or REPO / "build" / "chaos" / f"seed-{seed}").resolve(),
         faults=faults,

@@ -71,7 +71,7 @@ CHURN = [
 ]
 # Those whose recovery has a figure to reach.
 MEASURED = [Kind.KILL_STUDENT, Kind.STOP_STUDENT, Kind.KILL_COORDINATOR]
-# The last faults of a run, four of fifty, are of these and come one by one. Among faults every three seconds few are
+# The last faults of a run, three of fifty, are of these and come one by one. Among faults every three seconds few are
 # alone until they have recovered, and those least that take long.
 CALM_SECONDS = 7.0
 LASTING = {Kind.CUT_HOST, Kind.CUT_PAIR, Kind.REFUSE, Kind.HOLD, Kind.THROTTLE, Kind.DELAY}
@@ -99,7 +99,7 @@ def draw(seed: int, count: int, steps_between: float, kinds: list[Kind] | None =
     allowed = list(kinds or WEIGHTS)
     first = generator.sample(allowed, len(allowed))
     weights = [WEIGHTS[kind] for kind in allowed]
-    calm = 0 if kinds else count // 50 * 4
+    calm = 0 if kinds else count // 50 * 3
     for number in range(count - calm):
         kind = first[number] if number < len(first) else generator.choices(allowed, weights)[0]
         soon = generator.random() < 1 / 3
@@ -133,7 +133,8 @@ def fastest(label_delay: float) -> float:
     return min(1.05 / label_delay, FASTEST) if label_delay > 0 else FASTEST
 
 
-def steps_for(faults: list[Fault], speed: float, tail: float = 10) -> int:
+def steps_for(faults: list[Fault], speed: float, tail: float = 30) -> int:
     """Steps of a run that outlasts the faults at so many steps a second; `tail`: seconds in which all comes to rest."""
-    soon = sum(fault.after_seconds for fault in faults if fault.after_steps == NEVER)
+    # After a fault in quick succession the run stands still for a part of the time.
+    soon = sum(fault.after_seconds * (1 if fault.calm else 0.8) for fault in faults if fault.after_steps == NEVER)
     return sum(fault.after_steps for fault in faults if fault.after_steps != NEVER) + round((soon + tail) * speed)

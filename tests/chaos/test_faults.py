@@ -52,10 +52,10 @@ def test_faults_come_often_in_quick_succession_and_lasting_ones_outlast_the_hear
 
 def test_the_last_of_many_faults_are_those_that_are_measured_and_come_one_by_one() -> None:
     faults = list(draw(3, 1000, 50))
-    assert [fault.calm for fault in faults] == [False] * 920 + [True] * 80
-    counts = Counter(fault.kind for fault in faults[920:])
+    assert [fault.calm for fault in faults] == [False] * 940 + [True] * 60
+    counts = Counter(fault.kind for fault in faults[940:])
     assert set(counts) == set(MEASURED) and min(counts.values()) >= 5
-    assert all(fault.after_steps == NEVER and fault.after_seconds == CALM_SECONDS for fault in faults[920:])
+    assert all(fault.after_steps == NEVER and fault.after_seconds == CALM_SECONDS for fault in faults[940:])
     assert not any(fault.calm for fault in draw(3, 49, 50))
     assert not any(fault.calm for fault in draw(3, 1000, 50, CHURN))
 
@@ -65,8 +65,8 @@ def test_a_run_outlasts_its_faults() -> None:
         Fault(Kind.KILL_STUDENT, 0, 1, after_steps=50, after_seconds=20),
         Fault(Kind.RESET, 0, 1, after_steps=NEVER, after_seconds=1.5),
     ]
-    assert steps_for(faults, speed=60, tail=10) == 50 + 90 + 600
+    assert steps_for(faults, speed=60, tail=10) == 50 + 72 + 600
     # With labels that come at once a second is more steps.
     assert fastest(LABEL_DELAY) > 1 / LABEL_DELAY  # what two steps asked for ahead allow
     assert fastest(0) > 3 * fastest(LABEL_DELAY)
-    assert steps_for(faults, speed=fastest(0)) > 50 + 3 * (90 + 600)
+    assert steps_for(faults, speed=fastest(0)) > 50 + 3 * (72 + 600)
