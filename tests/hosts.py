@@ -8,6 +8,7 @@ from types import TracebackType
 from processes import AS_ROOT
 
 HUB = "ip link add hub type bridge && ip link set hub up && ip link set lo up && echo ready && exec sleep infinity"
+NOBODY = "02:00:00:00:00:01"
 HOST = "ip link set lo up && echo ready && exec sleep infinity"
 
 
@@ -67,6 +68,23 @@ class Hosts:
 
     def mend(self, name: str) -> None:
         self._plug(name, "up")
+
+    def part(self, one: str, other: str) -> None:
+        """From now on nothing that the one sends reaches the other, nor back, and nobody is told. Both reach others."""
+        # A neighbour at an address of the link layer that nobody has: a route would tell who sends.
+        for here, there in ((one, other), (other, one)):
+            neighbour = [self.address(there), "lladdr", NOBODY, "dev", "eth0", "nud", "permanent"]
+            self._do([*self.on(here), "ip", "neigh", "replace", *neighbour])
+
+    def join(self, one: str, other: str) -> None:
+        for here, there in ((one, other), (other, one)):
+            neighbour = ["to", self.address(there), "dev", "eth0", "nud", "permanent"]
+            self._do([*self.on(here), "ip", "neigh", "flush", *neighbour])
+
+    def shrink_buffers(self, name: str, least: int, most: int) -> bool:
+        """New connections of the host buffer so many bytes, each way. False: this machine forbids it."""
+        script = f"for way in wmem rmem; do echo {least} {least} {most} > /proc/sys/net/ipv4/tcp_$way || exit 1; done"
+        return subprocess.run([*self.on(name), "sh", "-c", script], capture_output=True, check=False).returncode == 0
 
     def _plug(self, name: str, state: str) -> None:
         self._do([*self._enter(0), "ip", "link", "set", f"port{self.names.index(name) + 1}", state])

@@ -45,6 +45,41 @@ def test_a_run_over_four_hosts(hosts: Hosts, tmp_path: Path) -> None:
     assert hosts.received_bytes(LABELS) > 10_000
 
 
+REACH = "import socket, sys; socket.create_connection((sys.argv[1], 7000), 1)"
+
+
+def reaches(hosts: Hosts, one: str, other: str) -> bool:
+    """Whether packets get through: nobody listens there, and says so."""
+    words = [*hosts.on(one), sys.executable, "-c", REACH, hosts.address(other)]
+    said = subprocess.run(words, capture_output=True, text=True).stderr
+    assert "Refused" in said or "timed out" in said, said
+    return "Refused" in said
+
+
+def test_two_hosts_that_do_not_reach_each_other_but_reach_all_others(hosts: Hosts) -> None:
+    hosts.part(FIRST, SECOND)
+    assert not reaches(hosts, FIRST, SECOND) and not reaches(hosts, SECOND, FIRST)
+    assert reaches(hosts, FIRST, HEAD) and reaches(hosts, HEAD, SECOND)
+    hosts.cut(FIRST)
+    hosts.mend(FIRST)
+    assert not reaches(hosts, FIRST, SECOND)
+    hosts.join(FIRST, SECOND)
+    hosts.join(FIRST, SECOND)  # as after two faults of the same pair
+    assert reaches(hosts, FIRST, SECOND) and reaches(hosts, SECOND, FIRST)
+
+
+def test_small_buffers_are_one_hosts_and_break_sends(hosts: Hosts) -> None:
+    sent = (
+        "import socket; a = socket.create_server(('', 7000)); b = socket.create_connection(a.getsockname());"
+        "a.accept()[0]; b.setblocking(False); print(b.send(bytes(1_000_000)))"
+    )
+    before = int(subprocess.check_output([*hosts.on(FIRST), sys.executable, "-c", sent]))
+    if not hosts.shrink_buffers(FIRST, 4096, 16384):
+        pytest.skip("this machine forbids it")
+    assert int(subprocess.check_output([*hosts.on(FIRST), sys.executable, "-c", sent])) < 100_000 < before
+    assert int(subprocess.check_output([*hosts.on(SECOND), sys.executable, "-c", sent])) > 100_000
+
+
 def test_a_host_that_is_cut_off_and_mended(hosts: Hosts) -> None:
     hosts.add_address(FIRST, "10.9.0.1")
     sender = [sys.executable, "-c", "import socket; socket.create_connection(('10.7.0.3', 7000), 1).sendall(b'x')"]

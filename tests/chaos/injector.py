@@ -23,8 +23,9 @@ CUTS = {Kind.RESET: "reset", Kind.HALF_CLOSE: "half_close"}
 
 
 class Injector:
-    def __init__(self, site: Site) -> None:
-        self.site = site
+    def __init__(self, site: Site, workers: int) -> None:
+        """`workers`: wanted, but while SCALE is in force."""
+        self.site, self.workers = site, workers
         self.done: list[Done] = []
         self._closed = False
         self._later: list[tuple[float, int, Callable[[], None]]] = []
@@ -41,11 +42,19 @@ class Injector:
             done = self._stop(fault)
         elif kind is Kind.CUT_HOST:
             done = self._cut(fault)
+        elif kind is Kind.CUT_PAIR:
+            done = self._cut_pair(fault)
         else:
             done = self._disturb(fault)
         if done is not None:
             self.done.append(done)
         return done
+
+    def rest(self) -> float:
+        """Seconds since the last fault was undone; 0 while one is in force."""
+        if self._later:
+            return 0.0
+        return time.time() - max((done.healed for done in self.done), default=0.0)
 
     def tick(self) -> None:
         """Does what is due."""
@@ -106,6 +115,14 @@ class Injector:
         self.site.hosts.cut(name)
         return self._heal_later(fault.seconds, done, lambda: self.site.hosts.mend(name))
 
+    def _cut_pair(self, fault: Fault) -> Done:
+        # The coordinator's host too: rendezvous is there, on a port that no proxy stands before.
+        pairs = list(itertools.combinations([*self.site.students, COORDINATOR], 2))
+        one, other = pairs[fault.target % len(pairs)]
+        done = Done(fault.kind, f"{one} and {other}", time.time())
+        self.site.hosts.part(one, other)
+        return self._heal_later(fault.seconds, done, lambda: self.site.hosts.join(one, other))
+
     def _disturb(self, fault: Fault) -> Done:
         servers = [COORDINATOR, *self.site.teachers]
         server = servers[fault.target % len(servers)]
@@ -127,8 +144,8 @@ class Injector:
         if fault.kind is Kind.SCALE:
             workers = 1 + fault.target % len(self.site.students)
             heard = self.site.scale(workers)
-            done.name, done.healed = f"{workers} workers" + ("" if heard else ", not heard"), time.time()
-            return done
+            done.name = f"{workers} workers" + ("" if heard else ", not heard")
+            return self._heal_later(fault.seconds, done, lambda: self._scale_back(done))
         if fault.kind is Kind.JOIN:
             absent = [name for name in self.site.students if not self.site.is_running(name)]
             if absent:
@@ -137,6 +154,11 @@ class Injector:
                 return done
         name = self._pick(Kind.KILL_STUDENT, fault.target)
         return None if name is None else self._leave(done, name, fault.seconds)
+
+    def _scale_back(self, done: Done) -> None:
+        # One worker has no survivors when it dies: a run of three is to be disturbed, not one of one.
+        if not self._closed and not self.site.scale(self.workers):
+            self._heal_later(1, done, lambda: self._scale_back(done))  # the coordinator is away
 
     def _leave(self, done: Done, name: str, seconds: float) -> Done:
         done.name = name

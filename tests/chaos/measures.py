@@ -1,22 +1,25 @@
-"""What a chaos run's histories and samples say about time and memory."""
+"""What a chaos run's histories say about time."""
 
 from __future__ import annotations
 
 import math
-import re
 import statistics
 from bisect import bisect_right
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from chaos.checker import Verdict
 from chaos.faults import Kind
 
-# A silence is a fault's when it begins within so many seconds of it.
+# A fault is in force until it is healed and so many seconds more,
 SOON = 1.0
+# or, when it hit a student, until that student's next step, but for no more seconds than these: it may not be wanted.
+RETURN = 5.0
+# A recovery counts if no other fault was in force during so many seconds of it.
+ALONE = 10.0
+# A student works when it has applied a step within so many seconds of the last one of all.
+IDLE = 1.0
 BEFORE, AFTER = 30.0, 5.0
-WARM_UP = 0.2  # of a process's life, not looked at
 
 
 @dataclass
@@ -27,6 +30,10 @@ class Done:
     name: str
     at: float  # Unix time
     healed: float = math.inf
+    # Until when it is in force: set by note_returns() when all is known.
+    over: float = math.inf
+    # It hit a student that had no part in the steps just then: one too many, or one that was still coming back.
+    idle: bool = False
     steps: int = 0
 
 
@@ -66,112 +73,133 @@ def final_loss(verdict: Verdict, steps: int = 200) -> float | None:
     return losses / records if records else None
 
 
-def silence(times: Sequence[float], at: float) -> float:
-    """Seconds of the longest time without a commit that began after the fault, but soon."""
-    longest = 0.0
+def steps_undone(verdict: Verdict) -> list[int]:
+    """By generation of the lineage: steps that somebody had applied before it, and that it did again."""
+    found = []
+    before = 0
+    for stretch in verdict.lineage:
+        stays = [s for n in range(before, stretch.generation) for s in verdict.generations.get(n, {}).values()]
+        found.append(max([stay.steps for stay in stays if stay.applied], default=stretch.begin) - stretch.begin)
+        before = stretch.generation
+    return found
+
+
+def steps_by_student(verdict: Verdict) -> dict[str, list[float]]:
+    """When each student applied a step, whatever became of it; in order. A history's file is NAME-LIFE.jsonl."""
+    found: dict[str, list[float]] = {}
+    for members in verdict.generations.values():
+        for stay in members.values():
+            mine = found.setdefault(stay.agreed.place.rpartition("-")[0], [])
+            mine += [line["at"] for line in stay.applied.values()]
+    return {name: sorted(times) for name, times in found.items()}
+
+
+def note_returns(times: Sequence[float], faults: Sequence[Done], students: Mapping[str, Sequence[float]]) -> None:
+    """Sets until when each fault is in force: a student that it hit works again, or a server has had time to start."""
+    for fault in faults:
+        fault.over = fault.healed + SOON
+        mine = students.get(fault.name, ())
+        if fault.kind in (Kind.KILL_STUDENT, Kind.STOP_STUDENT):
+            last, last_of_all = _last(mine, fault.at), _last(times, fault.at)
+            fault.idle = last < last_of_all - IDLE
+        if mine and not fault.idle:
+            index = bisect_right(mine, fault.healed)
+            fault.over = min(mine[index] if index < len(mine) else math.inf, fault.healed + RETURN)
+
+
+def _last(times: Sequence[float], at: float) -> float:
     index = bisect_right(times, at)
+    return times[index - 1] if index > 0 else -math.inf
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """The longest time without a step of the lineage that began while the fault was in force."""
+
+    fault: Done
+    begin: float  # Unix time
+    seconds: float
+    # No other fault was in force until it had ended, or had lasted ALONE seconds.
+    alone: bool
+
+    @property
+    def end(self) -> float:
+        return self.begin + self.seconds
+
+
+def silence(times: Sequence[float], begin: float, until: float) -> tuple[float, float]:
+    """The longest time without a commit of those that began from `begin` to `until`: its beginning, and its seconds."""
+    longest = begin, 0.0
+    index = bisect_right(times, begin)
     while index < len(times):
-        begin = max(at, times[index - 1]) if index > 0 else at
-        if begin > at + SOON:
+        since = max(begin, times[index - 1]) if index > 0 else begin
+        if since > until:
             break
-        longest = max(longest, times[index] - begin)
+        if times[index] - since > longest[1]:
+            longest = since, times[index] - since
         index += 1
     return longest
 
 
-def alone(fault: Done, faults: Sequence[Done], seconds: float) -> bool:
-    """Whether no other fault was in force from the one to `seconds` after it."""
-    return not any(other is not fault and other.at < fault.at + seconds and other.healed > fault.at for other in faults)
+def alone(fault: Done, faults: Sequence[Done], end: float) -> bool:
+    """Whether no other fault was in force from the one until `end`."""
+    return not any(other is not fault and other.at < end and other.over > fault.at for other in faults)
 
 
-def recovery(
-    times: Sequence[float], faults: Sequence[Done], kinds: set[Kind], by_itself: bool = True
-) -> Summary | None:
-    """Seconds without a commit after faults of these kinds; of those during which no other fault was in force."""
+def recoveries(times: Sequence[float], faults: Sequence[Done]) -> list[Recovery]:
+    """After each fault."""
     found = []
     for fault in faults:
-        seconds = silence(times, fault.at)
-        if fault.kind in kinds and (not by_itself or alone(fault, faults, seconds)):
-            found.append(seconds)
-    return Summary.of(found)
+        begin, seconds = silence(times, fault.at, max(fault.over, fault.at + SOON))
+        # A slow recovery is not left out for what happened to it later.
+        found.append(Recovery(fault, begin, seconds, alone(fault, faults, begin + min(seconds, ALONE))))
+    return found
 
 
 @dataclass(frozen=True)
-class CoordinatorDeath:
-    """Over the deaths of the coordinator with no other fault in the five seconds after."""
+class RecoverySummary:
+    """Seconds; of the faults that were alone, and of those that are left out because others were in force. Those of
+    students that did not work are in neither."""
 
     count: int
-    # Median step of the 5 s after it, divided by that of the 30 s before: the median over the deaths.
-    step_ratio: float
-    longest_gap: float  # seconds
+    median: float | None
+    max: float | None
+    left_out: int
+    left_out_max: float | None
+    idle: int
+
+    @staticmethod
+    def of(found: Iterable[Recovery], kind: Kind) -> RecoverySummary | None:
+        mine = [recovery for recovery in found if recovery.fault.kind is kind]
+        if not mine:
+            return None
+        working = [recovery for recovery in mine if not recovery.fault.idle]
+        counted = Summary.of([recovery.seconds for recovery in working if recovery.alone])
+        others = Summary.of([recovery.seconds for recovery in working if not recovery.alone])
+        return RecoverySummary(
+            counted.count if counted else 0,
+            counted.median if counted else None,
+            counted.max if counted else None,
+            others.count if others else 0,
+            others.max if others else None,
+            len(mine) - len(working),
+        )
 
 
-def coordinator_deaths(times: Sequence[float], faults: Sequence[Done]) -> CoordinatorDeath | None:
-    ratios, gaps = [], []
+def step_ratio_of_coordinator_deaths(times: Sequence[float], faults: Sequence[Done]) -> tuple[int, float] | None:
+    """Median step of the 5 s after the death divided by that of the 30 s before: how many deaths had no other fault in
+    force in those 5 s, and the median over them."""
+    ratios = []
     for fault in faults:
-        if fault.kind is not Kind.KILL_COORDINATOR or not alone(fault, faults, AFTER):
+        if fault.kind is not Kind.KILL_COORDINATOR or not alone(fault, faults, fault.at + AFTER):
             continue
         before = _steps(times, fault.at - BEFORE, fault.at)
         after = _steps(times, fault.at, fault.at + AFTER)
-        if len(before) < 10 or not after:
-            continue
-        ratios.append(statistics.median(after) / statistics.median(before))
-        gaps.append(max(after))
-    if not ratios:
-        return None
-    return CoordinatorDeath(len(ratios), round(statistics.median(ratios), 3), round(max(gaps), 3))
+        if len(before) >= 10 and after:
+            ratios.append(statistics.median(after) / statistics.median(before))
+    return (len(ratios), round(statistics.median(ratios), 3)) if ratios else None
 
 
 def _steps(times: Sequence[float], begin: float, end: float) -> list[float]:
     first, last = max(1, bisect_right(times, begin)), min(len(times), bisect_right(times, end) + 1)
     return [times[i] - times[i - 1] for i in range(first, last)]
-
-
-@dataclass
-class Samples:
-    """Of one process: resident memory and descriptors over time."""
-
-    name: str
-    pid: int
-    seconds: list[float] = field(default_factory=list)
-    kib: list[int] = field(default_factory=list)
-    descriptors: list[int] = field(default_factory=list)
-
-    def take(self, now: float) -> None:
-        try:
-            status = Path(f"/proc/{self.pid}/status").read_text()
-            descriptors = sum(1 for _ in Path(f"/proc/{self.pid}/fd").iterdir())
-        except OSError:
-            return
-        if found := re.search(r"^VmRSS:\s+(\d+) kB", status, re.MULTILINE):
-            self.seconds.append(now)
-            self.kib.append(int(found.group(1)))
-            self.descriptors.append(descriptors)
-
-
-@dataclass(frozen=True)
-class Slope:
-    """A line through samples of a process's life but its beginning, by least squares."""
-
-    per_minute: float
-    # Of per_minute, from the medians of ten parts, since neighbouring samples are no independent ones.
-    standard_error: float
-
-    @property
-    def is_flat(self) -> bool:
-        return self.per_minute <= 3 * self.standard_error
-
-    @staticmethod
-    def of(seconds: Sequence[float], values: Sequence[float]) -> Slope | None:
-        first = int(len(seconds) * WARM_UP)
-        size = (len(seconds) - first) // 10
-        if size < 3:
-            return None
-        parts = range(first, first + 10 * size, size)
-        x = [statistics.fmean(seconds[i : i + size]) / 60 for i in parts]
-        y = [statistics.median(values[i : i + size]) for i in parts]
-        line = statistics.linear_regression(x, y)
-        residual = sum((b - line.slope * a - line.intercept) ** 2 for a, b in zip(x, y, strict=True))
-        spread = sum((a - statistics.fmean(x)) ** 2 for a in x)
-        error = math.sqrt(residual / (len(x) - 2) / spread)
-        return Slope(round(line.slope, 3), round(error, 3))

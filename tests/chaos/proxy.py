@@ -107,7 +107,7 @@ class Connection:
         self.tasks: list[asyncio.Task[None]] = []
         self.writers: list[asyncio.StreamWriter] = []
         self.pipes: list[Pipe] = []  # the caller's first
-        self.is_reset = False
+        self.is_reset = self.is_half_closed = False
 
     def follow(self, rule: Rule) -> None:
         self.rule = rule
@@ -128,6 +128,8 @@ class Connection:
             if self.is_reset:
                 raise ConnectionResetError
             self.pipes = [Pipe(self, near[0], writer), Pipe(self, reader, near[1])]
+            if self.is_half_closed:
+                self.pipes[0].end()
             self.tasks = [asyncio.ensure_future(work) for pipe in self.pipes for work in (pipe.read(), pipe.write())]
             await asyncio.gather(*self.tasks)
         except (OSError, TimeoutError):
@@ -148,6 +150,7 @@ class Connection:
 
     def half_close(self) -> None:
         """The far side hears that the caller has ended; the caller does not know of it."""
+        self.is_half_closed = True
         if self.pipes:
             self.pipes[0].end()
 

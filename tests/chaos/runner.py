@@ -10,18 +10,27 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from chaos import runs
+from chaos import memory, runs, targets
 from chaos.checker import Verdict, check
-from chaos.faults import CHURN, Fault, Kind, draw, steps_for
+from chaos.faults import CHURN, LABEL_DELAY, Fault, Kind, draw, fastest, steps_for
 from chaos.history import Violation, plan_of
 from chaos.injector import Injector
-from chaos.measures import Samples, Slope, commits, coordinator_deaths, final_loss, recovery
+from chaos.measures import (
+    RETURN,
+    RecoverySummary,
+    Summary,
+    commits,
+    final_loss,
+    note_returns,
+    recoveries,
+    step_ratio_of_coordinator_deaths,
+    steps_by_student,
+    steps_undone,
+)
+from chaos.memory import Samples
 from chaos.progress import Progress
 from chaos.site import COORDINATOR, Site
 
-# Seconds that labels take longer on their way, each way: with two steps asked for ahead some 50 steps a second, be it
-# one worker or four.
-LABEL_DELAY = 0.02
 TICK = 0.02
 LOOK_EVERY = 0.1
 SAMPLE_EVERY = 1.0
@@ -47,6 +56,8 @@ class Options:
     steps_between: float = 60
     # Undisturbed runs, each of another seed; that of the run's own seed tells the plan.
     undisturbed: int = 1
+    # Seconds that labels take longer on their way, each way.
+    label_delay: float = LABEL_DELAY
 
 
 @dataclass
@@ -61,7 +72,7 @@ class Watch:
     def __init__(self, options: Options, site: Site, faults: list[Fault], steps: int, say: Say) -> None:
         self.options, self.site, self.say, self.steps = options, site, say, steps
         self.faults = faults[::-1]
-        self.injector = Injector(site)
+        self.injector = Injector(site, options.workers)
         self.progress = Progress(runs.JOB, site.folder / "history")
         self.violations: list[Violation] = []
         self.samples: dict[int, Samples] = {}
@@ -99,6 +110,8 @@ class Watch:
         fault = self.faults[-1]
         steps = self.progress.steps - self.steps_at_last_fault
         if steps < fault.after_steps and now < self.last_fault + fault.after_seconds:
+            return
+        if fault.calm and self.injector.rest() < RETURN:
             return
         done = self.injector.do(fault)
         if done is None:
@@ -165,7 +178,7 @@ def run(options: Options, say: Say) -> Outcome:
     options.folder.mkdir(parents=True)
     kinds = CHURN if options.churn else None
     faults = list(draw(options.seed, options.faults, options.steps_between, kinds))
-    steps = steps_for(faults)
+    steps = steps_for(faults, fastest(options.label_delay))
     say("training a teacher")
     package = runs.train_teacher(options.folder / "teacher")
     losses = []
@@ -180,54 +193,49 @@ def run(options: Options, say: Say) -> Outcome:
     size = runs.Size(steps, options.workers, options.workers + 1, options.teachers)
     folder.mkdir()
     spec = runs.write(runs.run_file(package, folder / "run", size, options.seed), folder / "run.yaml")
-    with Site(folder, spec, options.teachers, options.workers + 1, LABEL_DELAY) as site:
+    with Site(folder, spec, options.teachers, options.workers + 1, options.label_delay) as site:
         watch = Watch(options, site, faults, steps, say)
         watch.run()
         histories = site.histories()
     say("checking the histories")
-    verdict = check(histories, runs.JOB, plan)
-    return Outcome(summary(options, watch, verdict, losses), watch.violations + verdict.violations)
+    return conclude(options, watch, check(histories, runs.JOB, plan), losses)
 
 
-def summary(options: Options, watch: Watch, verdict: Verdict, losses: list[float | None]) -> dict[str, Any]:
+def conclude(options: Options, watch: Watch, verdict: Verdict, losses: list[float | None]) -> Outcome:
     done = watch.injector.done
     times = commits(verdict)
-    kinds = Counter(str(fault.kind) for fault in done)
-
-    def plain(value: Any) -> Any:
-        return None if value is None else asdict(value)
-
-    def of(*kinds: Kind, by_itself: bool = True) -> Any:
-        return plain(recovery(times, done, set(kinds), by_itself))
-
-    return {
+    note_returns(times, done, steps_by_student(verdict))
+    found = recoveries(times, done)
+    after_kill, after_stop, after_coordinator = (
+        RecoverySummary.of(found, kind) for kind in (Kind.KILL_STUDENT, Kind.STOP_STUDENT, Kind.KILL_COORDINATOR)
+    )
+    undone = steps_undone(verdict)
+    ratio = step_ratio_of_coordinator_deaths(times, done)
+    growth, grown = memory.judge(watch.samples.values()) if options.churn else (None, [])
+    result = {
         "faults": len(done),
         "steps": verdict.steps,
         "records_lost": verdict.records_lost,
         "records_doubled": verdict.records_doubled,
         "replicas_equal": verdict.replicas_equal,
-        "recovery_seconds": of(Kind.KILL_STUDENT),
-        "stop_recovery_seconds": of(Kind.STOP_STUDENT),
-        "any_recovery_seconds": of(*Kind, by_itself=False),
-        "coordinator_deaths": plain(coordinator_deaths(times, done)),
+        "steps_undone": {"times": sum(steps > 0 for steps in undone), "max": max(undone, default=0)},
+        "recovery_seconds": plain(after_kill),
+        "stop_recovery_seconds": plain(after_stop),
+        "any_recovery_seconds": plain(Summary.of([recovery.seconds for recovery in found])),
+        "coordinator_recovery_seconds": plain(after_coordinator),
+        "coordinator_step_ratio": None if ratio is None else {"count": ratio[0], "median": ratio[1]},
+        "missed": targets.missed(found, after_kill.median if after_kill else None, ratio[1] if ratio else None),
         "final_loss": final_loss(verdict),
         "undisturbed_loss": losses,
         "generations": len(verdict.generations),
-        "memory": memory(watch) if options.churn else None,
+        "memory": growth,
+        "small_buffers": watch.site.small_buffers,
         "seed": options.seed,
         "seconds": round(time.monotonic() - watch.began, 1),
-        "kinds": dict(sorted(kinds.items())),
+        "kinds": dict(sorted(Counter(str(fault.kind) for fault in done).items())),
     }
+    return Outcome(result, watch.violations + verdict.violations + targets.hangs(found) + grown)
 
 
-def memory(watch: Watch) -> list[dict[str, Any]]:
-    """Of processes that lived long enough: how resident memory (KiB a minute) and descriptors (a minute) grow."""
-    found = []
-    for samples in watch.samples.values():
-        kib = Slope.of(samples.seconds, samples.kib)
-        descriptors = Slope.of(samples.seconds, samples.descriptors)
-        if kib is not None and descriptors is not None:
-            entry = {"name": samples.name, "minutes": round((samples.seconds[-1] - samples.seconds[0]) / 60, 1)}
-            slopes = {"kib_a_minute": asdict(kib), "descriptors_a_minute": asdict(descriptors)}
-            found.append(entry | {"kib": samples.kib[-1]} | slopes)
-    return found
+def plain(value: RecoverySummary | Summary | None) -> dict[str, Any] | None:
+    return None if value is None else asdict(value)

@@ -21,6 +21,7 @@ from chaos.proxy import Control, Rule
 COORDINATOR = "coordinator"
 PORT, PROXY_PORT = 7000, 7001  # of the coordinator
 TEACHER_PORT = 7070
+BUFFERS = 4096, 16384  # bytes; gradients are 100 kB
 PYTHON = os.environ | {"PYTHONPATH": f"{REPO / 'tests'}:{REPO / 'python'}"}
 
 
@@ -62,6 +63,7 @@ class Site:
         self.past: list[Life] = []
         self.proxies: list[subprocess.Popen[str]] = []
         self.controls: dict[str, Control] = {}
+        self.small_buffers: list[str] = []
         self._stack = ExitStack()
 
     def __enter__(self) -> Site:
@@ -70,6 +72,8 @@ class Site:
         with ExitStack() as stack:
             stack.enter_context(self.hosts)
             stack.callback(self._end)
+            # Of every other student, so that gradients leave in pieces, and others arrive faster than they are read.
+            self.small_buffers = [name for name in self.students[::2] if self.hosts.shrink_buffers(name, *BUFFERS)]
             self._front(COORDINATOR, PROXY_PORT, f"127.0.0.1:{PORT}")
             for name in self.teachers:
                 self.hosts.add_address(name, self._behind(name))

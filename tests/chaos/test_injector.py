@@ -33,6 +33,7 @@ class FakeSite:
 
     def __init__(self) -> None:
         self.said: list[str] = []
+        self.hears = True
         self.teachers = ["teacher-0", "teacher-1"]
         self.students = ["student-0", "student-1", "student-2"]
         self.hosts = self
@@ -58,7 +59,7 @@ class FakeSite:
 
     def scale(self, workers: int) -> bool:
         self.said.append(f"scale {workers}")
-        return True
+        return self.hears
 
     def healed_rule(self, server: str) -> Rule:
         return Rule() if server == COORDINATOR else LABELS
@@ -71,6 +72,12 @@ class FakeSite:
 
     def mend(self, name: str) -> None:
         self.said.append(f"mend {name}")
+
+    def part(self, one: str, other: str) -> None:
+        self.said.append(f"part {one} {other}")
+
+    def join(self, one: str, other: str) -> None:
+        self.said.append(f"join {one} {other}")
 
 
 class FakeControl:
@@ -88,7 +95,7 @@ class FakeControl:
 
 def make() -> tuple[FakeSite, Injector]:
     site = FakeSite()
-    return site, Injector(cast(Any, site))
+    return site, Injector(cast(Any, site), workers=2)
 
 
 def fault(kind: Kind, target: int = 0) -> Fault:
@@ -103,6 +110,8 @@ CASES: list[tuple[Kind, int, list[str], list[str]]] = [
     (Kind.STOP_TEACHER, 1, ["SIGSTOP teacher-1"], ["SIGCONT teacher-1"]),
     (Kind.STOP_COORDINATOR, 0, ["SIGSTOP coordinator"], ["SIGCONT coordinator"]),
     (Kind.CUT_HOST, 3, ["cut student-0"], ["mend student-0"]),
+    (Kind.CUT_PAIR, 0, ["part student-0 student-1"], ["join student-0 student-1"]),
+    (Kind.CUT_PAIR, 5, ["part student-2 coordinator"], ["join student-2 coordinator"]),
     (Kind.RESET, 0, ["reset coordinator for None"], []),
     (Kind.HALF_CLOSE, 4, ["half_close teacher-0 for host of student-0"], []),
     (Kind.REFUSE, 0, [f"{RULES[Kind.REFUSE]} coordinator for None"], ["heal coordinator for None"]),
@@ -110,11 +119,11 @@ CASES: list[tuple[Kind, int, list[str], list[str]]] = [
     (Kind.THROTTLE, 2, [f"{RULES[Kind.THROTTLE]} teacher-1 for None"], ["heal teacher-1 for None"]),
     (Kind.DELAY, 0, [f"{RULES[Kind.DELAY]} coordinator for None"], ["heal coordinator for None"]),
     (Kind.JOIN, 0, ["start student-2"], []),
-    (Kind.SCALE, 4, ["scale 2"], []),
+    (Kind.SCALE, 3, ["scale 1"], ["scale 2"]),
 ]
 
 
-@pytest.mark.parametrize(("kind", "target", "does", "undoes"), CASES, ids=[case[0] for case in CASES])
+@pytest.mark.parametrize(("kind", "target", "does", "undoes"), CASES, ids=[f"{case[0]}-{case[1]}" for case in CASES])
 def test_each_fault_is_done_and_undone(kind: Kind, target: int, does: list[str], undoes: list[str]) -> None:
     site, injector = make()
     done = injector.do(fault(kind, target))
@@ -155,6 +164,35 @@ def test_a_fault_needs_somebody_to_hit() -> None:
     assert site.said == ["kill teacher-0", "kill teacher-1", "SIGSTOP coordinator"]
 
 
+def test_it_scales_back_until_it_is_heard() -> None:
+    site, injector = make()
+    site.hears = False
+    done = injector.do(fault(Kind.SCALE))
+    assert done is not None and done.name == "1 workers, not heard"
+    time.sleep(SECONDS)
+    injector.tick()
+    assert site.said == ["scale 1", "scale 2"]
+    assert injector.rest() == 0
+    # What is left to do when the run is done is left.
+    injector.close()
+    assert site.said == ["scale 1", "scale 2"]
+
+
+def test_it_rests_once_all_is_undone() -> None:
+    _, injector = make()
+    assert injector.rest() > 1000
+    injector.do(fault(Kind.RESET))
+    injector.do(fault(Kind.STOP_STUDENT))
+    assert injector.rest() == 0
+    time.sleep(SECONDS)
+    assert injector.rest() == 0
+    injector.tick()
+    assert 0 <= injector.rest() < 10
+    injector.done[-1].healed -= 20
+    injector.done[0].healed -= 30
+    assert 20 <= injector.rest() < 30
+
+
 def test_after_the_run_stopped_processes_go_on_and_nothing_starts() -> None:
     site, injector = make()
     for kind in (Kind.KILL_STUDENT, Kind.STOP_TEACHER, Kind.CUT_HOST):
@@ -165,5 +203,5 @@ def test_after_the_run_stopped_processes_go_on_and_nothing_starts() -> None:
 
 
 def test_the_fake_is_like_a_site() -> None:
-    names = {name for name in vars(FakeSite) if not name.startswith("_")} - {"address", "cut", "mend"}
+    names = {name for name in vars(FakeSite) if not name.startswith("_")} - {"address", "cut", "mend", "part", "join"}
     assert names <= set(vars(Site))

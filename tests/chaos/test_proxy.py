@@ -171,20 +171,31 @@ def test_half_closed_the_server_hears_the_end_and_the_caller_nothing(wire: Wire)
     assert receive(caller, 5) == b"there"
 
 
+def test_half_closed_before_the_server_is_reached(wire: Wire) -> None:
+    wire.control.rule(HOLD)
+    caller = wire.call()
+    while wire.control.cut("half_close") == 0:
+        pass  # the proxy has not accepted it yet
+    wire.control.rule(PASS)
+    accepted, _ = wire.server.accept()
+    accepted.settimeout(PATIENCE)
+    assert accepted.recv(1) == b""
+    accepted.sendall(b"there")
+    assert receive(caller, 5) == b"there"
+
+
 def test_refused(wire: Wire) -> None:
     wire.control.rule(Rule(refuse=True))
-    caller = wire.call()
     with pytest.raises(ConnectionResetError):
-        caller.recv(1)
+        wire.call().recv(1)
     wire.control.rule(PASS)
     wire.connect()
 
 
 def test_a_server_that_is_gone_resets_its_callers(wire: Wire) -> None:
     wire.server.close()
-    caller = wire.call()
     with pytest.raises(ConnectionResetError):
-        caller.recv(1)
+        wire.call().recv(1)
 
 
 def test_rules_by_client(wire: Wire) -> None:
