@@ -48,8 +48,15 @@ absl::StatusOr<std::unique_ptr<CoordinatorLink>> CoordinatorLink::Open(const Opt
                                                                        std::stop_source stop) {
   auto link = std::unique_ptr<CoordinatorLink>(new CoordinatorLink(options, membership, std::move(stop)));
   const std::string where = absl::StrCat("coordinator at ", options.coordinator);
-  RETURN_IF_ERROR(Annotate(link->AwaitCoordinator(), where));
-  auto session = link->Greet();
+  const Clock::time_point give_up = Clock::now() + options.patience;
+  RETURN_IF_ERROR(Annotate(link->AwaitCoordinator(give_up), where));
+  absl::StatusOr<std::unique_ptr<Session>> session = link->Greet();
+  // One that dies before it has said welcome is started again.
+  while (absl::IsUnavailable(session.status()) && Clock::now() < give_up && !link->stop_.stop_requested()) {
+    std::this_thread::sleep_for(kLookUpEvery);
+    RETURN_IF_ERROR(Annotate(link->AwaitCoordinator(give_up), where));
+    session = link->Greet();
+  }
   if (!session.ok()) return Annotate(session.status(), where);
   spdlog::info("joined run {} at {} as {}", link->run_, options.coordinator, options.host);
   link->thread_ =
@@ -57,11 +64,10 @@ absl::StatusOr<std::unique_ptr<CoordinatorLink>> CoordinatorLink::Open(const Opt
   return link;
 }
 
-absl::Status CoordinatorLink::AwaitCoordinator() {
-  const auto deadline = std::chrono::system_clock::now() + options_.patience;
+absl::Status CoordinatorLink::AwaitCoordinator(Clock::time_point give_up) {
   while (!channel_->WaitForConnected(std::chrono::system_clock::now() + kLookUpEvery)) {
     if (stop_.stop_requested()) return absl::CancelledError("stopped before it answered");
-    if (std::chrono::system_clock::now() > deadline) {
+    if (Clock::now() > give_up) {
       return absl::UnavailableError("nothing answers there; is it running, and is --coordinator right?");
     }
   }

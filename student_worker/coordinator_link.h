@@ -76,7 +76,7 @@ class CoordinatorLink : public JobLink {
   };
 
   CoordinatorLink(const Options& options, Membership* membership, std::stop_source stop);
-  absl::Status AwaitCoordinator();
+  absl::Status AwaitCoordinator(std::chrono::steady_clock::time_point give_up);
   absl::StatusOr<std::unique_ptr<Session>> Greet();
   absl::Status ExchangeGreetings(Session* session);
   void Run(std::unique_ptr<Session> session);

@@ -72,6 +72,7 @@ class CoordinatorLinkTest : public testing::Test {
   absl::StatusOr<std::unique_ptr<CoordinatorLink>> Open() {
     return CoordinatorLink::Open({.coordinator = listening_.address,
                                   .host = "some-host",
+                                  .patience = std::chrono::milliseconds(patience_ms_),
                                   .lost_patience = std::chrono::milliseconds(lost_patience_ms_)},
                                  &membership_, stop_);
   }
@@ -88,6 +89,7 @@ class CoordinatorLinkTest : public testing::Test {
   ListeningServer listening_;
   std::stop_source stop_;
   Membership membership_{stop_};
+  int patience_ms_ = 60'000;
   int lost_patience_ms_ = 600'000;
   std::vector<v1::WorkerMessage> messages_;
 };
@@ -247,7 +249,22 @@ TEST_F(CoordinatorLinkTest, RefusalsNameTheCoordinatorAndTheReason) {
   };
   EXPECT_EQ(Open().status().code(), absl::StatusCode::kFailedPrecondition);
   service_.script = [&](ServerStream*) { return grpc::Status::OK; };
+  patience_ms_ = 300;
   EXPECT_EQ(Open().status().code(), absl::StatusCode::kUnavailable);
+}
+
+TEST_F(CoordinatorLinkTest, ACoordinatorThatDiesBeforeItsWelcomeIsGreetedAgain) {
+  int greeted = 0;
+  service_.script = [&](ServerStream* stream) {
+    if (++greeted < 3) return grpc::Status(grpc::StatusCode::UNAVAILABLE, "it dies");
+    v1::WorkerMessage hello;
+    stream->Read(&hello);
+    Welcome(stream);
+    ReadAll(stream);
+    return grpc::Status::OK;
+  };
+  EXPECT_TRUE(Open().ok());
+  EXPECT_EQ(greeted, 3);
 }
 
 TEST(CoordinatorLink, SaysThatNothingAnswers) {
