@@ -1,5 +1,7 @@
 #include "corpus/index.h"
 
+#include <google/protobuf/io/coded_stream.h>
+
 #include <filesystem>
 #include <map>
 #include <set>
@@ -17,6 +19,8 @@
 
 namespace polystill::corpus {
 namespace {
+
+using google::protobuf::io::CodedOutputStream;
 
 // Values of a column that a message lists at most.
 constexpr size_t kValuesTold = 8;
@@ -170,6 +174,16 @@ class IndexBuilder {
   int64_t rows_ = 0;
 };
 
+// What stands on the wire before a language of so many bytes in an index.
+std::string LanguageHead(size_t bytes) {
+  constexpr uint32_t kLengthDelimited = 2;
+  uint8_t head[20];
+  uint8_t* end =
+      CodedOutputStream::WriteTagToArray(v1::CorpusIndex::kLanguagesFieldNumber << 3 | kLengthDelimited, head);
+  end = CodedOutputStream::WriteVarint64ToArray(bytes, end);
+  return std::string(head, end);
+}
+
 }  // namespace
 
 absl::StatusOr<v1::CorpusIndex> BuildIndex(const v1::Selection& selection) {
@@ -181,12 +195,23 @@ absl::StatusOr<v1::CorpusIndex> BuildIndex(const v1::Selection& selection) {
 }
 
 std::string IndexDigest(const v1::CorpusIndex& index) {
-  v1::CorpusIndex placeless = index;
+  v1::CorpusIndex placeless;
+  *placeless.mutable_selection() = index.selection();
   placeless.mutable_selection()->mutable_corpus()->clear_path();
+  *placeless.mutable_files() = index.files();
   for (v1::CorpusIndex::File& file : *placeless.mutable_files()) {
     file.set_path(std::filesystem::path(file.path()).filename().string());
   }
-  return Sha256Hex(DeterministicBytes(placeless));
+  Sha256 digest;
+  digest.Update(DeterministicBytes(placeless));
+  // The blocks may be many: no copy of them is made. These are the bytes that the languages, the last field, have in
+  // the message.
+  for (const v1::CorpusIndex::Language& language : index.languages()) {
+    const std::string bytes = DeterministicBytes(language);
+    digest.Update(LanguageHead(bytes.size()));
+    digest.Update(bytes);
+  }
+  return digest.Hex();
 }
 
 }  // namespace polystill::corpus

@@ -9,6 +9,7 @@
 #include "arrow/type.h"
 #include "corpus/reader.h"
 #include "corpus/test_corpus.h"
+#include "runtime/deterministic_bytes.h"
 #include "runtime/sha256.h"
 
 namespace polystill::corpus {
@@ -146,6 +147,24 @@ TEST(IndexTest, SplitsJsonLinesIntoBlocks) {
   EXPECT_EQ(Summary(index), "de:8000+8000+4000 fr:2000+2000+1000");
   EXPECT_EQ(index.languages(0).blocks(2).offset() + index.languages(0).blocks(2).length(),
             static_cast<int64_t>(lines.size()));
+}
+
+// It is made without a copy of the index, and is that of the message without the folder.
+TEST(IndexTest, DigestIsOfTheWholeMessage) {
+  v1::CorpusIndex index;
+  index.mutable_selection()->mutable_corpus()->set_path("folder");
+  (*index.mutable_selection()->mutable_where())["split"] = "train";
+  for (const char* path : {"folder/a.parquet", "folder/b.parquet"}) index.add_files()->set_path(path);
+  for (const int blocks : {1, 100, 20'000}) {
+    v1::CorpusIndex::Language& language = *index.add_languages();
+    language.set_name("de");
+    for (int i = 0; i < blocks; ++i) language.add_blocks()->set_records(i + 1);
+  }
+  v1::CorpusIndex placeless = index;
+  placeless.mutable_selection()->mutable_corpus()->clear_path();
+  placeless.mutable_files(0)->set_path("a.parquet");
+  placeless.mutable_files(1)->set_path("b.parquet");
+  EXPECT_EQ(IndexDigest(index), Sha256Hex(DeterministicBytes(placeless)));
 }
 
 TEST(IndexTest, DigestCoversContentAndSelectionButNotTheFolder) {

@@ -1,5 +1,6 @@
 #include "corpus/reader.h"
 
+#include <algorithm>
 #include <map>
 #include <string>
 #include <tuple>
@@ -22,6 +23,8 @@ using UnitKey = std::tuple<int, int, int64_t>;
 
 UnitKey KeyOf(const v1::CorpusIndex::Block& block) { return {block.file(), block.row_group(), block.offset()}; }
 
+bool InOrder(const v1::CorpusIndex::Block& a, const v1::CorpusIndex::Block& b) { return KeyOf(a) < KeyOf(b); }
+
 }  // namespace
 
 struct Reader::State {
@@ -29,7 +32,7 @@ struct Reader::State {
       : index(std::move(index)), cache(options.cache_bytes) {}
 
   absl::Status CheckFiles();
-  void MapUnits();
+  absl::Status CheckOrder() const;
   absl::StatusOr<Source*> Open(int file);
   absl::StatusOr<BlockCache::Records> Block(BlockCache::Key key);
   absl::StatusOr<BlockCache::Records> DecodeBlock(BlockCache::Key key);
@@ -37,8 +40,6 @@ struct Reader::State {
 
   const std::shared_ptr<const v1::CorpusIndex> index;
   std::vector<SourceFile> files;
-  // The blocks that one unit of reading holds, a language each.
-  std::map<UnitKey, std::vector<BlockCache::Key>> blocks_of_unit;
   std::map<int, std::unique_ptr<Source>> sources;
   BlockCache cache;
   int64_t blocks_decoded = 0;
@@ -57,13 +58,16 @@ absl::Status Reader::State::CheckFiles() {
   return absl::OkStatus();
 }
 
-void Reader::State::MapUnits() {
-  for (int language = 0; language < index->languages_size(); ++language) {
-    const auto& blocks = index->languages(language).blocks();
-    for (int block = 0; block < blocks.size(); ++block) {
-      blocks_of_unit[KeyOf(blocks[block])].emplace_back(language, block);
+absl::Status Reader::State::CheckOrder() const {
+  for (const v1::CorpusIndex::Language& language : index->languages()) {
+    const auto& blocks = language.blocks();
+    const auto repeats = [](const auto& a, const auto& b) { return !InOrder(a, b); };
+    if (std::adjacent_find(blocks.begin(), blocks.end(), repeats) != blocks.end()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("the corpus index does not hold the blocks of ", language.name(), " in their order"));
     }
   }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<Source*> Reader::State::Open(int file) {
@@ -87,20 +91,23 @@ absl::StatusOr<BlockCache::Records> Reader::State::DecodeBlock(BlockCache::Key k
   std::map<std::string, std::vector<Record>> by_language;
   for (Record& record : records) by_language[record.language].push_back(std::move(record));
   BlockCache::Records wanted;
-  for (const BlockCache::Key& other : blocks_of_unit.at(KeyOf(unit))) {
-    const v1::CorpusIndex::Language& language = index->languages(other.first);
+  for (int other = 0; other < index->languages_size(); ++other) {
+    // The language's block of the same unit, if there is one: found by search, so that nothing is held for each block.
+    const v1::CorpusIndex::Language& language = index->languages(other);
+    const auto block = std::lower_bound(language.blocks().begin(), language.blocks().end(), unit, InOrder);
+    if (block == language.blocks().end() || KeyOf(*block) != KeyOf(unit)) continue;
     auto held = std::make_shared<const std::vector<Record>>(std::move(by_language[language.name()]));
-    const int64_t indexed = language.blocks(other.second).records();
+    const int64_t indexed = block->records();
     if (static_cast<int64_t>(held->size()) != indexed) {
       return absl::DataLossError(absl::StrCat(source->name(), ": a block holds ", held->size(), " records of ",
                                               language.name(), " and held ", indexed,
                                               " when it was indexed: the corpus changed; start the run anew"));
     }
     ++blocks_decoded;
-    if (other == key) {
+    if (other == key.first) {
       wanted = std::move(held);
     } else {
-      cache.Put(other, std::move(held));
+      cache.Put({other, static_cast<int>(block - language.blocks().begin())}, std::move(held));
     }
   }
   // Last, so that none of the others pushes it out.
@@ -122,7 +129,7 @@ Reader::~Reader() = default;
 absl::StatusOr<std::unique_ptr<Reader>> Reader::Open(std::shared_ptr<const v1::CorpusIndex> index, Options options) {
   auto state = std::make_unique<State>(std::move(index), options);
   RETURN_IF_ERROR(state->CheckFiles());
-  state->MapUnits();
+  RETURN_IF_ERROR(state->CheckOrder());
   return std::unique_ptr<Reader>(new Reader(std::move(state)));
 }
 

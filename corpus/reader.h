@@ -19,7 +19,8 @@ class Reader {
     // Decoded blocks held, in bytes. The current block is held whatever its size.
     int64_t cache_bytes = int64_t{512} << 20;
   };
-  // Checks that every file still has the size that the index recorded (FAILED_PRECONDITION: the corpus changed).
+  // Checks that every file still has the size that the index recorded (FAILED_PRECONDITION: the corpus changed) and
+  // that every language's blocks are in order (INVALID_ARGUMENT).
   static absl::StatusOr<std::unique_ptr<Reader>> Open(std::shared_ptr<const v1::CorpusIndex> index, Options options);
   static absl::StatusOr<std::unique_ptr<Reader>> Open(std::shared_ptr<const v1::CorpusIndex> index) {
     return Open(std::move(index), Options());

@@ -191,6 +191,20 @@ TEST(ReaderTest, ASmallCacheReadsAgain) {
   EXPECT_EQ(reader->blocks_decoded(), 3);
 }
 
+TEST(ReaderTest, BlocksOutOfOrderAreRefused) {
+  const TestCorpus corpus;
+  corpus.WriteParquet("a.parquet", {RowJson("1", "de"), RowJson("2", "fr"), RowJson("3", "fr")}, 1);
+  const auto index = IndexOf(corpus.Selection());
+  for (const auto& [first, second] : {std::pair(1, 0), std::pair(0, 0)}) {
+    auto spoilt = std::make_shared<v1::CorpusIndex>(*index);
+    *spoilt->mutable_languages(1)->mutable_blocks(0) = index->languages(1).blocks(first);
+    *spoilt->mutable_languages(1)->mutable_blocks(1) = index->languages(1).blocks(second);
+    const absl::Status status = Reader::Open(spoilt).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_THAT(std::string(status.message()), HasSubstr("blocks of fr"));
+  }
+}
+
 TEST(ReaderTest, TokenIdsAreCutAndChecked) {
   for (const auto& type :
        {arrow::list(arrow::int32()), arrow::list(arrow::int64()), arrow::large_list(arrow::int32())}) {
