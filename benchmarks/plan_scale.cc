@@ -1,4 +1,5 @@
 #include <malloc.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -54,6 +55,13 @@ int64_t ResidentBytes() {
   return resident * sysconf(_SC_PAGESIZE);
 }
 
+// The most that this process ever held, in bytes.
+int64_t PeakBytes() {
+  rusage usage = {};
+  getrusage(RUSAGE_SELF, &usage);
+  return int64_t{usage.ru_maxrss} << 10;
+}
+
 // Of each language: as Zipf says, in proportion to 1, 1/2, 1/3 ...; they add up to `records`.
 std::vector<int64_t> RecordsOfLanguages(int64_t records, int languages) {
   double weights = 0;
@@ -95,7 +103,7 @@ v1::CorpusIndex MakeIndex(const Options& options) {
 
 v1::PlanSegment MakeSegment(const Options& options, const v1::CorpusIndex& index) {
   v1::PlanSegment segment;
-  segment.set_algorithm(1);
+  segment.set_algorithm(2);
   segment.set_seed(kSeed);
   segment.set_batch_size(options.batch);
   segment.mutable_mixture()->set_kind(v1::Mixture::KIND_TEMPERATURE);
@@ -139,6 +147,7 @@ absl::StatusOr<nlohmann::ordered_json> Measure(const Options& options) {
   ASSIGN_OR_RETURN(const int64_t steps, plan.StepsForEpochs(options.epochs));
   const std::vector<double> slices = TimeSlices(plan, steps, options.steps);
   told["plan_resident_bytes"] = ResidentBytes() - with_index;
+  told["peak_resident_bytes"] = PeakBytes();
   told["slice_median_ms"] = 1e3 * slices[slices.size() / 2];
   told["slice_worst_ms"] = 1e3 * slices.back();
   return told;

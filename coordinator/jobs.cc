@@ -17,7 +17,7 @@ namespace {
 
 // Version of the plan's algorithm, and the records that are shuffled together at least
 // (proto/polystill/v1/corpus.proto).
-constexpr int kPlanAlgorithm = 1;
+constexpr int kPlanAlgorithm = 2;
 constexpr int64_t kShuffleWindow = 65'536;
 
 // The columns of the table before and after the distilled student, by how much they know.

@@ -93,7 +93,7 @@ TEST(PlanJobs, TeacherLearnsFromItsOwnRecords) {
   EXPECT_EQ(teacher.job.optimizer().lr(), 0.1);
   EXPECT_EQ(teacher.job.plan().batch_size(), 16);
   EXPECT_EQ(teacher.job.plan().mixture().kind(), v1::Mixture::KIND_PROPORTIONAL);
-  EXPECT_EQ(teacher.job.plan().algorithm(), 1);
+  EXPECT_EQ(teacher.job.plan().algorithm(), 2);
   EXPECT_EQ(teacher.job.plan().shuffle_window(), 65536);
   EXPECT_EQ(teacher.job.package(), "/run/models/teacher-english");
   EXPECT_EQ(teacher.job.checkpoints(), "/run/checkpoints/teacher-english");

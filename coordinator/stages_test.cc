@@ -138,7 +138,7 @@ TEST_F(StagesTest, JobsGetTheirStepsAndPlan) {
   ASSERT_NE(teacher, nullptr);
   EXPECT_EQ(teacher->job.steps(), 20 * 2 / 4);
   EXPECT_EQ(teacher->job.plan().batch_size(), 4);
-  EXPECT_EQ(teacher->job.plan().algorithm(), 1);
+  EXPECT_EQ(teacher->job.plan().algorithm(), 2);
   const PlannedJob* distilled = Find(*stages, "distilled");
   ASSERT_NE(distilled, nullptr);
   EXPECT_EQ(distilled->job.steps(), 40 * 3 / 8);

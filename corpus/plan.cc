@@ -3,11 +3,13 @@
 #include <algorithm>
 #include <cassert>
 #include <cmath>
+#include <limits>
 #include <list>
 #include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "corpus/block_sections.h"
 #include "corpus/index.h"
 #include "corpus/language_sequence.h"
 #include "corpus/mixture.h"
@@ -19,40 +21,58 @@
 namespace polystill::corpus {
 namespace {
 
-constexpr int kAlgorithm = 1;
+constexpr int kAlgorithm = 2;
 constexpr int64_t kDefaultShuffleWindow = 65'536;
 // Records that a plan may draw in all: positions are int64, with room for a last batch.
 constexpr double kMaxDrawn = 0x1p62;
-// Orders held for each language: the current pass's, and the next's while steps are fetched ahead.
-constexpr size_t kHeldOrders = 2;
+constexpr int64_t kMaxBlockRecords = std::numeric_limits<uint32_t>::max();
+// Stretches of passes held for each language: the current one, and the next while steps are fetched ahead.
+constexpr size_t kHeldStretches = 2;
 
 // Words that keep the draws for the mixture and for the passes apart. Names, not indices, of languages enter the keys:
 // a language that is added leaves the order of the others as it was.
 constexpr uint64_t kMixtureWord = 1;
 constexpr uint64_t kPassWord = 2;
 
-using OrderPointer = std::shared_ptr<const PassOrder>;
+// A part of a pass over a language, and the order of that pass.
+struct HeldStretch {
+  int64_t pass = 0;
+  std::shared_ptr<const PassOrder> order;
+  std::shared_ptr<const PassStretch> stretch;
 
-// A language's records and the orders of its latest passes. Thread-safe.
+  bool Holds(int64_t of_pass, int64_t position) const {
+    return stretch != nullptr && pass == of_pass && stretch->Holds(position);
+  }
+};
+
+// A language's records, and its latest stretches. Thread-safe.
 class LanguageOrders {
  public:
   LanguageOrders(const v1::CorpusIndex::Language& language, uint64_t seed, int64_t window)
-      : records_(language.records()), name_(NameWord(language.name())), seed_(seed), window_(window) {
-    for (const v1::CorpusIndex::Block& block : language.blocks()) blocks_.push_back(block.records());
-  }
+      : records_(language.records()),
+        name_(NameWord(language.name())),
+        seed_(seed),
+        window_(window),
+        sections_(language) {}
 
   int64_t records() const { return records_; }
   uint64_t Offset(int64_t cycle) const { return CombineKey(seed_, kMixtureWord, cycle, name_); }
 
-  OrderPointer Order(int64_t pass) const {
+  // The stretch that holds the position of the pass.
+  HeldStretch StretchOf(int64_t pass, int64_t position) const {
     MutexLock lock(&mutex_);
-    for (const auto& [held, order] : orders_) {
-      if (held == pass) return order;
+    HeldStretch wanted{pass, nullptr, nullptr};
+    for (const HeldStretch& held : held_) {
+      if (held.Holds(pass, position)) return held;
+      if (held.pass == pass) wanted.order = held.order;
     }
-    auto order = std::make_shared<const PassOrder>(blocks_, window_, CombineKey(seed_, kPassWord, name_, pass));
-    orders_.emplace_front(pass, order);
-    if (orders_.size() > kHeldOrders) orders_.pop_back();
-    return order;
+    if (wanted.order == nullptr) {
+      wanted.order = std::make_shared<const PassOrder>(sections_, window_, CombineKey(seed_, kPassWord, name_, pass));
+    }
+    wanted.stretch = std::make_shared<const PassStretch>(wanted.order->StretchAt(position));
+    held_.push_front(wanted);
+    if (held_.size() > kHeldStretches) held_.pop_back();
+    return wanted;
   }
 
  private:
@@ -60,10 +80,10 @@ class LanguageOrders {
   const uint64_t name_;
   const uint64_t seed_;
   const int64_t window_;
-  std::vector<int64_t> blocks_;
+  const BlockSections sections_;
   mutable Mutex mutex_;
-  // By pass, the newest first.
-  mutable std::list<std::pair<int64_t, OrderPointer>> orders_ ABSL_GUARDED_BY(mutex_);
+  // The newest first.
+  mutable std::list<HeldStretch> held_ ABSL_GUARDED_BY(mutex_);
 };
 
 absl::Status CheckSegment(const v1::PlanSegment& segment, const v1::CorpusIndex& index) {
@@ -78,6 +98,10 @@ absl::Status CheckSegment(const v1::PlanSegment& segment, const v1::CorpusIndex&
     int64_t records = 0;
     for (const v1::CorpusIndex::Block& block : language.blocks()) {
       if (block.records() < 1) return absl::InvalidArgumentError("the corpus index holds an empty block");
+      if (block.records() > kMaxBlockRecords) {
+        return absl::InvalidArgumentError(absl::StrCat("the corpus index holds a block of ", block.records(),
+                                                       " records; at most ", kMaxBlockRecords));
+      }
       records += block.records();
     }
     if (records == 0 || records != language.records()) {
@@ -133,19 +157,17 @@ std::vector<RecordRef> Plan::Slice(int64_t step, int64_t first, int64_t last) co
   const int64_t begin = local % state_->quotas.steps * state_->segment.batch_size() + first;
   std::vector<RecordRef> refs;
   refs.reserve(last - first);
-  // The order that each language was last drawn by here, to lock once a pass and not once a record.
-  std::vector<std::pair<int64_t, OrderPointer>> orders(state_->languages.size());
+  // What each language was last drawn from here, to lock once a stretch and not once a record.
+  std::vector<HeldStretch> latest(state_->languages.size());
   for (const auto& [language, ordinal] : state_->SequenceOf(cycle).Slots(begin, last - first)) {
     const LanguageOrders& source = *state_->languages[language];
     // The language's records are drawn one after another over all cycles: this is the drawn-th.
     const int64_t drawn = cycle * state_->quotas.positions[language] + ordinal;
     const int64_t pass = drawn / source.records();
-    auto& [held, order] = orders[language];
-    if (order == nullptr || held != pass) {
-      held = pass;
-      order = source.Order(pass);
-    }
-    const PassOrder::Place place = order->At(drawn % source.records());
+    const int64_t position = drawn % source.records();
+    HeldStretch& held = latest[language];
+    if (!held.Holds(pass, position)) held = source.StretchOf(pass, position);
+    const PassStretch::Place place = held.stretch->At(position);
     refs.push_back({language, pass, place.block, place.row});
   }
   return refs;

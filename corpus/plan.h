@@ -29,9 +29,12 @@ struct RecordRef {
 // Languages: cycles of C steps; in each, every language gets its exact share of C * batch_size positions by largest
 // remainder, its k-th position at (k + u) / n of the cycle; C is large enough for every language to get one at least.
 // Within a language: each pass visits every record once, in an order of its own: blocks are permuted, then records are
-// shuffled inside windows of whole blocks. What a step leaves over goes into the next; every step has batch_size
-// records. Positions count from segment.first_step. Orders are keyed by the languages' names: one more language changes
-// how often the others are drawn, never their order.
+// shuffled inside windows of whole blocks. Of more than 256 blocks it is first sections of about sqrt(blocks) blocks,
+// spread over the corpus, that are permuted, then the blocks of as many sections as hold eight windows
+// (corpus/pass_order.h): so any step is found in O(batch_size * log(blocks) + languages * (sqrt(blocks) + blocks of
+// eight windows)), with no state. What a step leaves over goes into the next; every step has batch_size records.
+// Positions count from segment.first_step. Orders are keyed by the languages' names: one more language changes how
+// often the others are drawn, never their order.
 //
 // Thread-compatible: const methods may run at once.
 class Plan {

@@ -13,6 +13,8 @@
 #include <thread>
 
 #include "corpus/index.h"
+#include "corpus/permutation.h"
+#include "runtime/counter_rng.h"
 
 namespace polystill::corpus {
 namespace {
@@ -32,7 +34,7 @@ std::shared_ptr<const v1::CorpusIndex> MakeIndex(const Blocks& blocks) {
 
 v1::PlanSegment Segment(const v1::CorpusIndex& index, int batch_size, double tau = 0, int64_t window = 0) {
   v1::PlanSegment segment;
-  segment.set_algorithm(1);
+  segment.set_algorithm(2);
   segment.set_seed(7);
   segment.set_batch_size(batch_size);
   segment.set_index_digest(IndexDigest(index));
@@ -48,6 +50,13 @@ Plan MakePlan(const Blocks& blocks, int batch_size, double tau = 0, int64_t wind
 }
 
 std::vector<RecordRef> Step(const Plan& plan, int64_t step) { return plan.Slice(step, 0, plan.segment().batch_size()); }
+
+// Blocks of 1 to 5 records, so many that they are divided into sections.
+std::vector<int64_t> ManyBlocks(int count) {
+  std::vector<int64_t> sizes;
+  for (int i = 0; i < count; ++i) sizes.push_back(1 + static_cast<int64_t>(Below(Mix64(i), 5)));
+  return sizes;
+}
 
 // The first `count` records that the plan draws of a language.
 std::vector<RecordRef> DrawsOf(const Plan& plan, int language, int64_t count) {
@@ -78,6 +87,8 @@ std::vector<Case> Cases() {
       {"tiny_beside_large", {{"de", {5000, 5000}}, {"fr", {1}}}, 16, 0, 3000},
       {"batch_beyond_corpus", {{"de", {3, 2}}, {"fr", {4}}}, 100, 0, 1},
       {"blocks_of_one", {{"de", std::vector<int64_t>(200, 1)}, {"fr", {30}}}, 7, 0, 20},
+      {"many_blocks", {{"de", ManyBlocks(1500)}, {"fr", {30}}, {"ja", ManyBlocks(257)}}, 64, 2.0, 25},
+      {"many_blocks_of_one_window", {{"de", ManyBlocks(1500)}}, 100, 0, 0},
   };
 }
 
@@ -138,6 +149,25 @@ TEST_P(PlanPropertyTest, QuotasAreExactOverEveryCycle) {
   }
 }
 
+// A run that is resized at every step, and a worker that comes anew at any of them, draw what one worker draws.
+TEST_P(PlanPropertyTest, ResizingAtEveryStepLeavesTheSequence) {
+  const Plan steady = Make();
+  const Plan resized = Make();
+  for (int64_t i = 0; i < 300; ++i) {
+    const int64_t step = i < 200 ? i : static_cast<int64_t>(CombineKey(i) % 1'000'000);
+    const int workers = 1 + static_cast<int>(CombineKey(i, 1) % 5);
+    std::vector<std::vector<RecordRef>> slices(workers);
+    // In an order in which no single worker would ask.
+    for (int rank = workers - 1; rank >= 0; --rank) {
+      const Plan::Range range = Plan::SliceOf(GetParam().batch_size, rank, workers);
+      slices[rank] = resized.Slice(step, range.first, range.last);
+    }
+    std::vector<RecordRef> joined;
+    for (const auto& slice : slices) joined.insert(joined.end(), slice.begin(), slice.end());
+    ASSERT_EQ(joined, Step(steady, step)) << "step " << step << ", " << workers << " workers";
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(All, PlanPropertyTest, testing::ValuesIn(Cases()),
                          [](const auto& info) { return std::string(info.param.name); });
 
@@ -178,6 +208,8 @@ TEST(PlanTest, OrdersLookShuffled) {
   ExpectShuffled(OrderOf(one_window, 0, 1));
   // Windows of two of 500 blocks: it is the order of the blocks that mixes.
   ExpectShuffled(OrderOf(MakePlan({{"de", std::vector<int64_t>(500, 20)}}, 100, 0, 40), 0, 0), 20);
+  // Sections of 44 or 45 blocks.
+  ExpectShuffled(OrderOf(MakePlan({{"de", std::vector<int64_t>(2000, 5)}}, 100, 0, 40), 0, 0), 5);
 }
 
 TEST(PlanTest, PassesHaveOrdersOfTheirOwn) {
@@ -246,26 +278,39 @@ TEST(PlanTest, ThreadsSeeTheSamePlan) {
   }
 }
 
-// The order is frozen: runs that are resumed by another build must draw what the first build would have drawn. Whoever
-// changes it on purpose raises the algorithm's version.
-TEST(PlanTest, AlgorithmOneIsFrozen) {
-  const Plan plan = MakePlan({{"de", {5000, 3000, 40}}, {"fr", {700}}, {"ja", {1}}}, 8, 2.0, 4000);
-  EXPECT_EQ(plan.cycle_steps(), 8192);
-  EXPECT_THAT(plan.quotas(), testing::ElementsAre(50172, 14804, 560));
+// Steps of a plan, a line each, records as language:pass:block:row.
+std::string TextOf(const Plan& plan, const std::vector<int64_t>& steps) {
   std::string text;
-  for (const int64_t step : {int64_t{0}, int64_t{9'000}, int64_t{1'000'000}}) {
+  for (const int64_t step : steps) {
     for (const RecordRef& ref : Step(plan, step)) {
       text += std::to_string(ref.language) + ":" + std::to_string(ref.pass) + ":" + std::to_string(ref.block) + ":" +
               std::to_string(ref.row) + " ";
     }
     text += "\n";
   }
-  // language:pass:block:row
+  return text;
+}
+
+// The order is frozen: runs that are resumed by another build must draw what the first build would have drawn. Whoever
+// changes it on purpose raises the algorithm's version.
+TEST(PlanTest, AlgorithmTwoIsFrozen) {
+  const Plan plan = MakePlan({{"de", {5000, 3000, 40}}, {"fr", {700}}, {"ja", {1}}}, 8, 2.0, 4000);
+  EXPECT_EQ(plan.cycle_steps(), 8192);
+  EXPECT_THAT(plan.quotas(), testing::ElementsAre(50172, 14804, 560));
+  // As it was in algorithm 1, whose order of languages of few blocks is the same.
   EXPECT_EQ(
-      text,
+      TextOf(plan, {0, 9'000, 1'000'000}),
       "0:0:0:1340 0:0:0:3924 1:0:0:647 0:0:1:1523 0:0:2:15 0:0:0:3237 1:0:0:104 0:0:1:1383 \n"
       "1:23:0:256 0:6:1:1861 0:6:1:1661 0:6:1:1771 1:23:0:62 0:6:1:2263 0:6:1:1850 0:6:1:650 \n"
       "0:761:0:4219 0:761:1:2400 1:2581:0:71 0:761:0:1277 0:761:0:2010 0:761:0:3306 1:2581:0:655 0:761:0:3321 \n");
+}
+
+TEST(PlanTest, AlgorithmTwoIsFrozenForManyBlocks) {
+  const Plan plan = MakePlan({{"de", std::vector<int64_t>(2000, 100)}, {"fr", ManyBlocks(257)}}, 8, 100.0, 400);
+  EXPECT_EQ(TextOf(plan, {0, 9'000, 1'000'000}),
+            "1:0:101:0 0:0:452:88 1:0:76:0 0:0:672:34 1:0:255:1 0:0:672:6 0:0:452:55 1:0:134:0 \n"
+            "0:0:747:24 1:44:116:1 0:0:439:55 1:44:51:0 0:0:747:90 1:44:8:3 0:0:439:51 1:44:34:0 \n"
+            "1:4892:162:0 0:20:1653:0 1:4892:76:0 0:20:289:3 1:4892:134:4 0:20:641:13 1:4892:135:2 0:20:861:89 \n");
 }
 
 TEST(PlanTest, SlicesAreContiguousAndEven) {
@@ -323,7 +368,7 @@ TEST(PlanTest, RefusesWhatDoesNotFit) {
     void (*spoil)(v1::PlanSegment*, v1::CorpusIndex*);
   };
   const Refusal refusals[] = {
-      {"algorithm is 2", [](v1::PlanSegment* s, v1::CorpusIndex*) { s->set_algorithm(2); }},
+      {"algorithm is 1", [](v1::PlanSegment* s, v1::CorpusIndex*) { s->set_algorithm(1); }},
       {"batch_size", [](v1::PlanSegment* s, v1::CorpusIndex*) { s->set_batch_size(0); }},
       {"shuffle_window", [](v1::PlanSegment* s, v1::CorpusIndex*) { s->set_shuffle_window(-1); }},
       {"tau",
@@ -333,6 +378,10 @@ TEST(PlanTest, RefusesWhatDoesNotFit) {
        }},
       {"no language", [](v1::PlanSegment*, v1::CorpusIndex* i) { i->clear_languages(); }},
       {"empty block", [](v1::PlanSegment*, v1::CorpusIndex* i) { i->mutable_languages(0)->add_blocks(); }},
+      {"block of 4294967296 records",
+       [](v1::PlanSegment*, v1::CorpusIndex* i) {
+         i->mutable_languages(0)->mutable_blocks(0)->set_records(int64_t{1} << 32);
+       }},
       {"claims 11 records", [](v1::PlanSegment*, v1::CorpusIndex* i) { i->mutable_languages(0)->set_records(11); }},
       {"the corpus or the selection changed",
        [](v1::PlanSegment*, v1::CorpusIndex* i) { i->add_files()->set_sha256("other"); }},

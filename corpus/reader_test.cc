@@ -122,7 +122,7 @@ TEST_P(ReaderFormatTest, ReadsWhatAPlanNames) {
   Write(rows);
   const auto index = IndexOf(corpus_.Selection());
   v1::PlanSegment segment;
-  segment.set_algorithm(1);
+  segment.set_algorithm(2);
   segment.set_batch_size(12);
   segment.set_index_digest(IndexDigest(*index));
   const Plan plan = Plan::Create(segment, index).value();

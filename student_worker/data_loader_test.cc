@@ -370,7 +370,7 @@ TEST_F(DataLoaderTest, AsksForTheTokensThatAreJudged) {
   selection.set_task(v1::TASK_TOKEN_CLASSIFICATION);
   const auto index = std::make_shared<const v1::CorpusIndex>(*corpus::BuildIndex(selection));
   v1::PlanSegment segment;
-  segment.set_algorithm(1);
+  segment.set_algorithm(2);
   segment.set_batch_size(4);
   segment.set_index_digest(corpus::IndexDigest(*index));
   AskTeacher();

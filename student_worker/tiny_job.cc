@@ -135,7 +135,7 @@ v1::WorkerOrder::Assignment TinyTraining(const std::string& folder, int64_t step
   job.set_checkpoints(absl::StrCat(folder, "/checkpoints/tiny"));
   job.set_model_name("tiny");
   auto& plan = *job.mutable_plan();
-  plan.set_algorithm(1);
+  plan.set_algorithm(2);
   plan.set_seed(7);
   plan.set_batch_size(16);
   plan.mutable_mixture()->set_kind(v1::Mixture::KIND_PROPORTIONAL);
