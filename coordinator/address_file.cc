@@ -1,5 +1,7 @@
 #include "coordinator/address_file.h"
 
+#include <filesystem>
+#include <system_error>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -20,6 +22,13 @@ absl::StatusOr<CoordinatorAddress> ReadAddressFile(const std::string& path) {
     return absl::DataLossError(absl::StrCat(path, ": is not host:port and, on a second line, the id of the run"));
   }
   return CoordinatorAddress{lines[0], lines[1]};
+}
+
+void RemoveAddressFile(const std::string& path, const CoordinatorAddress& own) {
+  const absl::StatusOr<CoordinatorAddress> there = ReadAddressFile(path);
+  if (!there.ok() || *there != own) return;
+  std::error_code gone;
+  std::filesystem::remove(path, gone);
 }
 
 }  // namespace polystill::coordinator

@@ -17,10 +17,14 @@ struct CoordinatorAddress {
   std::string address;
   // Drawn by a coordinator when it starts; that of the one before where that was killed, and this one goes on.
   std::string run_id;
+  bool operator==(const CoordinatorAddress&) const = default;
 };
 
+// Replaces what is there.
 absl::Status WriteAddressFile(const std::string& path, const CoordinatorAddress& address);
 // NOT_FOUND, or DATA_LOSS: not those two lines; names the file.
 absl::StatusOr<CoordinatorAddress> ReadAddressFile(const std::string& path);
+// Takes `own` away; the address of another, which has written its own since, stays.
+void RemoveAddressFile(const std::string& path, const CoordinatorAddress& own);
 
 }  // namespace polystill::coordinator

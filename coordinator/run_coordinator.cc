@@ -343,8 +343,8 @@ Coordinator::~Coordinator() {
   if (listening_.server != nullptr) listening_.server->Shutdown(std::chrono::system_clock::now() + kShutdownPatience);
   report_thread_.request_stop();
   if (report_thread_.joinable()) report_thread_.join();
-  std::error_code gone;
-  if (folder_ != nullptr) std::filesystem::remove(folder_->PathOf(kAddressFile), gone);
+  const bool present = store_ != nullptr && store_->CheckTerm().ok();  // a successor's address may be the same
+  if (present) RemoveAddressFile(folder_->PathOf(kAddressFile), {listening_.address, run_id_});
   stop_stages_ = true;
   if (!stages_thread_.joinable()) return;
   if (stages_ended_.get_future().wait_for(kStagesPatience) != std::future_status::ready) {
