@@ -241,7 +241,9 @@ void CoordinatorLink::NoteOrder(const v1::WorkerOrder& order) {
 }
 
 void CoordinatorLink::WriteMessages(Session* session) {
-  while (const std::optional<v1::WorkerMessage> message = NextMessage(session)) {
+  while (std::optional<v1::WorkerMessage> message = NextMessage(session)) {
+    // Not under this object's lock: the membership's is taken first.
+    if (message->has_heartbeat()) *message->mutable_heartbeat() = membership_->Pulse();
     if (!session->stream->Write(*message)) return;  // broken: the reader tells
   }
   session->stream->WritesDone();

@@ -32,9 +32,6 @@ constexpr int64_t kCompareEvery = 100;
 // Reads of a block per pass and rank from which on reading is said to be slow; 1 when every block is read once.
 constexpr double kManyReads = 2;
 
-// Of what a rank's own work took before, the share that counts on.
-constexpr double kOwnSecondsDecay = 0.9;
-
 std::vector<std::string> LanguagesOf(const v1::CorpusIndex& index) {
   std::vector<std::string> names;
   for (const auto& language : index.languages()) names.push_back(language.name());
@@ -234,9 +231,10 @@ void Generation::NoteProgress(const Batch& batch, double loss) {
     context_.metrics->Stepped(job_.name(), batch, loss, waited);
     context_.metrics->Asked(training_.teachers->TakeCounts(), loader_->prefetch());
   }
-  const double own = training_step_->TakeOwnSeconds();
-  const double before = progress_.own_seconds();
-  progress_.set_own_seconds(before == 0 ? own : kOwnSecondsDecay * before + (1 - kOwnSecondsDecay) * own);
+  const double since = std::chrono::duration<double>(Clock::now() - noted_at_).count();
+  noted_at_ = Clock::now();
+  progress_.set_own_seconds(own_seconds_.Add(training_step_->TakeOwnSeconds(), since));
+  if (context_.metrics != nullptr) context_.metrics->TookOwnSeconds(job_.name(), progress_.own_seconds());
   progress_.set_learning_rate(LearningRate(job_.optimizer(), replica_.step() - 1, job_.steps()));
   TellState();
 }

@@ -15,6 +15,7 @@
 #include "polystill/v1/coordinator.pb.h"
 #include "student_worker/data_loader.h"
 #include "student_worker/held_out.h"
+#include "student_worker/phases.h"
 #include "student_worker/replica.h"
 #include "student_worker/roll_call.h"
 #include "student_worker/teachers.h"
@@ -102,6 +103,8 @@ class Generation {
   Clock::time_point called_at_ = Clock::now();
   // When data was asked for first, when the first step began to wait for it, and the end of the last step.
   Clock::time_point asked_at_, began_at_, ended_at_;
+  Clock::time_point noted_at_ = Clock::now();
+  LatelyMean own_seconds_;
   double waited_ = 0;  // of the loader's time, what the replica has noted
   std::string trained_digest_;
 };

@@ -41,6 +41,14 @@ void Membership::Obey(const v1::WorkerOrder& order) {
   leave.request_stop();
 }
 
+v1::Heartbeat Membership::Pulse() const {
+  MutexLock lock(&mutex_);
+  v1::Heartbeat pulse;
+  pulse.set_begun(member_.assignment().generation());
+  pulse.set_idle(idle_);
+  return pulse;
+}
+
 // Of ranks that join or agree there is nothing to save, and some may never come to a boundary.
 void Membership::LeaveWhatIsForming() {
   std::stop_source leave(std::nostopstate);
@@ -62,7 +70,9 @@ std::optional<v1::WorkerOrder::Assignment> Membership::NextAssignment() {
       leave_ = std::stop_source();
       return *assignment;
     }
+    idle_ = true;
     changed_.Wait(&mutex_);
+    idle_ = false;
   }
   return std::nullopt;
 }

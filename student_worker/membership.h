@@ -42,6 +42,8 @@ class Membership {
   // As of Member.
   bool Welcomed(int64_t term);
   void Obey(const v1::WorkerOrder& order);
+  // Whether the thread that trains follows: what each heartbeat tells.
+  v1::Heartbeat Pulse() const;
 
   // Of the thread that trains.
   //
@@ -83,6 +85,8 @@ class Membership {
   mutable Mutex mutex_;
   CondVar changed_;
   mutable Member member_ ABSL_GUARDED_BY(mutex_);
+  // The thread that trains waits for an assignment.
+  bool idle_ ABSL_GUARDED_BY(mutex_) = false;
   std::stop_source leave_ ABSL_GUARDED_BY(mutex_);  // of the generation under way
   Say say_ ABSL_GUARDED_BY(mutex_);
   OnTeachers on_teachers_ ABSL_GUARDED_BY(mutex_);

@@ -108,6 +108,24 @@ TEST_F(MembershipTest, WhoWaitsIsWoken) {
   EXPECT_FALSE(membership_.NextAssignment().has_value());
 }
 
+TEST_F(MembershipTest, ThePulseIsThatOfWhoeverTrains) {
+  EXPECT_FALSE(membership_.Pulse().idle());
+  std::jthread trainer([this] { EXPECT_TRUE(membership_.NextAssignment().has_value()); });
+  while (!membership_.Pulse().idle()) std::this_thread::yield();
+  EXPECT_EQ(membership_.Pulse().begun(), 0);
+  membership_.Obey(Assignment(3));
+  trainer.join();
+  EXPECT_FALSE(membership_.Pulse().idle());
+  EXPECT_EQ(membership_.Pulse().begun(), 3);
+  membership_.Joined();
+  membership_.Obey(Regroup(3));
+  membership_.Leave(absl::OkStatus());
+  // Ordered, but nobody has begun it.
+  membership_.Obey(Assignment(4));
+  EXPECT_FALSE(membership_.Pulse().idle());
+  EXPECT_EQ(membership_.Pulse().begun(), 3);
+}
+
 TEST_F(MembershipTest, TellsOfTeachersWhoseReplicasHaveChanged) {
   membership_.Obey(Assignment(1));
   ASSERT_TRUE(membership_.NextAssignment().has_value());

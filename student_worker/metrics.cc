@@ -27,7 +27,13 @@ WorkerMetrics::WorkerMetrics(Metrics* metrics)
       examples_(metrics->AddCounters("polystill_examples_committed_total",
                                      "Records of this worker's slices of applied steps, by language")),
       steps_(metrics->AddCounters("polystill_student_steps_total", "Steps applied, by job")),
-      loss_(metrics->AddGauges("polystill_student_loss", "Mean loss of this worker's slice of the last step, by job")) {
+      loss_(metrics->AddGauges("polystill_student_loss", "Mean loss of this worker's slice of the last step, by job")),
+      own_seconds_(
+          metrics->AddGauges("polystill_student_own_seconds",
+                             "What a step lately takes this worker itself, without waiting for others, by job")) {}
+
+void WorkerMetrics::TookOwnSeconds(const std::string& job, double seconds) {
+  own_seconds_.Add({{"job", job}}).Set(seconds);
 }
 
 void WorkerMetrics::Stepped(const std::string& job, const Batch& batch, double loss, double wait_seconds) {

@@ -19,6 +19,8 @@ class WorkerMetrics {
 
   // A step was applied. `batch`: this worker's slice of it; `wait_seconds`: how long the step loop waited for it.
   void Stepped(const std::string& job, const Batch& batch, double loss, double wait_seconds);
+  // Its own work of a step, lately.
+  void TookOwnSeconds(const std::string& job, double seconds);
   // `counts`: of this job's teachers since the step before. `prefetch`: steps that are got ready ahead.
   void Asked(const soft_labels::LabelClient::Counts& counts, int prefetch);
 
@@ -35,6 +37,7 @@ class WorkerMetrics {
   prometheus::Family<prometheus::Counter>& examples_;
   prometheus::Family<prometheus::Counter>& steps_;
   prometheus::Family<prometheus::Gauge>& loss_;
+  prometheus::Family<prometheus::Gauge>& own_seconds_;
 };
 
 }  // namespace polystill::student_worker

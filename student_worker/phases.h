@@ -2,6 +2,7 @@
 
 #include <array>
 #include <chrono>
+#include <cmath>
 #include <cstdint>
 #include <string>
 #include <utility>
@@ -9,6 +10,24 @@
 #include "absl/strings/str_format.h"
 
 namespace polystill::student_worker {
+
+// What something takes a step, lately: its mean over the last seconds, or of the last step where that takes longer.
+class LatelyMean {
+ public:
+  // A step has ended: `value` of it; `seconds` since the step before ended.
+  double Add(double value, double seconds) {
+    const double kept = std::exp(-seconds / kWindow);
+    sum_ = kept * sum_ + value;
+    steps_ = kept * steps_ + 1;
+    return sum_ / steps_;
+  }
+
+ private:
+  static constexpr double kWindow = 2;  // seconds
+
+  double sum_ = 0;
+  double steps_ = 0;
+};
 
 // Where the time of the steps goes. Not thread-safe.
 class Phases {

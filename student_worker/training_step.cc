@@ -211,7 +211,9 @@ absl::StatusOr<double> TrainingStep::RunOrThrow(const Batch& batch) {
   const int64_t piece = job_.micro_batch() > 0 ? job_.micro_batch() : std::max<int64_t>(records, 1);
   RETURN_IF_ERROR(totals_.Begin(batch));
   Divisors divisors{CountLossRows(job_, batch), {}};
+  phases_.End(Phases::kForward);
   ASSIGN_OR_RETURN(divisors.step, totals_.Rows());
+  phases_.End(Phases::kBackward);  // a wait for the others
   double loss = 0;
   int64_t first = 0;
   do {  // an empty slice is one piece, so that every rank takes part in the reduction
