@@ -89,6 +89,7 @@ PlannedJob MakeTraining(const v1::RunSpec& spec, const std::string& name, const 
   planned.min_workers = spec.student().min_workers();
   planned.max_workers = spec.student().max_workers();
   planned.last_call = std::chrono::milliseconds(std::llround(spec.student().last_call_seconds() * 1000));
+  planned.evict_slower_than = spec.student().evict_slower_than();
   v1::Job& job = planned.job = MakeJob(spec, name, v1::Job::KIND_TRAIN);
   const std::string folder = absl::StrReplaceAll(name, {{":", "-"}});
   *job.mutable_model() = model;

@@ -28,6 +28,8 @@ struct PlannedJob {
   int max_workers = 0;
   // At the start: for more than the fewest to come.
   std::chrono::milliseconds last_call{0};
+  // student.evict_slower_than; 0: nobody is left out for being slow.
+  double evict_slower_than = 0;
 
   int fewest() const { return min_workers > 0 ? min_workers : workers; }
   int most() const { return max_workers > 0 ? max_workers : workers; }

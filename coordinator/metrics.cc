@@ -11,6 +11,8 @@ RunMetrics::RunMetrics(Metrics* metrics)
       todo_(metrics->AddGauges("polystill_run_stage_units", "Units of a stage in all; 0 while unknown")),
       seconds_(metrics->AddGauges("polystill_run_stage_seconds", "How long a stage has taken")),
       waiting_(metrics->AddGauges("polystill_run_stage_waiting", "1 while a stage waits for workers or teachers")),
+      slow_(metrics->AddGauges("polystill_run_slow_workers", "Workers much slower than the others of a training")),
+      evicted_(metrics->AddGauges("polystill_run_evicted_workers", "Workers left out of a training for being slow")),
       loss_(metrics->AddGauges("polystill_run_loss", "Mean loss of a training's last step")),
       examples_(metrics->AddGauges("polystill_run_examples", "Records of applied steps of all workers, by language")),
       labels_(metrics->AddGauges("polystill_run_labels", "Labels that all workers have received")),
@@ -29,6 +31,8 @@ void RunMetrics::Observe(const v1::RunStatus& status) {
     todo_.Add(of_stage).Set(static_cast<double>(stage.total()));
     seconds_.Add(of_stage).Set(stage.seconds());
     waiting_.Add(of_stage).Set(stage.waiting_for().empty() ? 0 : 1);
+    slow_.Add(of_stage).Set(stage.slow_workers_size());
+    evicted_.Add(of_stage).Set(stage.evictions_size());
     if (!std::isnan(stage.loss())) loss_.Add(of_stage).Set(stage.loss());
     labels_.Add(of_stage).Set(static_cast<double>(stage.labels()));
     label_bytes_.Add(of_stage).Set(static_cast<double>(stage.label_bytes()));

@@ -23,6 +23,8 @@ class RunMetrics {
   Gauges& todo_;
   Gauges& seconds_;
   Gauges& waiting_;
+  Gauges& slow_;
+  Gauges& evicted_;
   Gauges& loss_;
   Gauges& examples_;
   Gauges& labels_;

@@ -11,6 +11,7 @@
 #include "coordinator/jobs.h"
 #include "coordinator/kind_rules.h"
 #include "coordinator/store_rules.h"
+#include "coordinator/stragglers.h"
 #include "coordinator/task_rules.h"
 #include "corpus/where_roles.h"
 #include "runtime/files.h"
@@ -236,6 +237,10 @@ class Rules {
     if (student.max_workers() > 0 && student.max_workers() < student.workers()) {
       Add("student.max_workers", absl::StrCat("is ", student.max_workers(), ", fewer than the workers to start with, ",
                                               student.workers(), "; write at least so many"));
+    }
+    if (student.evict_slower_than() > 0 && student.evict_slower_than() < Slowness::kSlower) {
+      Add("student.evict_slower_than", absl::StrCat("is ", student.evict_slower_than(), ", but a worker is slow from ",
+                                                    Slowness::kSlower, " times on; write at least so much, or 0"));
     }
   }
 

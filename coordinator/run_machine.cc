@@ -32,6 +32,7 @@ RunMachine::RunMachine(RunConfig config, Instant now)
       form_after_(now),
       checkpoints_(config_.resumed.checkpoints),
       last_tick_(now),
+      compared_(now),
       confirmed_(now),
       now_(now) {
   for (const v1::Teacher& spec : config_.teachers) teachers_.push_back({spec, spec.package(), "", std::nullopt});
@@ -49,7 +50,7 @@ std::vector<Action> RunMachine::Handle(const Event& event, Instant now) {
   actions_.clear();
   std::visit([this](const auto& e) { On(e); }, event);
   // Most of what is said changes nothing.
-  if (!IsHeartbeat(event)) Decide();
+  if (!IsHeartbeat(event) || std::exchange(decide_due_, false)) Decide();
   return std::move(actions_);
 }
 
@@ -82,7 +83,8 @@ void RunMachine::On(const WorkerSaid& event) {
   Worker* worker = FindWorker(event.stream);
   if (worker == nullptr) return;
   worker->heard = now_;
-  if (said.has_heartbeat() || HearLater(event)) return;
+  if (said.has_heartbeat()) return OnHeartbeat(worker, said.heartbeat());
+  if (HearLater(event)) return;
   switch (said.message_case()) {
     case v1::WorkerMessage::kProgress:
       if (Rank* rank = FindRank(event.stream, said.progress().generation())) OnProgress(rank, said.progress());
@@ -92,6 +94,8 @@ void RunMachine::On(const WorkerSaid& event) {
       return;
     case v1::WorkerMessage::kInterrupted:
       if (Rank* rank = FindRank(event.stream, said.interrupted().standing().generation())) {
+        const v1::Standing& standing = said.interrupted().standing();
+        if (standing.step() >= 0) rank->held = {standing.state_generation(), standing.step()};
         OnInterrupted(
             rank, absl::Status(static_cast<absl::StatusCode>(said.interrupted().code()), said.interrupted().reason()));
       }
@@ -256,7 +260,16 @@ void RunMachine::ForgiveStandstill() {
   Say(absl::StrCat("this process stood still for ", std::chrono::round<std::chrono::seconds>(pause).count(), " s"));
   const auto move = [&](Instant* since) { *since = std::min(now_, *since + pause); };
   for (auto& [stream, opened] : strangers_) move(&opened);
-  for (auto& [stream, worker] : workers_) move(&worker.heard);
+  for (auto& [stream, worker] : workers_) {
+    move(&worker.heard);
+    if (worker.idles.has_value()) move(&*worker.idles);
+  }
+  if (generation_.has_value()) {
+    if (generation_->first_left.has_value()) move(&*generation_->first_left);
+    for (Rank& rank : generation_->ranks) {
+      if (rank.ordered.has_value()) move(&*rank.ordered);
+    }
+  }
   for (auto& [stream, server] : servers_) move(&server.heard);
   if (last_call_.has_value()) move(&*last_call_);
 }
@@ -282,7 +295,10 @@ void RunMachine::On(const Tick&) {
   for (const StreamId stream : silent) {
     Drop(stream, absl::DeadlineExceededError(absl::StrCat("nothing heard for ", kDeadAfter.count() / 1000, " s")));
   }
-  if (running()) GiveUpAwaited();
+  if (!running()) return;
+  GiveUpAwaited();
+  GiveUpHanging();
+  CompareMembers();
 }
 
 void RunMachine::End(v1::RunStatus::State state, const std::string& reason) {

@@ -12,30 +12,12 @@
 #include "absl/status/status.h"
 #include "coordinator/jobs.h"
 #include "coordinator/replica_choice.h"
-#include "coordinator/resumption.h"
+#include "coordinator/run_config.h"
 #include "coordinator/run_events.h"
+#include "coordinator/stragglers.h"
 #include "polystill/v1/coordinator.pb.h"
 
 namespace polystill::coordinator {
-
-// What the machine must know from the start.
-struct RunConfig {
-  std::string run;
-  int64_t term = 0;
-  // The last one that an earlier coordinator formed. Its members may be at work in it still.
-  StateStore::Generation generation;
-  // By the last order to scale; 0: as the jobs say.
-  int64_t wanted_workers = 0;
-  // The c10d store, as workers reach it.
-  std::string store_host;
-  int store_port = 0;
-  // Names of all stages, in the order in which they run.
-  std::vector<std::string> stages;
-  std::vector<v1::Teacher> teachers;
-  // The classes that every teacher must answer for, in this order.
-  std::vector<std::string> labels;
-  Resumption resumed;
-};
 
 // Decides what a run does next, as a pure function of what has happened: no network, no file, no clock of its own.
 //
@@ -65,6 +47,13 @@ class RunMachine {
   // Workers that cannot reach each other try again after this, then after twice as long, up to the other.
   static constexpr std::chrono::milliseconds kFormAgainAfter{100};
   static constexpr std::chrono::milliseconds kFormAgainWithin{5000};
+  // For a member to begin what it was assigned, and to leave its generation at an order or after the others have left:
+  // one that is heard but does neither hangs.
+  static constexpr std::chrono::milliseconds kFollowWithin{30'000};
+  // How often members are compared (coordinator/stragglers.h), and how long one that was left out for being slow is
+  // asked only where min_workers are not to be had without it.
+  static constexpr std::chrono::milliseconds kCompareEvery{1000};
+  static constexpr std::chrono::milliseconds kRestFor{300'000};
   // Ticks come ten times a second; after a longer pause between two, this process stood still itself, and the time is
   // not counted against the others, whose messages wait to be read.
   static constexpr std::chrono::milliseconds kStoodStill{1000};
@@ -101,6 +90,12 @@ class RunMachine {
     int64_t arrival = 0;
     // In the last generation that it was a member of; IsMember knows whether that is still the one.
     size_t rank = 0;
+    // The generation assigned last, and the one that it had begun by its last word of that.
+    int64_t assigned = 0;
+    int64_t begun = 0;
+    // Since when it has not begun what it was assigned, though it might have; nothing once it has.
+    std::optional<Instant> idles = std::nullopt;
+    Slowness slowness = {};
   };
   struct TeacherServer {
     StreamId stream = 0;
@@ -145,6 +140,10 @@ class RunMachine {
     std::optional<v1::WorkerMessage::Progress> progress = std::nullopt;
     // Digest of the teachers' replicas that it was told of last.
     uint64_t replicas = 0;
+    // What it held when it left, as (state_generation, step); less than any state: nothing.
+    std::pair<int64_t, int64_t> held = {-1, -1};
+    // When it was ordered to leave at once.
+    std::optional<Instant> ordered = std::nullopt;
   };
   // The last generation of the job under way.
   struct Generation {
@@ -162,6 +161,8 @@ class RunMachine {
     // The first that has agreed, and that was done.
     std::optional<size_t> first_agreed = std::nullopt;
     std::optional<size_t> first_done = std::nullopt;
+    // When the first has left it at a boundary.
+    std::optional<Instant> first_left = std::nullopt;
 
     void Add(Rank rank);
     void Move(Rank* rank, Rank::Place place);
@@ -246,8 +247,11 @@ class RunMachine {
   int FirstWorkers(const PlannedJob& planned) const;
   // Ends the generation at a boundary when another number of workers is wanted, and there.
   void WantOtherWorkers();
+  // Of the workers here, those that answer; and with how many of them the next generation is formed.
+  int Here() const;
+  int ToCome(const PlannedJob& planned) const;
   void OrderRegroup(bool at_boundary, const std::string& reason);
-  void OrderRegroup(const Rank& rank, bool at_boundary, const std::string& reason);
+  void OrderRegroup(Rank* rank, bool at_boundary, const std::string& reason);
   // Ends the generation at once.
   void Break(const std::string& reason);
   void OnAgreed(Rank* rank, const v1::WorkerMessage::Agreed& agreed);
@@ -256,6 +260,25 @@ class RunMachine {
   void AwaitMembers();
   void ComeBack(Worker* worker);
   void GiveUpAwaited();
+
+  // run_machine_stragglers.cc: members that hang, and members that are slow
+  void OnHeartbeat(Worker* worker, const v1::Heartbeat& heartbeat);
+  // It has begun its assignment.
+  void Begun(Rank* rank);
+  // Takes those for gone that do not follow their orders.
+  void GiveUpHanging();
+  void GiveUp(StreamId stream, const std::string& what);
+  bool Hangs(const Worker& worker) const { return hanging_.contains(worker.id); }
+  // Those of resting_ that the next generation can be without: all, or none of them when they alone hold the state.
+  const std::map<std::string, Instant>& Dispensable() const;
+  // A member rests that the next generation would be without.
+  bool IsToBeWithout(const PlannedJob& planned) const;
+  void CompareMembers();
+  // False: they cannot be compared now.
+  bool LookAtMembers(const PlannedJob& planned);
+  void LeaveOutSlowest(const PlannedJob& planned, StageState* stage);
+  v1::RunStatus::SlowWorker Describe(const Worker& worker) const;
+  int CountHere(const std::map<std::string, Instant>& ids) const;
 
   // run_machine_resume.cc
   void AdoptStages();
@@ -324,6 +347,11 @@ class RunMachine {
   // Id -> stream.
   std::unordered_map<std::string, StreamId> worker_streams_;
   int64_t arrivals_ = 0;
+  // Ids of workers that do not follow their orders -> since when; each until it says that it waits for another. They
+  // may come back, but do not count as here.
+  std::map<std::string, Instant> hanging_;
+  // Ids of workers that were left out for being slow -> until when.
+  std::map<std::string, Instant> resting_;
 
   bool prepared_ = false;
   std::vector<PlannedJob> jobs_;
@@ -340,6 +368,8 @@ class RunMachine {
   Instant told_at_;
   // What is to be looked at again: servers to load, replicas to tell, teachers that the status says are missing.
   bool load_due_ = true;
+  // A heartbeat has told something new.
+  bool decide_due_ = false;
   bool tell_due_ = true;
   bool missing_due_ = true;
   // What was said before the jobs were known.
@@ -351,6 +381,7 @@ class RunMachine {
   bool teachers_stopped_ = false;
   std::optional<Instant> described_;
   Instant last_tick_;
+  Instant compared_;
   Instant confirmed_;
 
   // Of the event being handled.

@@ -227,9 +227,11 @@ class RunMachineTest : public testing::Test {
     return Do(WorkerSaid{stream, message});
   }
 
-  std::vector<std::string> WorkerBeats(StreamId stream) {
+  // `begun`: the generation that its training thread has begun; `idle`: that waits for another.
+  std::vector<std::string> WorkerBeats(StreamId stream, int64_t begun = 0, bool idle = false) {
     v1::WorkerMessage message;
-    message.mutable_heartbeat();
+    message.mutable_heartbeat()->set_begun(begun);
+    message.mutable_heartbeat()->set_idle(idle);
     return Do(WorkerSaid{stream, message});
   }
 

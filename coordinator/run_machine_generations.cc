@@ -1,5 +1,6 @@
 // The generations of a job's workers: formed, left, formed again (docs/elastic.md).
 #include <algorithm>
+#include <tuple>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -44,7 +45,7 @@ bool RunMachine::IsOver() const {
 }
 
 bool RunMachine::HasEnoughWorkers(const PlannedJob& planned) {
-  const int here = static_cast<int>(workers_.size());
+  const int here = Here();
   if (here < planned.fewest()) {
     last_call_.reset();
     return false;
@@ -58,7 +59,7 @@ std::string RunMachine::WaitingFor(const PlannedJob& planned) {
   std::vector<std::string> missing;
   if (!HasEnoughWorkers(planned)) {
     const int wanted = generation_.has_value() ? planned.fewest() : FirstWorkers(planned);
-    missing.push_back(absl::StrCat(workers_.size(), " of ", wanted, " workers"));
+    missing.push_back(absl::StrCat(Here(), " of ", wanted, " workers"));
   }
   for (const std::string& name : planned.teachers) {
     // One that comes later is told to the workers.
@@ -88,11 +89,24 @@ int RunMachine::FirstWorkers(const PlannedJob& planned) const {
 
 std::vector<RunMachine::Worker*> RunMachine::Pick(const PlannedJob& planned) {
   std::vector<Worker*> picked;
-  for (auto& [stream, worker] : workers_) picked.push_back(&worker);
-  const auto turn = [this](const Worker* worker) { return std::pair(!IsMember(*worker), worker->arrival); };
+  for (auto& [stream, worker] : workers_) {
+    if (!Hangs(worker)) picked.push_back(&worker);
+  }
+  const auto& resting = Dispensable();
+  const auto turn = [&](const Worker* worker) {
+    return std::tuple(resting.contains(worker->id), !IsMember(*worker), worker->arrival);
+  };
   std::sort(picked.begin(), picked.end(), [&](const Worker* a, const Worker* b) { return turn(a) < turn(b); });
-  picked.resize(std::min(picked.size(), static_cast<size_t>(WantedWorkers(planned))));
+  picked.resize(static_cast<size_t>(ToCome(planned)));
   return picked;
+}
+
+int RunMachine::Here() const { return static_cast<int>(workers_.size()) - CountHere(hanging_); }
+
+// Those that rest are left out where there are enough others.
+int RunMachine::ToCome(const PlannedJob& planned) const {
+  const int fit = Here() - CountHere(Dispensable());
+  return std::min(WantedWorkers(planned), std::max(fit, std::min(Here(), planned.fewest())));
 }
 
 v1::WorkerOrder::Assignment RunMachine::AssignmentOf(const PlannedJob& planned) {
@@ -129,6 +143,8 @@ void RunMachine::Form(const PlannedJob& planned) {
   order.mutable_assignment()->set_world_size(static_cast<int>(members.size()));
   for (size_t rank = 0; rank < members.size(); ++rank) {
     members[rank]->rank = rank;
+    members[rank]->assigned = next.number;
+    if (!members[rank]->idles.has_value()) members[rank]->idles = now_;
     next.Add({members[rank]->id, members[rank]->stream, WhoIs(planned, rank, *members[rank])});
     order.mutable_assignment()->set_rank(static_cast<int>(rank));
     next.ranks.back().replicas = told_.For(members[rank]->id, order.mutable_assignment()->mutable_teachers());
@@ -157,28 +173,30 @@ void RunMachine::WantOtherWorkers() {
   const int members = static_cast<int>(generation_->ranks.size());
   // Towards the end nobody comes to a boundary any more.
   if (generation_->CountAt(Rank::Place::kIn) < generation_->ranks.size() || generation_->done > 0) return;
-  const int wanted = WantedWorkers(planned);
-  const int to_come = std::min(static_cast<int>(workers_.size()), wanted);
-  if (members == to_come) return;
+  // Who can be done without is known once somebody has agreed.
+  if (!resting_.empty() && !generation_->first_agreed.has_value()) return;
+  const int to_come = ToCome(planned);
+  if (members == to_come && !IsToBeWithout(planned)) return;
   generation_->phase = Generation::Phase::kEnding;
   OrderRegroup(/*at_boundary=*/true, absl::StrCat("to go on with ", to_come, " workers"));
 }
 
 void RunMachine::OrderRegroup(bool at_boundary, const std::string& reason) {
   Say(absl::StrCat("generation ", generation_->number, at_boundary ? " ends at a step boundary: " : " ends: ", reason));
-  for (const Rank& rank : generation_->ranks) {
-    if (rank.place == Rank::Place::kIn) OrderRegroup(rank, at_boundary, reason);
+  for (Rank& rank : generation_->ranks) {
+    if (rank.place == Rank::Place::kIn) OrderRegroup(&rank, at_boundary, reason);
   }
 }
 
-void RunMachine::OrderRegroup(const Rank& rank, bool at_boundary, const std::string& reason) {
+void RunMachine::OrderRegroup(Rank* rank, bool at_boundary, const std::string& reason) {
   v1::WorkerOrder order;
   auto& regroup = *order.mutable_regroup();
   regroup.set_term(config_.term);
   regroup.set_generation(generation_->number);
   regroup.set_at_boundary(at_boundary);
   regroup.set_reason(EscapeUnlessUtf8(reason));
-  actions_.push_back(SendToWorker{rank.stream, std::move(order)});
+  if (!at_boundary) rank->ordered = now_;
+  actions_.push_back(SendToWorker{rank->stream, std::move(order)});
 }
 
 void RunMachine::Break(const std::string& reason) {
@@ -188,6 +206,7 @@ void RunMachine::Break(const std::string& reason) {
 }
 
 void RunMachine::OnAgreed(Rank* rank, const v1::WorkerMessage::Agreed& agreed) {
+  Begun(rank);
   futile_ = 0;
   form_after_ = now_;
   rank->agreed = agreed.digest();
@@ -205,6 +224,7 @@ void RunMachine::OnInterrupted(Rank* rank, const absl::Status& why) {
   generation_->Move(rank, Rank::Place::kLeft);
   generation_->SetDone(rank, false);
   // At a boundary the others leave by themselves.
+  if (!generation_->first_left.has_value()) generation_->first_left = now_;
   if (why.ok() && generation_->phase == Generation::Phase::kEnding) return;
   Break(absl::StrCat(rank->who, " has left it", why.message().empty() ? "" : ": ", why.message()));
 }
@@ -231,10 +251,15 @@ void RunMachine::ComeBack(Worker* worker) {
     rank.who = WhoIs(jobs_[next_job_], i, *worker);
     const bool works = worker->standing.working() && worker->standing.generation() == generation_->number;
     generation_->Move(&rank, works ? Rank::Place::kIn : Rank::Place::kLeft);
+    if (works) {
+      // It may have been assigned, and never have begun.
+      worker->assigned = generation_->number;
+      worker->idles = now_;
+    }
     if (!works) {
       Break(absl::StrCat(rank.who, " had left it"));
     } else if (generation_->phase == Generation::Phase::kBroken) {
-      OrderRegroup(rank, /*at_boundary=*/false, "other members are gone");
+      OrderRegroup(&rank, /*at_boundary=*/false, "other members are gone");
     } else {
       if (!told_.empty()) TellTeachers(&rank);
       Say(absl::StrCat(rank.who, " is still in generation ", generation_->number));

@@ -227,11 +227,23 @@ TEST_F(AdoptionTest, NothingHappensWhenAllAreStillAtWork) {
   EXPECT_THAT(WorkerComesBack(1, "b", 6, true), ElementsAre("welcome 1"));
   EXPECT_THAT(Prepared(), ElementsAre("record segment distilled"));
   EXPECT_THAT(WorkerComesBack(2, "a", 6, true), ElementsAre("welcome 2"));
+  WorkerBeats(1, 6);
+  WorkerBeats(2, 6);
   EXPECT_THAT(Beat(milliseconds(60'000), {1, 2}), IsEmpty());
   EXPECT_EQ(Status().stages(1).generation(), 6);
   WorkerDone(1, 6, "w");
   EXPECT_THAT(WorkerDone(2, 6, "w"),
               testing::Contains("record done distilled w run/checkpoints/distilled/step-000000010-gen-6"));
+}
+
+TEST_F(AdoptionTest, WhoeverHasNotBegunInThirtySecondsHangs) {
+  Restart();
+  Prepared();
+  WorkerComesBack(1, "a", 6, true);
+  WorkerComesBack(2, "b", 6, true);
+  WorkerBeats(1, 6);
+  EXPECT_THAT(Beat(milliseconds(29'900), {1, 2}), IsEmpty());
+  EXPECT_THAT(Beat(milliseconds(100), {1, 2}), ElementsAre("close 2 ABORTED", "regroup 1 6"));
 }
 
 TEST_F(AdoptionTest, WhatIsSaidBeforeTheJobsAreKnownCounts) {

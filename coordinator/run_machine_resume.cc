@@ -13,6 +13,7 @@ void RunMachine::AdoptStages() {
     const auto before = config_.resumed.stages.find(name);
     if (before == config_.resumed.stages.end()) continue;
     stage.seconds_before = before->second.seconds();
+    *stage.status.mutable_evictions() = before->second.evictions();
     if (!config_.resumed.finished.contains(name)) continue;
     stage.status = before->second;
     stage.status.set_finished(true);

@@ -42,8 +42,8 @@ void RunMachine::Welcome(StreamId stream, const v1::WorkerMessage::Hello& hello)
   order.mutable_welcome()->set_run(config_.run);
   actions_.push_back(SendToWorker{stream, std::move(order)});
   ++revision_;
-  Say(absl::StrCat("worker ", hello.worker_id(), " (pid ", hello.pid(), " on ", hello.host(), ") joined, ",
-                   workers_.size(), " here"));
+  Say(absl::StrCat("worker ", hello.worker_id(), " (pid ", hello.pid(), " on ", hello.host(), ") joined, ", Here(),
+                   " here", Hangs(worker) ? ", but it hangs" : ""));
   ComeBack(&worker);
 }
 
@@ -72,6 +72,7 @@ void RunMachine::OnProgress(Rank* rank, const v1::WorkerMessage::Progress& progr
   const auto& before = rank->progress.has_value() ? rank->progress->missing_teachers()
                                                   : v1::WorkerMessage::Progress::default_instance().missing_teachers();
   const auto& missing = progress.missing_teachers();
+  Begun(rank);
   missing_due_ |= !std::equal(before.begin(), before.end(), missing.begin(), missing.end());
   rank->progress = progress;
   ++revision_;
@@ -80,6 +81,7 @@ void RunMachine::OnProgress(Rank* rank, const v1::WorkerMessage::Progress& progr
 void RunMachine::OnDone(Rank* rank, const v1::WorkerMessage::Done& done) {
   const v1::Job& job = jobs_[next_job_].job;
   if (rank->place != Rank::Place::kIn || rank->done) return;
+  Begun(rank);
   rank->progress = done.progress();
   rank->digest = done.weights_digest();
   generation_->SetDone(rank, true);
@@ -125,7 +127,11 @@ void RunMachine::FinishJob() {
   KeepSums();
   const bool trained = job.kind() == v1::Job::KIND_TRAIN;
   const int64_t step = trained ? generation_->ranks[0].progress->step() : 0;
-  if (StageState* stage = FindStage(job.name())) FinishStage(stage);
+  if (StageState* stage = FindStage(job.name())) {
+    stage->status.clear_slow_workers();
+    FinishStage(stage);
+  }
+  for (auto& [stream, worker] : workers_) worker.slowness = {};
   actions_.push_back(RecordFinishedJob{job.name(), generation_->number, step, trained ? LastCheckpoint(job, step) : "",
                                        generation_->ranks[0].digest, StageOf(job.name())});
   if (trained) {

@@ -125,6 +125,11 @@ absl::StatusOr<evaluation::RunFacts> FactsOf(const FinishedRun& run) {
   facts.seed = run.spec.seed();
   for (const auto& stage : run.status.stages()) {
     facts.seconds.emplace_back(stage.name(), stage.seconds());
+    for (const auto& eviction : stage.evictions()) {
+      const auto& worker = eviction.worker();
+      facts.evictions.push_back(
+          {stage.name(), worker.worker_id(), worker.host(), worker.pid(), worker.ratio(), eviction.step()});
+    }
     if (FindJob(run, v1::Job::KIND_TRAIN, stage.name()) != nullptr) {
       facts.steps.push_back({stage.name(), stage.done(), stage.total()});
     }

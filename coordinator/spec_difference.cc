@@ -15,8 +15,9 @@ using google::protobuf::util::MessageDifferencer;
 using Path = std::vector<MessageDifferencer::SpecificField>;
 
 // Keys that change how a run is carried out, never what comes out of it (workers: beyond the last bits).
-constexpr const char* kFreeOfStudents[] = {"workers", "min_workers", "max_workers",      "last_call_seconds",
-                                           "threads", "prefetch",    "checkpoint_every", "keep_checkpoints"};
+constexpr const char* kFreeOfStudents[] = {"workers",           "min_workers",       "max_workers",
+                                           "last_call_seconds", "evict_slower_than", "threads",
+                                           "prefetch",          "checkpoint_every",  "keep_checkpoints"};
 constexpr const char* kFreeOfTeachers[] = {"cache_mb", "compression"};
 
 class KeyCollector : public MessageDifferencer::Reporter {

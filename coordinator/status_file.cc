@@ -19,6 +19,8 @@ bool IsWorthWriting(const v1::RunStatus& before, const v1::RunStatus& now) {
   if (before.state() != now.state() || now.stages().empty()) return true;
   const auto& stage = now.stages(now.current());
   const auto& old = before.stages(now.current());
+  if (stage.slow_workers_size() != old.slow_workers_size() || stage.evictions_size() != old.evictions_size())
+    return true;
   return stage.finished() != old.finished() || stage.waiting_for() != old.waiting_for() ||
          static_cast<double>(stage.done() - old.done()) > kShare * static_cast<double>(stage.total());
 }

@@ -236,6 +236,15 @@ absl::Status WriteReport(const RunFacts& facts, const std::string& predictions, 
   json["steps"] = Json::object();
   for (const RunFacts::Steps& job : facts.steps)
     json["steps"][job.job] = {{"taken", job.taken}, {"planned", job.planned}};
+  json["evictions"] = Json::array();
+  for (const RunFacts::Eviction& eviction : facts.evictions) {
+    json["evictions"].push_back({{"job", eviction.job},
+                                 {"worker", eviction.worker},
+                                 {"host", eviction.host},
+                                 {"pid", eviction.pid},
+                                 {"ratio", eviction.ratio},
+                                 {"step", eviction.step}});
+  }
   json["seconds"] = Json::object();
   for (const auto& [stage, seconds] : facts.seconds) json["seconds"][stage] = seconds;
   json["predictions"] = predictions;

@@ -68,6 +68,17 @@ struct RunFacts {
     int64_t planned = 0;
   };
   std::vector<Steps> steps;
+  // Workers that were left out of a training for being slow.
+  struct Eviction {
+    std::string job;
+    std::string worker;
+    std::string host;
+    int64_t pid = 0;
+    // Its time for its own work by that of the others, after so many steps.
+    double ratio = 0;
+    int64_t step = 0;
+  };
+  std::vector<Eviction> evictions;
   // Stage -> seconds, in the order of the stages.
   std::vector<std::pair<std::string, double>> seconds;
 };
@@ -89,6 +100,7 @@ struct RunFacts {
 //                speedup: {BATCH: {forward, text}}: the teacher's times by the student's}; as far as they are known
 //   corpus       {files: [{path, sha256, bytes}]}
 //   steps        {JOB: {taken, planned}}: early stopping takes fewer than planned
+//   evictions    [{job, worker, host, pid, ratio, step}]: workers left out for being slow (student.evict_slower_than)
 //   seconds      {STAGE: seconds}
 //   predictions  path of the file of predictions
 //

@@ -80,6 +80,7 @@ TEST_F(ReportTest, FactsOfTheRun) {
   facts.files = {{"a.parquet", "ef", 77}};
   facts.seconds = {{"index", 0.5}, {"distilled", 3.25}};
   facts.steps = {{"distilled", 70, 100}};
+  facts.evictions = {{"distilled", "w", "10.7.0.2", 71, 3.5, 40}};
   const nlohmann::json report = Report(facts);
   EXPECT_EQ(report["run"], "topics");
   // All metrics are there, whatever the table shows.
@@ -100,6 +101,8 @@ TEST_F(ReportTest, FactsOfTheRun) {
       "speedup": {"batch_1": {"forward": 24.0, "text": 4.0}}})"));
   EXPECT_EQ(report["corpus"]["files"][0],
             nlohmann::json::parse(R"({"path": "a.parquet", "sha256": "ef", "bytes": 77})"));
+  EXPECT_EQ(report["evictions"], nlohmann::json::parse(R"([{"job": "distilled", "worker": "w", "host": "10.7.0.2",
+                                                            "pid": 71, "ratio": 3.5, "step": 40}])"));
   EXPECT_EQ(report["steps"], nlohmann::json::parse(R"({"distilled": {"taken": 70, "planned": 100}})"));
   EXPECT_EQ(report["seconds"], nlohmann::json::parse(R"({"index": 0.5, "distilled": 3.25})"));
 }
