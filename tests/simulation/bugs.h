@@ -16,6 +16,7 @@ struct Bugs {
   bool done_forgets = false;           // lets its state go when it is done
   bool checkpoint_told_early = false;  // tells of a checkpoint before that is whole
   bool without_labels = false;         // goes on without the labels of a teacher that is gone
+  bool hides_that_it_hangs = false;    // says that its training thread waits for orders, whatever that does
   // A coordinator ...
   bool reply_before_durable = false;    // orders before it records what the order depends on
   bool generation_not_durable = false;  // forgets the last generation's number with its process

@@ -23,6 +23,7 @@ coordinator::PlannedJob DrawTraining(World* world, const RunShape& run, const st
   planned.min_workers = world->Chance(50) ? 1 : static_cast<int>(world->Draw(0, run.workers));
   planned.max_workers = static_cast<int>(world->Draw(run.workers, run.workers + 1));
   planned.last_call = Millis(world->Draw(0, 10) * 1000);
+  planned.evict_slower_than = world->Chance(50) ? 2.5 : 0;
   return planned;
 }
 

@@ -58,6 +58,13 @@ class Cluster {
   bool done() const { return done_; }
   void SetDone() { done_ = true; }
 
+  // What coordinators have done about workers that are slow, and that hang.
+  struct Measures {
+    int64_t left_out = 0;
+    int64_t given_up = 0;
+  };
+  Measures& measures() { return measures_; }
+
  private:
   World* const world_;
   const Bugs bugs_;
@@ -71,6 +78,7 @@ class Cluster {
   std::vector<std::unique_ptr<Worker>> workers_;
   std::vector<std::unique_ptr<Teacher>> servers_;
   bool done_ = false;
+  Measures measures_;
 };
 
 }  // namespace polystill::simulation

@@ -163,6 +163,9 @@ void Coordinator::CheckStale(const v1::WorkerMessage& message, const coord::Even
   // An older coordinator may listen to an older generation, since nothing comes of it.
   const bool stale = generation.has_value() && cluster_.history().IsOfOlderGeneration(*generation);
   if (!stale || content_.term != cluster_.history().term()) return Handle(event);
+  // What time alone brings about is done before.
+  Handle(coord::Tick{});
+  if (!alive()) return;
   const std::string before = machine_->Status(now()).SerializeAsString();
   std::vector<coord::Action> actions = machine_->Handle(event, now());
   const bool acts = std::any_of(actions.begin(), actions.end(), [](const coord::Action& action) {
@@ -199,8 +202,12 @@ bool Coordinator::CarryOut(const coord::Action& action) {
   }
   if (const auto* to_worker = std::get_if<coord::SendToWorker>(&action)) Send(*to_worker);
   if (const auto* to_teacher = std::get_if<coord::SendToTeacher>(&action)) Send(*to_teacher);
-  if (const auto* close = std::get_if<coord::CloseStream>(&action)) CloseStream(close->stream);
+  if (const auto* close = std::get_if<coord::CloseStream>(&action)) {
+    CloseStream(close->stream);
+    cluster_.measures().given_up += close->status.message().find("it is heard, but") != absl::string_view::npos ? 1 : 0;
+  }
   if (const auto* log = std::get_if<coord::Log>(&action)) {
+    cluster_.measures().left_out += log->text.find("is left out from") != std::string::npos ? 1 : 0;
     world().Note([&] { return absl::StrCat(name(), ": ", log->text); });
   }
   if (std::holds_alternative<coord::WriteReport>(action)) {

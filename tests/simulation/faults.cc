@@ -16,6 +16,8 @@ using State = student_worker::Member::State;
 constexpr Millis kPatience{3000};
 // When training does not go on, nothing is waited for.
 constexpr Millis kAtLatest{15'000};
+// Seconds after which a person ends a worker that hangs while nothing is asked of it.
+constexpr int kUnasked = 60;
 
 }  // namespace
 
@@ -120,6 +122,33 @@ void Faults::Kill(Worker* worker) {
   });
 }
 
+void Faults::Slow(Worker* worker) {
+  worker->Slow(static_cast<int>(world_.Draw(2, 6)));
+  // Half of them for the rest of their lives.
+  if (world_.Chance(50)) return;
+  Open(world_.Time(2000, 30'000), [worker] { worker->Slow(1); });
+}
+
+void Faults::Hang(Worker* worker) {
+  worker->Hang();
+  const auto& workers = cluster_.workers();
+  const bool one = std::count_if(workers.begin(), workers.end(), [](const auto& w) { return w->hangs(); }) == 1;
+  // One of all may do so for good: there is one worker more than the run needs.
+  if (one && world_.Chance(50)) return Watch(worker, worker->life(), 0);
+  Open(world_.Time(1000, 60'000), [worker] { worker->Recover(); });
+}
+
+void Faults::Watch(Worker* worker, int life, int unasked) {
+  if (worker->life() != life || !worker->hangs()) return;
+  if (unasked >= kUnasked) {
+    world_.Note([&] { return absl::StrCat(worker->id(), " hangs and is ended"); });
+    return Kill(worker);
+  }
+  world_.After(
+      Millis(1000), [this, worker, life, unasked] { Watch(worker, life, worker->IsAwaited() ? 0 : unasked + 1); },
+      false);
+}
+
 void Faults::Hit(Kind kind, Worker* victim) {
   const auto note = [&](const char* what) {
     world_.Note([&] { return absl::StrCat("FAULT: ", victim->id(), " ", what); });
@@ -127,6 +156,14 @@ void Faults::Hit(Kind kind, Worker* victim) {
   if (kind == Kind::kKillWorker) {
     note("is killed");
     return Kill(victim);
+  }
+  if (kind == Kind::kSlowWorker) {
+    note("is slow");
+    return Slow(victim);
+  }
+  if (kind == Kind::kHangWorker) {
+    note("hangs");
+    return Hang(victim);
   }
   if (kind == Kind::kStopWorker) {
     note("is stopped");

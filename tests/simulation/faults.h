@@ -36,6 +36,8 @@ class Faults {
     kReplaceStoppedCoordinator,
     kKillTeacher,
     kStopTeacher,
+    kSlowWorker,
+    kHangWorker,
     kScale,
   };
   struct Fault {
@@ -52,6 +54,10 @@ class Faults {
   Coordinator* Newest() const;
 
   void Kill(Worker* worker);
+  void Slow(Worker* worker);
+  void Hang(Worker* worker);
+  // Of a worker that hangs for good: kills it when nothing is asked of it, since then nobody can know.
+  void Watch(Worker* worker, int life, int unasked);
   void KillCoordinator();
   void Hit(Kind kind, Worker* victim);
   void HitCoordinator(Kind kind);

@@ -29,13 +29,16 @@ constexpr int64_t kLeastEvents = 200;
 constexpr int64_t kLeastFaults = 3;
 
 struct Sum {
-  int64_t schedules = 0, events = 0, faults = 0, least_events = INT64_MAX, least_faults = INT64_MAX;
+  int64_t schedules = 0, events = 0, faults = 0, left_out = 0, given_up = 0, least_events = INT64_MAX,
+          least_faults = INT64_MAX;
   std::vector<std::pair<uint64_t, std::string>> failed;
 
   void Add(uint64_t seed, const Outcome& outcome) {
     ++schedules;
     events += outcome.events;
     faults += outcome.faults;
+    left_out += outcome.left_out;
+    given_up += outcome.given_up;
     least_events = std::min(least_events, outcome.events);
     least_faults = std::min(least_faults, outcome.faults);
     if (outcome.faults < kLeastFaults || outcome.events < kLeastEvents)
@@ -63,6 +66,7 @@ TEST(Simulation, EveryScheduleKeepsEveryInvariant) {
   for (std::thread& thread : threads) thread.join();
   std::printf("schedules: %ld, events: %ld (at least %ld each), faults: %ld (at least %ld each)\n", sum.schedules,
               sum.events, sum.least_events, sum.faults, sum.least_faults);
+  std::printf("workers left out as slow: %ld, given up as hanging: %ld\n", sum.left_out, sum.given_up);
   std::sort(sum.failed.begin(), sum.failed.end());
   for (size_t i = 0; i < std::min<size_t>(sum.failed.size(), 20); ++i) {
     ADD_FAILURE() << sum.failed[i].second
@@ -71,6 +75,8 @@ TEST(Simulation, EveryScheduleKeepsEveryInvariant) {
   EXPECT_EQ(sum.failed.size(), 0u);
   EXPECT_GE(sum.least_events, kLeastEvents);
   EXPECT_GE(sum.least_faults, kLeastFaults);
+  EXPECT_GE(sum.left_out, sum.schedules / 100);
+  EXPECT_GE(sum.given_up, sum.schedules / 100);
 }
 
 TEST(Simulation, ASeedDecidesEverything) {
@@ -112,6 +118,7 @@ INSTANTIATE_TEST_SUITE_P(Bugs, PlantedBug,
                                          Planted{"DoneForgets", &Bugs::done_forgets, "4"},
                                          Planted{"CheckpointToldEarly", &Bugs::checkpoint_told_early, "8"},
                                          Planted{"WithoutLabels", &Bugs::without_labels, "r"},
+                                         Planted{"HidesThatItHangs", &Bugs::hides_that_it_hangs, "9"},
                                          Planted{"ReplyBeforeDurable", &Bugs::reply_before_durable, "7"},
                                          Planted{"GenerationNotDurable", &Bugs::generation_not_durable, "17"},
                                          Planted{"MembersNotDurable", &Bugs::members_not_durable, "7"},

@@ -82,7 +82,9 @@ void Worker::Start() {
   said_.clear();
   link_ = nullptr;
   group_ = nullptr;
-  busy_ = false;
+  busy_ = hangs_ = false;
+  hanging_.clear();
+  times_ = 1;
   writing_ = 0;
   seen_term_ = seen_generation_ = 0;
   ++epoch_;
@@ -95,6 +97,19 @@ void Worker::Kill() {
   if (group_ != nullptr) cluster_.history().Left(part());
   cluster_.Bury(this);
   Process::Kill();
+}
+
+void Worker::Train(Deed deed) { hangs_ ? hanging_.push_back(std::move(deed)) : deed(); }
+
+void Worker::Recover() {
+  if (!hangs_) return;
+  hangs_ = false;
+  for (Deed& deed : std::exchange(hanging_, {})) Post(Millis(0), std::move(deed));
+}
+
+bool Worker::IsAwaited() const {
+  const bool begun = member_->assignment().generation() == member_->standing().generation();
+  return hangs_ && (!begun || (busy_ && member_->must_leave()));
 }
 
 void Worker::Connect() {
@@ -141,7 +156,10 @@ void Worker::Beat() {
       [this] {
         if (link_ != nullptr && welcome_) {
           v1::WorkerMessage message;
-          message.mutable_heartbeat();
+          const bool lies = hangs_ && bugs_.hides_that_it_hangs;
+          message.mutable_heartbeat()->set_begun(lies ? member_->standing().generation()
+                                                      : member_->assignment().generation());
+          message.mutable_heartbeat()->set_idle(lies || (!busy_ && !hangs_));
           auto* coordinator = static_cast<Coordinator*>(link_->server);
           link_->SendUp([coordinator, link = link_, message] { coordinator->Hear(link, message); });
         }
@@ -208,11 +226,13 @@ void Worker::Obey(const v1::WorkerOrder& order) {
     const int64_t epoch = epoch_;
     group_->Leave(part().rank);
     Post(world().Time(0, 30), [this, epoch] {
-      if (epoch == epoch_ && busy_) Leave(absl::OkStatus());
+      Train([this, epoch] {
+        if (epoch == epoch_ && busy_) Leave(absl::OkStatus());
+      });
     });
   }
   if (reaction.kind == Member::Reaction::Kind::kLook || reaction.kind == Member::Reaction::Kind::kBreak) {
-    Post(world().Time(0, 20), [this] { Look(); });
+    Post(world().Time(0, 20), [this] { Train([this] { Look(); }); });
   }
 }
 

@@ -27,6 +27,15 @@ class Worker final : public Process {
   bool in_group() const { return group_ != nullptr; }
   void ResetGroup() { group_->Reset(); }
   bool dismissed() const { return dismissed_; }
+  // From now on its steps take so many times as long.
+  void Slow(int times) { times_ = times; }
+  int times() const { return times_; }
+  // The thread that trains does nothing any more, while orders are read and heartbeats sent.
+  void Hang() { hangs_ = alive(); }
+  void Recover();
+  bool hangs() const { return hangs_; }
+  // It hangs, and was ordered something that it does not do.
+  bool IsAwaited() const;
   const std::string& id() const { return id_; }
 
  private:
@@ -39,7 +48,9 @@ class Worker final : public Process {
   void Beat();
   void Obey(const v1::WorkerOrder& order);
 
-  // The thread that trains. `Then` goes on in this generation only, and leaves it when that is ordered.
+  // What the thread that trains does: now, or when it hangs no more.
+  void Train(Deed deed);
+  // `Then` goes on in this generation only, and leaves it when that is ordered.
   void Then(Millis delay, void (Worker::*next)());
   void Collective(const Share& share, void (Worker::*next)(const Shares&));
   void Look();
@@ -84,6 +95,9 @@ class Worker final : public Process {
   int64_t seen_generation_ = 0;
 
   std::shared_ptr<Group> group_;
+  bool hangs_ = false;
+  std::deque<Deed> hanging_;
+  int times_ = 1;
   // Of the generation under way: what waits for an earlier one is nothing any more.
   int64_t epoch_ = 0;
   bool busy_ = false;

@@ -10,6 +10,16 @@ namespace polystill::simulation {
 
 using student_worker::Source;
 
+namespace {
+
+// A worker's own work of a step, as it tells it.
+constexpr double kOwnSeconds = 0.1;
+// One that is slow by so many times takes so much more, so that what a coordinator does about it is done before the
+// end.
+constexpr Millis kSlowStep{200};
+
+}  // namespace
+
 History::Part Worker::part() const {
   const auto& assignment = member_->assignment();
   return {assignment.job().name(), assignment.generation(), assignment.rank(), assignment.world_size()};
@@ -17,20 +27,24 @@ History::Part Worker::part() const {
 
 void Worker::Then(Millis delay, void (Worker::*next)()) {
   Post(delay, [this, epoch = epoch_, next] {
-    if (epoch != epoch_) return;
-    // What is being put in place is mostly finished nevertheless.
-    const bool holds = member_->held().held();
-    if (member_->must_leave() && (holds || world().Chance(30))) return Leave(absl::OkStatus());
-    (this->*next)();
+    Train([this, epoch, next] {
+      if (epoch != epoch_) return;
+      // What is being put in place is mostly finished nevertheless.
+      const bool holds = member_->held().held();
+      if (member_->must_leave() && (holds || world().Chance(30))) return Leave(absl::OkStatus());
+      (this->*next)();
+    });
   });
 }
 
 void Worker::Collective(const Share& share, void (Worker::*next)(const Shares&)) {
   if (member_->must_leave()) return Leave(absl::OkStatus());
   group_->Call(part().rank, share, [this, epoch = epoch_, next](const absl::StatusOr<Shares>& shares) {
-    if (epoch != epoch_) return;
-    if (!shares.ok()) return Leave(shares.status());
-    (this->*next)(*shares);
+    Train([this, epoch, next, shares] {
+      if (epoch != epoch_) return;
+      if (!shares.ok()) return Leave(shares.status());
+      (this->*next)(*shares);
+    });
   });
 }
 
@@ -46,10 +60,12 @@ void Worker::Look() {
   if (job().kind() == v1::Job::KIND_EVALUATE) return Then(world().Time(200, 2000), &Worker::EndEvaluation);
   group_ = cluster_.GroupOf(*assignment);
   group_->Join(part().rank, this, [this, epoch = epoch_](const absl::StatusOr<Shares>& joined) {
-    if (epoch != epoch_) return;
-    if (!joined.ok() || member_->must_leave()) return Leave(joined.status());
-    member_->Joined();
-    Gather();
+    Train([this, epoch, why = joined.status()] {
+      if (epoch != epoch_) return;
+      if (!why.ok() || member_->must_leave()) return Leave(why);
+      member_->Joined();
+      Gather();
+    });
   });
 }
 
@@ -63,7 +79,7 @@ void Worker::Leave(const absl::Status& why) {
   busy_ = false;
   ++epoch_;
   if (said.has_value()) Say(*said);
-  Post(world().Time(0, 20), [this] { Look(); });
+  Post(world().Time(0, 20), [this] { Train([this] { Look(); }); });
 }
 
 void Worker::Fail(const absl::Status& why) {
@@ -73,7 +89,7 @@ void Worker::Fail(const absl::Status& why) {
   group_ = nullptr;
   busy_ = false;
   ++epoch_;
-  Post(world().Time(0, 20), [this] { Look(); });
+  Post(world().Time(0, 20), [this] { Train([this] { Look(); }); });
 }
 
 void Worker::Gather() {
@@ -196,7 +212,7 @@ void Worker::SecondBucket(const Shares& shares) {
 void Worker::Reduced(const Shares&) {
   if (!bugs_.early_optimizer) TellApplying();
   next_state_ = After(state_, positions_, part().number);
-  Then(world().Time(0, 5), &Worker::Apply);
+  Then(times_ == 1 ? world().Time(0, 5) : kSlowStep * times_, &Worker::Apply);
 }
 
 void Worker::TellApplying() {
@@ -218,6 +234,7 @@ void Worker::TellProgress() {
   v1::WorkerMessage message;
   message.mutable_progress()->set_generation(part().number);
   message.mutable_progress()->set_step(state_.step);
+  message.mutable_progress()->set_own_seconds(kOwnSeconds * times_);
   Say(message);
 }
 
@@ -274,14 +291,14 @@ void Worker::SayDone() {
   ++epoch_;
   if (bugs_.done_forgets) state_ = InitialState(job().name());
   if (said.has_value()) Say(*said);
-  Post(world().Time(0, 20), [this] { Look(); });
+  Post(world().Time(0, 20), [this] { Train([this] { Look(); }); });
 }
 
 void Worker::EndEvaluation() {
   busy_ = false;
   ++epoch_;
   if (const auto said = member_->Done({}, "")) Say(*said);
-  Post(world().Time(0, 20), [this] { Look(); });
+  Post(world().Time(0, 20), [this] { Train([this] { Look(); }); });
 }
 
 }  // namespace polystill::simulation
