@@ -51,7 +51,12 @@ void AddLoss(const Stage& stage, std::vector<std::string>* parts) {
   }
 }
 
-// Rate, loss and time left; or what it waits for.
+std::string TimesSlower(const v1::RunStatus::SlowWorker& slow) {
+  return absl::StrFormat("worker %d (pid %d on %s), %.1f times as long for its own work as the others", slow.rank(),
+                         slow.pid(), slow.host(), slow.ratio());
+}
+
+// Rate, loss, time left, how many are slow; or what it waits for.
 std::vector<std::string> Facts(const Stage& stage, double seconds) {
   if (!stage.waiting_for().empty()) return {absl::StrCat("waiting for ", stage.waiting_for())};
   std::vector<std::string> facts;
@@ -62,6 +67,8 @@ std::vector<std::string> Facts(const Stage& stage, double seconds) {
     const double left = seconds * static_cast<double>(stage.total() - stage.done()) / static_cast<double>(stage.done());
     facts.push_back(absl::StrCat(Duration(left), " left"));
   }
+  const int slow = stage.slow_workers_size();
+  if (slow > 0) facts.push_back(absl::StrCat(slow, slow == 1 ? " slow worker" : " slow workers"));
   return facts;
 }
 
@@ -96,6 +103,18 @@ std::string RunningLine(const Stage& stage, double seconds, int width) {
   }
   while (!parts.empty() && Line(stage, parts).size() > columns) parts.pop_back();
   return Line(stage, parts).substr(0, columns);
+}
+
+std::string WorkerLines(const Stage& stage) {
+  std::string lines;
+  const auto add = [&lines](const std::string& what) {
+    absl::StrAppend(&lines, "  ", std::string(kNameWidth, ' '), what, "\n");
+  };
+  for (const auto& slow : stage.slow_workers()) add(absl::StrCat("slow: ", TimesSlower(slow)));
+  for (const auto& eviction : stage.evictions()) {
+    add(absl::StrCat("left out after step ", WithThousands(eviction.step()), ": ", TimesSlower(eviction.worker())));
+  }
+  return lines;
 }
 
 std::string FinishedLine(const Stage& stage) {

@@ -9,9 +9,12 @@ namespace polystill::cli {
 // Columns of the terminal that standard output is; 80 where it is none.
 int TerminalWidth();
 
-// One line on a stage under way, at most `width` columns: bar, steps or records done, records/s, loss, time left. On a
-// narrow terminal the bar shrinks and the count goes first. `seconds` since it began.
+// One line on a stage under way, at most `width` columns: bar, steps or records done, records/s, loss, time left,
+// how many workers are slow. On a narrow terminal the bar shrinks and the count goes first. `seconds` since it began.
 std::string RunningLine(const v1::RunStatus::Stage& stage, double seconds, int width);
+
+// A line for each worker of a training that is much slower than the others, or was left out for that.
+std::string WorkerLines(const v1::RunStatus::Stage& stage);
 
 // One line on a finished stage.
 std::string FinishedLine(const v1::RunStatus::Stage& stage);

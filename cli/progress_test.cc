@@ -66,6 +66,23 @@ TEST(RunningLine, SaysWhatItWaitsFor) {
             "distilled         [------------------------]   0%  0/10 steps  waiting for 2 of 3 workers");
 }
 
+TEST(RunningLine, CountsSlowWorkers) {
+  v1::RunStatus::Stage stage = Training();
+  auto* slow = stage.add_slow_workers();
+  slow->set_rank(2);
+  slow->set_host("10.7.0.2");
+  slow->set_pid(71);
+  slow->set_ratio(3.14);
+  EXPECT_THAT(RunningLine(stage, 12, 120), HasSubstr("36 s left  1 slow worker"));
+  *stage.add_evictions()->mutable_worker() = *slow;
+  stage.mutable_evictions(0)->set_step(1200);
+  EXPECT_EQ(
+      WorkerLines(stage),
+      "                    slow: worker 2 (pid 71 on 10.7.0.2), 3.1 times as long for its own work as the others\n"
+      "                    left out after step 1,200: worker 2 (pid 71 on 10.7.0.2), 3.1 times as long for its own "
+      "work as the others\n");
+}
+
 TEST(RunningLine, StagesOfRecordsHaveNoLoss) {
   v1::RunStatus::Stage stage;
   stage.set_name("index");

@@ -124,7 +124,7 @@ std::string Text(const v1::RunStatus& status) {
   for (int i = 0; i < status.stages_size() && i <= status.current(); ++i) {
     const v1::RunStatus::Stage& stage = status.stages(i);
     absl::StrAppend(&text, "  ", stage.finished() ? FinishedLine(stage) : RunningLine(stage, stage.seconds(), kWidth),
-                    "\n");
+                    "\n", WorkerLines(stage));
   }
   return text;
 }
