@@ -113,7 +113,7 @@ void AddFlags(CLI::App& app, Arguments& arguments) {
   const auto sides = ValuesOf(v1::Side_descriptor());
   app.add_option("--teacher", options.teacher,
                  "folder of a teacher package, for which servers are started here, or host:port of servers that run, "
-                 "comma between them")
+                 "comma between them; of a host name, all that are behind it")
       ->required();
   app.add_option("--corpus", *job.selection.mutable_corpus()->mutable_path(),
                  "folder with *.parquet and *.jsonl files, or one such file")

@@ -1,44 +1,32 @@
 #include "coordinator/replica_choice.h"
 
-#include <algorithm>
-
 #include "runtime/counter_rng.h"
 #include "runtime/deterministic_bytes.h"
 
 namespace polystill::coordinator {
-namespace {
-
-uint64_t PlaceOf(const std::string& name) { return Mix64(NameWord(name)); }
-
-}  // namespace
 
 ReplicaChoice::ReplicaChoice(std::vector<v1::TeacherEndpoint> endpoints) : endpoints_(std::move(endpoints)) {
-  for (size_t i = 0; i < endpoints_.size(); ++i) {
-    const v1::TeacherEndpoint& endpoint = endpoints_[i];
-    if (i == 0 || endpoint.name() != endpoints_[i - 1].name()) rings_.emplace_back();
-    rings_.back().push_back({PlaceOf(endpoint.server_id()), PlaceOf(DeterministicBytes(endpoint)), i});
-  }
-  for (std::vector<Replica>& ring : rings_) {
-    std::sort(ring.begin(), ring.end(), [](const Replica& a, const Replica& b) { return a.place < b.place; });
+  for (size_t first = 0; first < endpoints_.size();) {
+    std::vector<std::string> ids;
+    size_t last = first;
+    for (; last < endpoints_.size() && endpoints_[last].name() == endpoints_[first].name(); ++last) {
+      ids.push_back(endpoints_[last].server_id());
+      digests_.push_back(Mix64(NameWord(DeterministicBytes(endpoints_[last]))));
+    }
+    rings_.push_back({soft_labels::ReplicaRing(ids), first});
+    first = last;
   }
 }
 
 uint64_t ReplicaChoice::For(const std::string& worker, Endpoints* chosen) const {
-  const auto after = [](uint64_t place, const Replica& replica) { return place < replica.place; };
-  const uint64_t place = PlaceOf(worker);
-  std::vector<size_t> indices;
   uint64_t digest = 0;
-  for (const std::vector<Replica>& ring : rings_) {
-    const size_t first = std::upper_bound(ring.begin(), ring.end(), place, after) - ring.begin();
-    for (size_t i = 0; i < std::min(ring.size(), kMost); ++i) {
-      const Replica& replica = ring[(first + i) % ring.size()];
-      indices.push_back(replica.endpoint);
-      digest += replica.digest;
+  chosen->Clear();
+  for (const Ring& ring : rings_) {
+    for (const size_t index : ring.replicas.For(worker)) {
+      *chosen->Add() = endpoints_[ring.first + index];
+      digest += digests_[ring.first + index];
     }
   }
-  std::sort(indices.begin(), indices.end());
-  chosen->Clear();
-  for (const size_t index : indices) *chosen->Add() = endpoints_[index];
   return digest;
 }
 

@@ -6,15 +6,15 @@
 #include <vector>
 
 #include "polystill/v1/coordinator.pb.h"
+#include "soft_labels/replica_ring.h"
 
 namespace polystill::coordinator {
 
-// Which replicas of its teachers a worker is told of: all, or of a teacher with more than kMost those kMost that follow
-// it on a ring (consistent hashing: Karger et al. 1997). So assignments and connections stay few where there are
-// thousands of both, and a replica that comes or goes concerns few workers. The same in every process. Immutable.
+// Which replicas of its teachers a worker is told of: those that are its own on each teacher's ring. So assignments
+// stay short too. The same in every process. Immutable.
 class ReplicaChoice {
  public:
-  static constexpr size_t kMost = 8;
+  static constexpr size_t kMost = soft_labels::ReplicaRing::kMost;
   using Endpoints = google::protobuf::RepeatedPtrField<v1::TeacherEndpoint>;
 
   ReplicaChoice() = default;
@@ -27,16 +27,15 @@ class ReplicaChoice {
   uint64_t For(const std::string& worker, Endpoints* chosen) const;
 
  private:
-  struct Replica {
-    // Where on the ring.
-    uint64_t place = 0;
-    uint64_t digest = 0;
-    size_t endpoint = 0;
+  // Of one teacher.
+  struct Ring {
+    soft_labels::ReplicaRing replicas;
+    size_t first;  // of its endpoints
   };
 
   std::vector<v1::TeacherEndpoint> endpoints_;
-  // Of each teacher, by place.
-  std::vector<std::vector<Replica>> rings_;
+  std::vector<uint64_t> digests_;  // of each endpoint
+  std::vector<Ring> rings_;
 };
 
 }  // namespace polystill::coordinator

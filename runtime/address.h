@@ -11,6 +11,10 @@ std::string HostOf(std::string_view address);
 // "::1" of "[::1]", as system calls take it; other hosts as they are.
 std::string WithoutBrackets(std::string_view host);
 
+// Whether a host is a name that is looked up, such as "gpu1" or "labels.example.org": no numeric address, nor anything
+// that gRPC alone understands ("unix", with a path).
+bool IsHostName(std::string_view host);
+
 // Whether a host names the machine itself alone: localhost, 127.0.0.0/8, [::1].
 bool IsLoopback(std::string_view host);
 

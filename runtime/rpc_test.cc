@@ -26,6 +26,13 @@ TEST(Address, TakesHostsApart) {
   for (const char* host : {"127.0.0.1", "[::1]", "gpu1"}) EXPECT_FALSE(IsWildcard(host)) << host;
 }
 
+TEST(Address, NamesAreLookedUp) {
+  for (const char* host : {"gpu1", "labels.example.org", "labels.example.org.", "my_labels", "localhost"})
+    EXPECT_TRUE(IsHostName(host)) << host;
+  for (const char* host : {"", "10.7.0.1", "[::1]", "::1", "[fe80::1%eth0]", "dns:///labels", "ipv4:10.7.0.1"})
+    EXPECT_FALSE(IsHostName(host)) << host;
+}
+
 TEST(Listen, NeedsAHostThatOthersCanReach) {
   for (const char* listen : {"0.0.0.0:0", "[::]:0", ":0"}) {
     const auto refused = Listen(listen, {}, /*insecure=*/true);

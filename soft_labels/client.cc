@@ -42,11 +42,12 @@ const v1::DescribeReply& LabelClient::description() const { return state_->loop.
 LabelClient::Counts LabelClient::counts() const { return state_->loop.counts(); }
 
 void LabelClient::SetReplicas(std::vector<std::string> addresses, std::vector<std::string> server_ids) {
-  server_ids.resize(addresses.size());
-  state_->loop.SetReplicas({std::move(addresses), std::move(server_ids)});
+  state_->loop.SetReplicas({{std::move(addresses), std::move(server_ids)}});
 }
 
 bool LabelClient::HasReplica() const { return state_->loop.HasReplica(); }
+
+int64_t LabelClient::replica_count() const { return state_->loop.replica_count(); }
 
 void LabelClient::Label(v1::LabelSpec spec, std::vector<v1::LabelInput> inputs, Callback callback) {
   state_->loop.Ask({std::move(spec), std::move(inputs), std::move(callback)});

@@ -12,6 +12,7 @@
 #include "soft_labels/array.h"
 #include "soft_labels/backoff.h"
 #include "soft_labels/hedging.h"
+#include "soft_labels/name_lookup.h"
 #include "soft_labels/token_window.h"
 
 namespace polystill::soft_labels {
@@ -23,7 +24,8 @@ inline constexpr int64_t kMaxTextBytes = 1 << 20;
 // asked next, credits and windows are kept, a request that failed with UNAVAILABLE or RESOURCE_EXHAUSTED (or whose
 // stream broke) is sent again, to another replica where there is one, with growing pauses, until `give_up_after_ms` has
 // passed; one that waits longer than most is asked of a second replica (router.h). Where replicas keep what they
-// computed, each input has one that it is asked of (rendezvous.h).
+// computed, each input has one that it is asked of (rendezvous.h). Of an address by host name, without the name of one
+// server, every address behind it is a replica, as long as it is (replica_roster.h).
 //
 //   caller's threads --Label()--> inbox --> client_loop (one thread) --router: whom, when--> replica_stream 1..n
 //                                   ^            |                                                 |
@@ -69,6 +71,8 @@ class LabelClient {
     v1::Compression compression = v1::COMPRESSION_NONE;
     // Answers also as they came (but not compressed): Labels::encoded.
     bool keeps_encoded = false;
+    // How the addresses behind a host name are found.
+    NameLookup look_up = LookUp;
   };
   // One decoded output.
   using Array = soft_labels::Array;
@@ -99,7 +103,7 @@ class LabelClient {
   using Callback = std::function<void(absl::StatusOr<Labels>)>;
 
   // INVALID_ARGUMENT without addresses, or when there are server_ids, but not of each.
-  // Connects to every address and waits for the first to describe itself; with a parity_tolerance until the replicas
+  // Connects to every replica and waits for the first to describe itself; with a parity_tolerance until the replicas
   // are compared (at most parity_patience_ms after the first has answered). UNAVAILABLE after give_up_after_ms,
   // INVALID_ARGUMENT without addresses, or where there are server_ids, but not as many.
   // A replica whose digest, signature or answers differ is logged by address and never asked; FAILED_PRECONDITION when
@@ -117,6 +121,8 @@ class LabelClient {
   Counts counts() const;
   // Whether some replica may be asked at present.
   bool HasReplica() const;
+  // How many replicas there are, whether or not they answer.
+  int64_t replica_count() const;
 
   // Asks for labels of `inputs` (split into requests whose records the server takes and whose answers fit a message;
   // all answers are finite and of the right shape, or the status says which record is to blame). `spec`: outputs

@@ -58,13 +58,14 @@ std::deque<Inbox::Message> Inbox::Take(int64_t wait_ms) {
 }
 
 ClientLoop::ClientLoop(std::vector<std::string> addresses, LabelClient::Options options)
-    : options_(std::move(options)), router_(addresses, RouterOptions(options_)) {
-  for (size_t i = 0; i < addresses.size(); ++i) {
-    AddReplica(addresses[i], options_.server_ids.empty() ? "" : options_.server_ids[i]);
-  }
+    : options_(std::move(options)),
+      roster_(absl::StrCat(options_.tenant, "/", options_.client), {}),
+      router_({}, RouterOptions(options_)) {
   if (options_.parity_tolerance.has_value()) {
-    jury_ = std::make_unique<ParityJury>(replicas_.size(), *options_.parity_tolerance, options_.parity_patience_ms);
+    jury_ = std::make_unique<ParityJury>(0, *options_.parity_tolerance, options_.parity_patience_ms);
   }
+  roster_.Set({std::move(addresses), options_.server_ids});
+  UseRoster();
   thread_ = std::thread([this] { Run(); });
 }
 
@@ -82,7 +83,10 @@ void ClientLoop::Run() {
       const Router::Actions actions = router_.Step(now_ms);
       Act(actions);
       has_replica_ = !router_.Askable(now_ms).empty();
-      const int64_t next_ms = jury_ == nullptr ? actions.next_ms : std::min(actions.next_ms, jury_->next_ms());
+      const ReplicaRoster::Actions names = roster_.Step(now_ms, has_replica_);
+      LookUpNames(names);
+      int64_t next_ms = std::min(actions.next_ms, names.next_ms);
+      if (jury_ != nullptr) next_ms = std::min(next_ms, jury_->next_ms());
       if (next_ms != Router::kNever) wait_ms = std::max<int64_t>(0, next_ms - now_ms);
       NoteCounts();
     }

@@ -15,6 +15,7 @@
 #include "soft_labels/canary.h"
 #include "soft_labels/client.h"
 #include "soft_labels/pieces.h"
+#include "soft_labels/replica_roster.h"
 #include "soft_labels/replica_stream.h"
 #include "soft_labels/router.h"
 
@@ -29,17 +30,21 @@ struct Question {
   std::vector<v1::LabelInput> inputs;
   LabelClient::Callback callback;
 };
-// A call of LabelClient::SetReplicas: one name for each address.
+// A call of LabelClient::SetReplicas.
 struct NewReplicas {
-  std::vector<std::string> addresses;
-  std::vector<std::string> names;
+  ReplicaRoster::Replicas given;
+};
+// What a lookup of one of their addresses has brought.
+struct FoundHosts {
+  std::string address;
+  HostAddresses hosts;
 };
 struct StopLoop {};
 
 // What the loop's thread is told, by any thread. Thread-safe.
 class Inbox {
  public:
-  using Message = std::variant<StreamEvent, Question, NewReplicas, StopLoop>;
+  using Message = std::variant<StreamEvent, Question, NewReplicas, FoundHosts, StopLoop>;
 
   void Put(Message message);
   // Everything that came; waits for it, but at most `wait_ms` (Router::kNever: for ever).
@@ -66,6 +71,7 @@ class ClientLoop {
   void SetReplicas(NewReplicas replicas) { inbox_->Put(std::move(replicas)); }
   LabelClient::Counts counts();
   bool HasReplica() const { return has_replica_; }
+  int64_t replica_count() const { return replica_count_; }
 
  private:
   struct Replica {
@@ -86,6 +92,11 @@ class ClientLoop {
   void Handle(StreamEvent& event);
   void Handle(Question& question);
   void Handle(NewReplicas& replicas);
+  void Handle(FoundHosts& found);
+  void LookUpNames(const ReplicaRoster::Actions& actions);
+  // The replicas are those of the roster from now on.
+  void UseRoster();
+  void NoteTroubles();
   void AddReplica(const std::string& address, const std::string& server_id);
   void Handle(StopLoop&);
   absl::Status HandleMessage(int replica, Received received);
@@ -107,6 +118,7 @@ class ClientLoop {
   const std::shared_ptr<Inbox> inbox_ = std::make_shared<Inbox>();
 
   // Of the loop's thread.
+  ReplicaRoster roster_;
   std::vector<Replica> replicas_;
   Router router_;
   // Null: replicas are not compared.
@@ -116,6 +128,7 @@ class ClientLoop {
   uint64_t next_piece_ = 1;
   bool stopping_ = false;
   std::atomic<bool> has_replica_ = false;
+  std::atomic<int64_t> replica_count_ = 0;
   v1::DescribeReply description_;  // of the first replica; read by others once settled_
 
   Mutex mutex_;

@@ -82,16 +82,42 @@ void ClientLoop::HandleDone(int i, const absl::Status& status) {
   }
   if (replicas_[i].wanted) router_.Back(i);
   if (const absl::Status none = router_.AllRefused(); !none.ok()) Settle(none);
+  NoteTroubles();
+}
+
+void ClientLoop::NoteTroubles() {
+  const std::string names = roster_.Troubles(), replicas = router_.Troubles();
   MutexLock lock(&mutex_);
-  troubles_ = router_.Troubles();
+  troubles_ = absl::StrCat(names, names.empty() || replicas.empty() ? "" : "; ", replicas);
 }
 
 void ClientLoop::AddReplica(const std::string& address, const std::string& server_id) {
   replicas_.push_back({address, server_id.empty() ? address : server_id, Connect(address), nullptr});
 }
 
-void ClientLoop::Handle(NewReplicas& wanted) {
+void ClientLoop::LookUpNames(const ReplicaRoster::Actions& actions) {
+  for (const ReplicaRoster::LookUp& name : actions.look_up) {
+    options_.look_up(name.host, [inbox = inbox_, address = name.address](HostAddresses hosts) {
+      inbox->Put(FoundHosts{address, std::move(hosts)});
+    });
+  }
+}
+
+void ClientLoop::Handle(NewReplicas& replicas) {
   if (stopping_) return;
+  roster_.Set(replicas.given);
+  UseRoster();
+}
+
+void ClientLoop::Handle(FoundHosts& found) {
+  if (stopping_) return;
+  const std::string news = roster_.Found(found.address, found.hosts);
+  if (!news.empty()) spdlog::log(found.hosts.ok() ? spdlog::level::info : spdlog::level::warn, news);
+  UseRoster();
+}
+
+void ClientLoop::UseRoster() {
+  const ReplicaRoster::Replicas wanted = roster_.replicas();
   const auto number_of = [this](const std::string& address) {
     const auto found =
         std::find_if(replicas_.begin(), replicas_.end(), [&](const Replica& r) { return r.address == address; });
@@ -108,14 +134,16 @@ void ClientLoop::Handle(NewReplicas& wanted) {
   for (size_t k = 0; k < wanted.addresses.size(); ++k) {
     const int i = number_of(wanted.addresses[k]);
     if (i < static_cast<int>(replicas_.size())) {
-      if (!wanted.names[k].empty()) replicas_[i].name = wanted.names[k];
+      if (!wanted.server_ids[k].empty()) replicas_[i].name = wanted.server_ids[k];
       if (replicas_[i].stream == nullptr) router_.Back(i);
       continue;
     }
-    AddReplica(wanted.addresses[k], wanted.names[k]);
+    AddReplica(wanted.addresses[k], wanted.server_ids[k]);
     router_.Joined(wanted.addresses[k]);
     if (jury_ != nullptr) jury_->Joined();
   }
+  replica_count_ = static_cast<int64_t>(addresses.size());
+  NoteTroubles();
 }
 
 absl::Status ClientLoop::HandleMessage(int i, Received received) {

@@ -170,6 +170,70 @@ TEST(ReplicasTest, ReplicasComeAndGo) {
   EXPECT_EQ(client->counts().refused_replicas, 1);
 }
 
+// A resolver that knows one name.
+class Names {
+ public:
+  void Set(std::vector<std::string> addresses) {
+    MutexLock lock(&mutex_);
+    addresses_ = std::move(addresses);
+  }
+  NameLookup look_up() {
+    return [this](const std::string& host, const std::function<void(HostAddresses)>& then) {
+      EXPECT_EQ(host, "labels.test");
+      MutexLock lock(&mutex_);
+      then(addresses_);
+    };
+  }
+
+ private:
+  Mutex mutex_;
+  std::vector<std::string> addresses_ ABSL_GUARDED_BY(mutex_);
+};
+
+TEST(ReplicasTest, EveryAddressBehindANameIsOne) {
+  Seen seen[3];
+  auto first = std::make_unique<ScriptedTeacher>(std::vector{Sums(&seen[0])});
+  ScriptedTeacher second({Sums(&seen[1])}, absl::StrCat("127.0.0.2:", first->port()));
+  ScriptedTeacher other({Sums(&seen[2], 0.5)}, absl::StrCat("127.0.0.3:", first->port()));
+  const std::string address = absl::StrCat("labels.test:", first->port());
+  Names names;
+  names.Set({"127.0.0.1", "127.0.0.3"});
+  LabelClient::Options options = Compared();
+  options.waits_for_replicas = true;
+  options.look_up = names.look_up();
+  auto client = LabelClient::Connect({address}, options).value();
+  EXPECT_EQ(client->replica_count(), 2);
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+  do {
+    ExpectSums(*client, 0, 4);
+  } while (client->counts().refused_replicas == 0 && std::chrono::steady_clock::now() < deadline);
+  EXPECT_EQ(client->counts().refused_replicas, 1) << "they are compared";
+  names.Set({"127.0.0.2"});
+  first.reset();
+  ExpectSums(*client, 4, 4);
+  EXPECT_EQ(client->replica_count(), 1);
+  EXPECT_EQ(RecordsOf(seen[1]), (std::multiset<int>{4, 5, 6, 7}));
+  client->SetReplicas({address}, {});
+  ExpectSums(*client, 8, 4);
+  EXPECT_EQ(RecordsOf(seen[2]), (std::multiset<int>{}));
+}
+
+TEST(ReplicasTest, ASlowResolverHoldsUpNobody) {
+  std::function<void(HostAddresses)> late;
+  LabelClient::Options options = Compared();
+  options.give_up_after_ms = 50;
+  options.look_up = [&late](const std::string&, std::function<void(HostAddresses)> then) { late = std::move(then); };
+  const absl::Status none = LabelClient::Connect({"labels.test:7000"}, options).status();
+  EXPECT_TRUE(absl::IsUnavailable(none)) << none;
+  EXPECT_THAT(std::string(none.message()), HasSubstr("labels.test:7000: the name is being looked up"));
+  late({{"127.0.0.1"}});  // the client is gone
+  Seen seen;
+  ScriptedTeacher teacher({Sums(&seen)});
+  options.give_up_after_ms = FastOptions().give_up_after_ms;
+  auto client = LabelClient::Connect({"labels.test:7000", teacher.address()}, options).value();
+  ExpectSums(*client, 0, 4);
+}
+
 TEST(ReplicasTest, AReplicaMayComeBackToItsAddress) {
   Seen seen;
   ScriptedTeacher teacher({Sums(&seen), Sums(&seen)});

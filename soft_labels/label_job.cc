@@ -113,13 +113,13 @@ class LabelJob {
   std::deque<Asked> asked_;
   int64_t asked_records_ = 0;
   int64_t asked_bytes_ = 0;
-  int64_t most_records_ = 0;
   std::unique_ptr<LabelClient> client_;  // last: it goes first, and with it its callbacks
 };
 
 absl::Status LabelJob::Connect() {
   LabelClient::Options options;
-  options.client = options.tenant = "label";
+  options.tenant = "label";
+  options.client = absl::StrCat("label/", options_.out);
   options.keeps_encoded = true;
   options.parity_tolerance = kParityTolerance;
   ASSIGN_OR_RETURN(client_, LabelClient::Connect(options_.teachers, options));
@@ -132,7 +132,6 @@ absl::Status LabelJob::Connect() {
   manifest_.set_part_records(options_.part_records);
   RETURN_IF_ERROR(CheckTeacher());
   ASSIGN_OR_RETURN(outputs_, OutputsOf(manifest_.spec(), teacher));
-  most_records_ = int64_t{teacher.stream_credits()} * static_cast<int64_t>(options_.teachers.size());
   return CheckSpec(manifest_.spec(), outputs_, teacher.signature().task());
 }
 
@@ -206,7 +205,7 @@ absl::Status LabelJob::LabelPart(int64_t i, const PlannedPart& part) {
     const size_t last = std::min(part.records.size(), first + CallRecords());
     RETURN_IF_ERROR(Ask(part, first, last, last == part.records.size() ? std::optional(i) : std::nullopt));
     first = last;
-    RETURN_IF_ERROR(Write(most_records_, kMostBytesInFlight));
+    RETURN_IF_ERROR(Write(client_->description().stream_credits() * client_->replica_count(), kMostBytesInFlight));
   }
   return absl::OkStatus();
 }

@@ -81,7 +81,6 @@ void Router::Refused(int replica, const absl::Status& why) {
 void Router::Joined(std::string name) { replicas_.emplace_back().name = std::move(name); }
 
 void Router::Left(int replica, int64_t now_ms) {
-  if (replicas_[replica].state == State::kRefused) return;
   Broken(replica, absl::UnavailableError("no replica any more"), now_ms);
   replicas_[replica].state = State::kLeft;
 }
@@ -173,6 +172,7 @@ void Router::Abandon(uint64_t request_id) {
 }
 
 absl::Status Router::AllRefused() const {
+  if (replicas_.empty()) return absl::OkStatus();
   for (const Replica& r : replicas_) {
     if (r.state != State::kRefused) return absl::OkStatus();
   }

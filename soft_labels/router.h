@@ -98,7 +98,7 @@ class Router {
   void Opened(int replica, int64_t credits, int64_t max_records);
   // The replica's stream has ended.
   void Broken(int replica, const absl::Status& why, int64_t now_ms);
-  // The replica must never be asked again.
+  // The replica must never be asked again, unless it leaves: who comes back to its address may be another.
   void Refused(int replica, const absl::Status& why);
   // Another replica, with the next number; and one that is not to be asked until it is back. Without any, pieces wait.
   void Joined(std::string name);
@@ -112,7 +112,7 @@ class Router {
 
   // The replicas that may be a home: open and not pausing, without those that are late unless all are.
   std::vector<int> Askable(int64_t now_ms) const;
-  // FAILED_PRECONDITION with every reason once no replica may be asked; OK before.
+  // FAILED_PRECONDITION with every reason once no replica may be asked; OK before, and without any.
   absl::Status AllRefused() const;
   // Every replica's last trouble, for messages.
   std::string Troubles() const;

@@ -238,6 +238,24 @@ TEST(RouterTest, ARefusedReplicaIsNeverAskedAgain) {
   EXPECT_THAT(std::string(actions.fail[0].status.message()), HasSubstr("another signature"));
 }
 
+TEST(RouterTest, ARefusedReplicaThatHasLeftMayBeAnotherWhenItIsBack) {
+  Router router = OpenRouter(1);
+  router.Refused(0, absl::FailedPreconditionError("another digest"));
+  EXPECT_FALSE(router.AllRefused().ok());
+  router.Left(0, 1);
+  EXPECT_TRUE(router.AllRefused().ok());
+  EXPECT_THAT(router.Step(5'000).connect, IsEmpty());
+  router.Back(0);
+  EXPECT_THAT(router.Step(5'001).connect, ElementsAre(0));
+}
+
+TEST(RouterTest, WithoutAnyReplicaPiecesWait) {
+  Router router({}, kOptions);
+  Add(router, 1, 10, 0);
+  EXPECT_THAT(router.Step(9'999).fail, IsEmpty());
+  EXPECT_EQ(router.Step(10'000).fail.size(), 1u);
+}
+
 TEST(RouterTest, AReplicaThatNeverDescribesItselfIsDisconnected) {
   Router router({"a"}, kOptions);
   EXPECT_EQ(router.Step(0).next_ms, 1000);

@@ -32,16 +32,18 @@ inline v1::DescribeReply Description(const std::string& digest = kDigest) {
   return reply;
 }
 
-// A teacher server on a free port; its n-th stream is played by the n-th script. The last script plays the rest too.
+// A teacher server, on a free port unless `listen` names one; its n-th stream is played by the n-th script. The last
+// script plays the rest too.
 class ScriptedTeacher : public v1::TeacherService::Service {
  public:
   using Script = std::function<grpc::Status(Stream&)>;
 
-  explicit ScriptedTeacher(std::vector<Script> scripts)
-      : scripts_(scripts.begin(), scripts.end()), listening_(Listen("127.0.0.1:0", {this}).value()) {}
+  explicit ScriptedTeacher(std::vector<Script> scripts, const std::string& listen = "127.0.0.1:0")
+      : scripts_(scripts.begin(), scripts.end()), listening_(Listen(listen, {this}).value()) {}
   ~ScriptedTeacher() override { listening_.server->Shutdown(std::chrono::system_clock::now()); }
 
   const std::string& address() const { return listening_.address; }
+  int port() const { return listening_.port; }
 
  private:
   grpc::Status LabelStream(grpc::ServerContext*, Stream* stream) override {
