@@ -145,9 +145,15 @@ struct RecordFinishedJob {
   std::string weights_digest;
   v1::RunStatus::Stage stage;
 };
-// A checkpoint that newer ones have replaced: it leaves the store, then the disk.
+// A checkpoint that newer ones have replaced: it leaves the store, then the disk. `rotten`: it stays on the disk until
+// the job is finished, to be looked at.
 struct DropCheckpoint {
   std::string job;
+  std::string path;
+  bool rotten = false;
+};
+// One that was never admitted, and never will be: it leaves the disk.
+struct DeleteCheckpoint {
   std::string path;
 };
 // A job is finished: whatever lies in its folder of checkpoints and is not `kept` was never admitted, and goes.
@@ -170,6 +176,6 @@ struct EndRun {};
 
 using Action = std::variant<SendToWorker, SendToTeacher, CloseStream, DescribeTeacher, RecordGeneration,
                             RecordWantedWorkers, RecordSegment, RecordInput, RecordCheckpoint, RecordFinishedJob,
-                            DropCheckpoint, CleanCheckpoints, ConfirmTerm, WriteReport, Log, EndRun>;
+                            DropCheckpoint, DeleteCheckpoint, CleanCheckpoints, ConfirmTerm, WriteReport, Log, EndRun>;
 
 }  // namespace polystill::coordinator

@@ -10,6 +10,15 @@
 #include "runtime/status.h"
 
 namespace polystill::coordinator {
+namespace {
+
+void DeleteFolder(const std::string& path) {
+  std::error_code error;
+  std::filesystem::remove_all(path, error);
+  if (error) spdlog::warn("cannot delete {}: {}", path, error.message());
+}
+
+}  // namespace
 
 RunLoop::RunLoop(RunConfig config, EventQueue* events, Service* service, StateStore* store, ReportStarter start_report,
                  Options options)
@@ -61,6 +70,7 @@ bool RunLoop::CarryOut(const Action& action) {
   if (const auto* describe = std::get_if<DescribeTeacher>(&action))
     probe_.Describe(describe->teacher, describe->address);
   if (const auto* report = std::get_if<WriteReport>(&action)) start_report_(*report, machine_.Status(options_.clock()));
+  if (const auto* stray = std::get_if<DeleteCheckpoint>(&action)) DeleteFolder(stray->path);
   if (const auto* clean = std::get_if<CleanCheckpoints>(&action)) DeleteUnadmitted(clean->folder, clean->kept);
   if (const auto* log = std::get_if<Log>(&action)) spdlog::info("{}", log->text);
   if (std::holds_alternative<EndRun>(action)) ended_ = true;
@@ -86,9 +96,7 @@ absl::Status RunLoop::Record(const Action& action) {
   }
   if (const auto* dropped = std::get_if<DropCheckpoint>(&action)) {
     RETURN_IF_ERROR(store_->DropCheckpoint(dropped->job, dropped->path));
-    std::error_code error;
-    std::filesystem::remove_all(dropped->path, error);
-    if (error) spdlog::warn("cannot delete {}: {}", dropped->path, error.message());
+    if (!dropped->rotten) DeleteFolder(dropped->path);
     return absl::OkStatus();
   }
   if (const auto* done = std::get_if<RecordFinishedJob>(&action)) {

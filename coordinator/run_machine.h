@@ -286,6 +286,10 @@ class RunMachine {
   bool AdoptInput(const RunInput& input);
   void SkipFinishedJobs();
   void OnCheckpointed(StreamId stream, const v1::WorkerMessage::Checkpointed& written);
+  // It was told of after its generation, and is of no use any more.
+  void DeleteUnlessAdmitted(const v1::WorkerMessage::Checkpointed& written);
+  // True when the failure is that the job's newest checkpoint has rotted, and there is another to go on from.
+  bool StrikeRotten(Rank* rank, const absl::Status& why);
   // Drops all but the newest `count`.
   void KeepCheckpoints(const v1::Job& job, size_t count);
   // Where the state after a job's last step lies.
@@ -376,6 +380,8 @@ class RunMachine {
   std::vector<WorkerSaid> early_;
   // Job -> its admitted checkpoints, by step.
   std::map<std::string, std::vector<StateStore::Checkpoint>> checkpoints_;
+  // Path of the one that was found rotten last.
+  std::string rotten_;
   std::optional<Instant> ended_;
   bool left_ = false;
   bool teachers_stopped_ = false;

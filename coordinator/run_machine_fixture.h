@@ -66,6 +66,7 @@ struct Describe {
     return absl::StrCat("record checkpoint ", a.job, " ", a.checkpoint.step);
   }
   std::string operator()(const DropCheckpoint& a) const { return absl::StrCat("drop ", a.path); }
+  std::string operator()(const DeleteCheckpoint& a) const { return absl::StrCat("delete ", a.path); }
   std::string operator()(const CleanCheckpoints& a) const { return absl::StrCat("clean ", a.folder); }
   std::string operator()(const ConfirmTerm&) const { return ""; }
   std::string operator()(const WriteReport&) const { return "report"; }

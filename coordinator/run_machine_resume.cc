@@ -1,6 +1,7 @@
 // What outlives the process: checkpoints that are admitted and dropped, and the jobs and stages of an earlier process.
 #include <algorithm>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "checkpoint/path.h"
 #include "coordinator/run_machine.h"
@@ -50,7 +51,7 @@ std::string RunMachine::LastCheckpoint(const v1::Job& job, int64_t step) const {
 
 void RunMachine::OnCheckpointed(StreamId stream, const v1::WorkerMessage::Checkpointed& written) {
   // Also when the run was stopped meanwhile: then it is the one to resume from.
-  if (!generation_.has_value() || generation_->number != written.generation()) return;
+  if (!generation_.has_value() || generation_->number != written.generation()) return DeleteUnlessAdmitted(written);
   if (generation_->ranks[0].stream != stream) return;
   const v1::Job& job = jobs_[next_job_].job;
   // The coordinator deletes what it has admitted, so it admits nothing but the job's own folders.
@@ -74,6 +75,44 @@ void RunMachine::OnCheckpointed(StreamId stream, const v1::WorkerMessage::Checkp
     if (checkpoint.path != path) actions_.push_back(DropCheckpoint{job.name(), checkpoint.path});
   }
   KeepCheckpoints(job, std::max<size_t>(job.keep_checkpoints(), 1));
+}
+
+void RunMachine::DeleteUnlessAdmitted(const v1::WorkerMessage::Checkpointed& written) {
+  if (written.generation() >= last_generation_) return;
+  for (const PlannedJob& planned : jobs_) {
+    const v1::Job& job = planned.job;
+    const std::string path = checkpoint::CheckpointPath(job.checkpoints(), written.step(), written.generation());
+    // Which ones are admitted of a job that was finished before this process began is not known.
+    const bool known = job.kind() == v1::Job::KIND_TRAIN && !config_.resumed.finished.contains(job.name());
+    if (!known || written.path() != path) continue;
+    const auto& admitted = checkpoints_[job.name()];
+    if (std::any_of(admitted.begin(), admitted.end(), [&](const auto& other) { return other.path == path; })) return;
+    actions_.push_back(ConfirmTerm{});
+    actions_.push_back(DeleteCheckpoint{path});
+    return Say(absl::StrCat("deleting ", path, ": its generation was over before it was written"));
+  }
+}
+
+bool RunMachine::StrikeRotten(Rank* rank, const absl::Status& why) {
+  const auto names = [&](const std::string& path) {
+    return !path.empty() && absl::StartsWith(why.message(), absl::StrCat(path, ": "));
+  };
+  if (!absl::IsDataLoss(why)) return false;
+  const std::string& job = jobs_[next_job_].job.name();
+  std::vector<StateStore::Checkpoint>& admitted = checkpoints_[job];
+  if (admitted.size() > 1 && names(admitted.back().path)) {
+    rotten_ = admitted.back().path;
+    admitted.pop_back();
+    actions_.push_back(DropCheckpoint{job, rotten_, /*rotten=*/true});
+    Say(absl::StrCat(job, ": passing over a checkpoint, to that of step ", admitted.back().step, ": ",
+                     std::string(why.message())));
+  }
+  // Every rank that reads it says so.
+  if (!names(rotten_)) return false;
+  OnInterrupted(rank, why);
+  futile_ = 0;
+  form_after_ = now_;
+  return true;
 }
 
 void RunMachine::KeepCheckpoints(const v1::Job& job, size_t count) {

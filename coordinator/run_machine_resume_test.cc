@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -36,7 +37,8 @@ struct Describe {
     return absl::StrCat("admit ", a.job, " ", a.checkpoint.step, " ", a.checkpoint.digest);
   }
   std::string operator()(const RecordInput& a) const { return absl::StrCat("input ", a.key, " ", a.digest); }
-  std::string operator()(const DropCheckpoint& a) const { return absl::StrCat("drop ", a.path); }
+  std::string operator()(const DropCheckpoint& a) const { return absl::StrCat(a.rotten ? "strike " : "drop ", a.path); }
+  std::string operator()(const DeleteCheckpoint& a) const { return absl::StrCat("delete ", a.path); }
   std::string operator()(const RecordFinishedJob& a) const {
     return absl::StrCat("finished ", a.job, " ", a.checkpoint);
   }
@@ -208,6 +210,106 @@ TEST_F(RunMachineResumeTest, ALaterGenerationsCheckpointOfAStepReplacesTheEarlie
   Join(1);
   Prepared();
   EXPECT_THAT(Written(40), ElementsAre("admit distilled 40 w40", "drop " + PathOf("distilled", 40, 4)));
+}
+
+// Rank 0 of each generation writes a checkpoint, and says so after the next one was formed.
+TEST_F(RunMachineResumeTest, InterruptedGenerationsLeaveNoCheckpointsBehind) {
+  Start({Train("distilled")}, {});
+  Join(1);
+  Prepared();
+  std::set<std::string> folders;
+  int64_t generation = 5;
+  const auto note = [&](const std::vector<std::string>& lines) {
+    for (const std::string& line : lines) {
+      for (const std::string what : {"drop ", "delete "}) {
+        if (line.starts_with(what)) folders.erase(line.substr(what.size()));
+      }
+    }
+  };
+  for (int i = 0; i < 20; ++i, ++generation) {
+    for (const int64_t step : {3 * i + 1, 3 * i + 2}) folders.insert(PathOf("distilled", step, generation));
+    note(Written(1, generation, 3 * i + 1, PathOf("distilled", 3 * i + 1, generation)));
+    v1::WorkerMessage agreed, left;
+    agreed.mutable_agreed()->set_generation(generation);
+    Do(WorkerSaid{1, agreed});
+    left.mutable_interrupted()->mutable_standing()->set_generation(generation);
+    Do(WorkerSaid{1, left});
+    note(Written(1, generation, 3 * i + 2, PathOf("distilled", 3 * i + 2, generation)));
+  }
+  EXPECT_LE(folders.size(), 2u + 1u) << "keep_checkpoints + 1";
+  EXPECT_TRUE(folders.contains(PathOf("distilled", 58, 24))) << "the newest that was admitted";
+}
+
+TEST_F(RunMachineResumeTest, WhatIsToldOfLateIsDeletedOnlyIfItIsAnUnadmittedCheckpoint) {
+  Resumption resumed;
+  resumed.finished["gold"] = "g";
+  resumed.checkpoints["distilled"] = {{30, 3, PathOf("distilled", 30, 3), "w30"}};
+  Start({Train("gold"), Train("distilled")}, resumed);
+  Join(1);
+  Prepared();
+  const auto late = [this](int64_t step, const std::string& path, int64_t generation = 3) {
+    return Written(1, generation, step, path);
+  };
+  EXPECT_THAT(late(20, PathOf("distilled", 20, 3)), ElementsAre("delete " + PathOf("distilled", 20, 3)));
+  EXPECT_THAT(late(30, PathOf("distilled", 30, 3)), IsEmpty()) << "admitted";
+  EXPECT_THAT(late(20, PathOf("gold", 20, 3)), IsEmpty()) << "of a job finished by another process";
+  EXPECT_THAT(late(20, PathOf("distilled", 21, 3)), IsEmpty()) << "another step's";
+  EXPECT_THAT(late(20, "/home/somebody"), IsEmpty());
+  EXPECT_THAT(late(20, PathOf("distilled", 20, 9), 9), IsEmpty()) << "of no generation yet";
+}
+
+class RottenCheckpoint : public RunMachineResumeTest {
+ protected:
+  void Start(int admitted, int workers) {
+    Resumption resumed;
+    for (int i = 1; i <= admitted; ++i) {
+      resumed.checkpoints["distilled"].push_back({10 * i, i, PathOf("distilled", 10 * i, i), "w"});
+    }
+    PlannedJob planned = Train("distilled");
+    planned.workers = workers;
+    RunMachineResumeTest::Start({planned}, resumed);
+    for (StreamId stream = 1; stream <= workers; ++stream) Join(stream);
+    Prepared();
+  }
+  std::vector<std::string> Fails(StreamId stream, int64_t generation, const std::string& path,
+                                 absl::StatusCode code = absl::StatusCode::kDataLoss) {
+    v1::WorkerMessage message;
+    auto& failed = *message.mutable_failed();
+    failed.set_generation(generation);
+    failed.set_code(static_cast<int>(code));
+    failed.set_message(path + ": " + path + "/model.safetensors: its SHA-256 is not the one in its manifest");
+    return Do(WorkerSaid{stream, message});
+  }
+};
+
+TEST_F(RottenCheckpoint, IsPassedOverByAllWhoReadIt) {
+  Start(3, 2);
+  const std::string newest = PathOf("distilled", 30, 3), before = PathOf("distilled", 20, 2);
+  EXPECT_THAT(Fails(1, 5, newest), ElementsAre("strike " + newest));
+  EXPECT_THAT(Fails(2, 5, newest),
+              ElementsAre("assign distilled 6 from " + before, "assign distilled 6 from " + before));
+  Fails(1, 6, before);
+  EXPECT_THAT(Fails(2, 6, before), testing::Contains("assign distilled 7 from " + PathOf("distilled", 10, 1)));
+  EXPECT_EQ(Status().state(), v1::RunStatus::STATE_RUNNING);
+}
+
+TEST_F(RottenCheckpoint, FailsTheRunWhenItIsTheOnlyOne) {
+  Start(1, 1);
+  Fails(1, 5, PathOf("distilled", 10, 1));
+  EXPECT_EQ(Status().state(), v1::RunStatus::STATE_FAILED);
+  EXPECT_THAT(Status().reason(), HasSubstr("its SHA-256"));
+}
+
+TEST_F(RottenCheckpoint, IsNotOneThatIsOnlyMissing) {
+  Start(2, 1);
+  Fails(1, 5, PathOf("distilled", 20, 2), absl::StatusCode::kNotFound);
+  EXPECT_EQ(Status().state(), v1::RunStatus::STATE_FAILED) << "the disk may not be mounted";
+}
+
+TEST_F(RottenCheckpoint, IsOneThatWasAssigned) {
+  Start(2, 1);
+  Fails(1, 5, PathOf("distilled", 10, 1));
+  EXPECT_EQ(Status().state(), v1::RunStatus::STATE_FAILED);
 }
 
 TEST_F(RunMachineResumeTest, AnotherCorpusFailsTheRunBeforeAnythingIsRecorded) {

@@ -104,6 +104,7 @@ void RunMachine::OnDone(Rank* rank, const v1::WorkerMessage::Done& done) {
 void RunMachine::OnFailed(Rank* rank, const v1::WorkerMessage::Failed& failed) {
   const absl::Status why(static_cast<absl::StatusCode>(failed.code()), failed.message());
   if (IsConsequence(failed.code())) return OnInterrupted(rank, why);
+  if (StrikeRotten(rank, why)) return;
   End(v1::RunStatus::STATE_FAILED, absl::StrCat(rank->who, ": ", failed.message()));
 }
 

@@ -168,12 +168,16 @@ void Coordinator::CheckStale(const v1::WorkerMessage& message, const coord::Even
   if (!alive()) return;
   const std::string before = machine_->Status(now()).SerializeAsString();
   std::vector<coord::Action> actions = machine_->Handle(event, now());
-  const bool acts = std::any_of(actions.begin(), actions.end(), [](const coord::Action& action) {
-    return !std::holds_alternative<coord::Log>(action);
+  // But for what is of no use: a checkpoint that nobody will ever read.
+  const bool acts = std::any_of(actions.begin(), actions.end(), [&](const coord::Action& action) {
+    const bool deletes =
+        std::holds_alternative<coord::DeleteCheckpoint>(action) || std::holds_alternative<coord::ConfirmTerm>(action);
+    return !std::holds_alternative<coord::Log>(action) && !(message.has_checkpointed() && deletes);
   });
   if (acts || before != machine_->Status(now()).SerializeAsString()) {
     cluster_.history().ChangedByStale(name(), message.ShortDebugString());
   }
+  CarryOut(std::move(actions));
 }
 
 void Coordinator::Hear(const Link* link, const v1::TeacherMessage& message) {

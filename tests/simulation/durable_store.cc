@@ -20,6 +20,10 @@ DurableStore::Content DurableStore::Open() {
 
 absl::Status DurableStore::Record(int64_t term, const coordinator::Action& action) {
   if (const auto* clean = std::get_if<coordinator::CleanCheckpoints>(&action)) Clean(*clean);
+  if (const auto* stray = std::get_if<coordinator::DeleteCheckpoint>(&action)) {
+    history_->StrayDeleted(stray->path);
+    history_->disk().erase(stray->path);
+  }
   const bool records = std::holds_alternative<coordinator::RecordGeneration>(action) ||
                        std::holds_alternative<coordinator::RecordWantedWorkers>(action) ||
                        std::holds_alternative<coordinator::RecordSegment>(action) ||

@@ -93,6 +93,12 @@ void History::CheckpointDropped(int64_t term, const std::string& job, const std:
   admitted_[job].erase(path);
 }
 
+void History::StrayDeleted(const std::string& path) {
+  for (const auto& [job, admitted] : admitted_) {
+    if (admitted.contains(path)) Break(absl::StrCat("8: ", path, " is deleted, which is admitted"));
+  }
+}
+
 void History::ScaleRecorded(int64_t term, int64_t workers) {
   PresentTerm(term, "an order to scale");
   wanted_ = workers;

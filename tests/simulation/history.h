@@ -45,6 +45,8 @@ class History {
   void GenerationRecorded(int64_t term, const coordinator::StateStore::Generation& generation);
   void CheckpointRecorded(int64_t term, const std::string& job, const coordinator::StateStore::Checkpoint& checkpoint);
   void CheckpointDropped(int64_t term, const std::string& job, const std::string& path);
+  // One that was not admitted.
+  void StrayDeleted(const std::string& path);
   void JobRecorded(int64_t term, const std::string& job, const std::string& digest, int64_t steps);
   void ScaleRecorded(int64_t term, int64_t workers);
   // What a coordinator starts from.
