@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <system_error>
 
+#include "runtime/fault_point.h"
 #include "runtime/files.h"
 #include "runtime/status.h"
 
@@ -25,6 +26,7 @@ fs::path Normal(const std::string& folder) {
 // Puts `temporary` in the place of `folder`; what was there ends at `temporary`'s name.
 absl::Status Exchange(const std::string& temporary, const std::string& folder) {
   if (::renameat2(AT_FDCWD, temporary.c_str(), AT_FDCWD, folder.c_str(), RENAME_EXCHANGE) == 0) {
+    FAULT_POINT("folders exchanged");
     return SyncPath(fs::path(folder).parent_path().string());
   }
   if (errno != EINVAL && errno != ENOSYS) return FileError(errno, folder, "replace");
@@ -44,7 +46,9 @@ absl::Status FillAndPlace(const std::string& temporary, const std::string& folde
                           const std::function<absl::Status(const std::string&)>& fill) {
   RETURN_IF_ERROR(MakeFolder(temporary));
   RETURN_IF_ERROR(fill(temporary));
+  FAULT_POINT("folder filled");
   RETURN_IF_ERROR(SyncPath(temporary));
+  FAULT_POINT("filled folder synced");
   std::error_code error;
   const bool exists = fs::exists(folder, error);
   if (error) return FileError(error.value(), folder, "look at");
@@ -62,6 +66,7 @@ absl::Status PublishFolder(const std::string& folder, const std::function<absl::
   std::error_code ignored;
   fs::remove_all(temporary, ignored);  // of a dead process that had the same id
   const absl::Status status = FillAndPlace(temporary, target.string(), fill);
+  FAULT_POINT("folder in its place");
   fs::remove_all(temporary, ignored);
   return status;
 }

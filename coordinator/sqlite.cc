@@ -1,5 +1,8 @@
 #include "coordinator/sqlite.h"
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <cerrno>
 #include <utility>
 
@@ -28,11 +31,22 @@ SqlRow RowOf(sqlite3_stmt* statement) {
   return row;
 }
 
+// Why no file can be made beside `path`; 0 when one can. SQLite tries to read what it could not make, and reports that
+// it is not there.
+int ReasonForNoFile(const std::string& path) {
+  const std::string probe = absl::StrCat(path, ".probe-", ::getpid());
+  const int file = ::open(probe.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+  if (file < 0) return errno;
+  ::close(file);
+  ::unlink(probe.c_str());
+  return 0;
+}
+
 }  // namespace
 
 absl::Status Sqlite::ErrorOf(int code) const {
   const std::string what = absl::StrCat(path_, ": ", sqlite3_errmsg(database_));
-  const int error_number = sqlite3_system_errno(database_);
+  int error_number = sqlite3_system_errno(database_);
   switch (code & 0xff) {
     case SQLITE_FULL:
       return absl::ResourceExhaustedError(absl::StrCat(what, " (disk full, or the file has reached its cap)"));
@@ -41,8 +55,10 @@ absl::Status Sqlite::ErrorOf(int code) const {
       return absl::DataLossError(absl::StrCat(what,
                                               "; the coordinator's state is damaged: start the run anew with "
                                               "--overwrite"));
-    case SQLITE_IOERR:
     case SQLITE_CANTOPEN:
+      if (const int reason = ReasonForNoFile(path_); reason != 0) error_number = reason;
+      [[fallthrough]];
+    case SQLITE_IOERR:
     case SQLITE_READONLY:
     case SQLITE_PERM:
       if (error_number != 0) return FileError(error_number, path_, "keep the coordinator's state");

@@ -7,6 +7,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "coordinator/sqlite.h"
+#include "runtime/fault_point.h"
 #include "runtime/status.h"
 
 namespace polystill::coordinator {
@@ -58,6 +59,7 @@ class StateStore::Database : public Sqlite {
                                                         kFormat, "; go on with the release that began the run"));
     }
     for (const char* table : kSchema) RETURN_IF_ERROR(Execute(table));
+    FAULT_POINT("tables made");
     return Execute(absl::StrCat("PRAGMA user_version=", kFormat));
   }
 
@@ -65,7 +67,9 @@ class StateStore::Database : public Sqlite {
   absl::Status Write(const std::function<absl::Status()>& write) {
     RETURN_IF_ERROR(Execute("BEGIN IMMEDIATE"));
     absl::Status status = write();
+    FAULT_POINT("transaction written");
     if (status.ok()) status = Execute("COMMIT");
+    FAULT_POINT("transaction committed");
     if (!status.ok()) (void)Execute("ROLLBACK");
     return status;
   }

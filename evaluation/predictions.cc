@@ -16,6 +16,7 @@
 #include "absl/strings/str_cat.h"
 #include "models/outputs.h"
 #include "runtime/arrow_status.h"
+#include "runtime/fault_point.h"
 #include "runtime/files.h"
 #include "runtime/status.h"
 #include "runtime/yaml_proto.h"
@@ -197,8 +198,10 @@ absl::StatusOr<std::unique_ptr<PredictionsWriter>> PredictionsWriter::Create(con
   state->task = task;
   state->models = models.size();
   state->schema = SchemaOf(labels, models, task);
-  RETURN_IF_ERROR(FromArrow(state->Open(), absl::StatusCode::kDataLoss, path));
-  return std::unique_ptr<PredictionsWriter>(new PredictionsWriter(std::move(state)));
+  // From here on the temporary file is removed unless Finish is reached.
+  std::unique_ptr<PredictionsWriter> writer(new PredictionsWriter(std::move(state)));
+  RETURN_IF_ERROR(FromArrow(writer->state_->Open(), absl::StatusCode::kDataLoss, path));
+  return writer;
 }
 
 absl::Status PredictionsWriter::Append(const std::vector<Prediction>& rows) {
@@ -213,7 +216,9 @@ absl::Status PredictionsWriter::Append(const std::vector<Prediction>& rows) {
 absl::Status PredictionsWriter::Finish() {
   RETURN_IF_ERROR(FromArrow(state_->writer->Close(), absl::StatusCode::kDataLoss, state_->path));
   RETURN_IF_ERROR(FromArrow(state_->file->Close(), absl::StatusCode::kDataLoss, state_->path));
+  FAULT_POINT("predictions closed");
   RETURN_IF_ERROR(SyncPath(state_->temporary));
+  FAULT_POINT("predictions synced");
   RETURN_IF_ERROR(RenameDurably(state_->temporary, state_->path));
   state_->file.reset();
   return absl::OkStatus();

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "inference/predict_formats.h"
+#include "runtime/fault_point.h"
 #include "runtime/files.h"
 #include "runtime/status.h"
 
@@ -45,7 +46,9 @@ absl::StatusOr<int64_t> PredictFile(const Predictor& predictor, const PredictFil
       parquet ? PredictParquetFile(predictor, options, temporary) : PredictTextFile(predictor, options, temporary);
   absl::Status status = rows.status();
   if (!status.ok() && !parquet) status = Annotate(status, options.input);
+  FAULT_POINT("predicted file written");
   if (status.ok()) status = SyncPath(temporary);
+  FAULT_POINT("predicted file synced");
   if (status.ok()) status = RenameDurably(temporary, options.output);
   if (status.ok()) return rows;
   ::unlink(temporary.c_str());

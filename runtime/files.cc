@@ -8,8 +8,10 @@
 #include <cstring>
 #include <filesystem>
 #include <system_error>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "runtime/fault_point.h"
 #include "runtime/status.h"
 
 namespace polystill {
@@ -33,13 +35,16 @@ std::string ParentOf(const std::string& path) {
 absl::Status WriteAndSync(const std::string& path, std::string_view content) {
   Descriptor file{::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644)};
   if (file.fd < 0) return FileError(errno, path, "create");
+  FAULT_POINT("file created");
   while (!content.empty()) {
     const ssize_t written = ::write(file.fd, content.data(), content.size());
     if (written < 0 && errno == EINTR) continue;
     if (written < 0) return FileError(errno, path, "write");
     content.remove_prefix(static_cast<size_t>(written));
   }
+  FAULT_POINT("file written");
   if (::fsync(file.fd) != 0) return FileError(errno, path, "sync");
+  FAULT_POINT("file synced");
   return absl::OkStatus();
 }
 
@@ -73,13 +78,24 @@ absl::Status SyncPath(const std::string& path) {
 
 absl::Status RenameDurably(const std::string& from, const std::string& to) {
   if (::rename(from.c_str(), to.c_str()) != 0) return FileError(errno, to, "rename to");
-  return SyncPath(ParentOf(to));
+  FAULT_POINT("renamed");
+  RETURN_IF_ERROR(SyncPath(ParentOf(to)));
+  FAULT_POINT("folder of the new name synced");
+  return absl::OkStatus();
 }
 
 absl::Status MakeFolder(const std::string& path) {
   std::error_code error;
+  std::vector<std::string> missing;
+  for (fs::path folder = path; !folder.empty() && !fs::exists(folder, error); folder = folder.parent_path()) {
+    missing.push_back(folder.string());
+  }
   fs::create_directories(path, error);
   if (error) return FileError(error.value(), path, "make the folder");
+  FAULT_POINT("folders made");
+  // Or what is synced inside is lost with the folder's own name.
+  for (const std::string& folder : missing) RETURN_IF_ERROR(SyncPath(ParentOf(folder)));
+  FAULT_POINT("made folders synced");
   return absl::OkStatus();
 }
 

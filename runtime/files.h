@@ -17,7 +17,7 @@ absl::Status WriteFileAtomically(const std::string& path, std::string_view conte
 // the file.
 absl::StatusOr<std::string> ReadFile(const std::string& path, int64_t max_bytes = int64_t{1} << 32);
 
-// Makes a folder and its parents; fine when it is there. The message names the folder.
+// Makes a folder and its parents, on the disk when it returns; fine when it is there. The message names the folder.
 absl::Status MakeFolder(const std::string& path);
 
 // The folder of the running program, in which the others are too.

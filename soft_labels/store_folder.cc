@@ -15,6 +15,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "checkpoint/manifest.h"
+#include "runtime/fault_point.h"
 #include "runtime/files.h"
 #include "runtime/sha256.h"
 #include "runtime/status.h"
@@ -177,6 +178,7 @@ absl::Status StoreFolder::TakeUp(const v1::LabelStoreManifest& began) {
   job.clear_parts();
   job.clear_head();
   RETURN_IF_ERROR(WriteFileAtomically(absl::StrCat(folder_, "/", kStoreJobFile), FormatStoreManifest(job)));
+  FAULT_POINT("job written again");
   return Remove(absl::StrCat(folder_, "/", kStoreManifestFile));
 }
 
@@ -200,6 +202,7 @@ absl::Status StoreFolder::NoteFinished(const v1::FileDigest& part) {
   if (file < 0) return FileError(errno, path, "open");
   const ssize_t written = ::write(file, line.data(), line.size());
   const int error = written < 0 ? errno : written < static_cast<ssize_t>(line.size()) ? ENOSPC : 0;
+  FAULT_POINT("line of a part written");
   const int sync_error = error == 0 && ::fsync(file) != 0 ? errno : error;
   ::close(file);
   return sync_error == 0 ? absl::OkStatus() : FileError(sync_error, path, "write");
@@ -207,12 +210,14 @@ absl::Status StoreFolder::NoteFinished(const v1::FileDigest& part) {
 
 absl::Status StoreFolder::Seal(const v1::LabelStoreManifest& manifest) {
   RETURN_IF_ERROR(WriteFileAtomically(absl::StrCat(folder_, "/", kStoreManifestFile), FormatStoreManifest(manifest)));
+  FAULT_POINT("store sealed");
   sealed_ = true;
   return RemoveJob();
 }
 
 absl::Status StoreFolder::RemoveJob() const {
   RETURN_IF_ERROR(Remove(absl::StrCat(folder_, "/", kStoreFinishedFile)));
+  FAULT_POINT("list of parts removed");
   return Remove(absl::StrCat(folder_, "/", kStoreJobFile));
 }
 

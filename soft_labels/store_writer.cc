@@ -12,6 +12,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "runtime/arrow_status.h"
+#include "runtime/fault_point.h"
 #include "runtime/files.h"
 #include "runtime/sha256.h"
 #include "runtime/status.h"
@@ -105,6 +106,7 @@ absl::Status PartWriter::Append(LabelledRecord record) {
 absl::StatusOr<v1::FileDigest> PartWriter::Finish() {
   RETURN_IF_ERROR(state_->Flush());
   RETURN_IF_ERROR(state_->Close());
+  FAULT_POINT("part closed");
   RETURN_IF_ERROR(SyncPath(state_->temporary));
   v1::FileDigest digest;
   digest.set_name(fs::path(state_->path).filename().string());
@@ -112,6 +114,7 @@ absl::StatusOr<v1::FileDigest> PartWriter::Finish() {
   digest.set_bytes(static_cast<int64_t>(fs::file_size(state_->temporary, error)));
   if (error) return FileError(error.value(), state_->temporary, "read");
   ASSIGN_OR_RETURN(*digest.mutable_sha256(), Sha256File(state_->temporary));
+  FAULT_POINT("part synced");
   RETURN_IF_ERROR(RenameDurably(state_->temporary, state_->path));
   state_->finished = true;
   return digest;

@@ -21,6 +21,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/string_view.h"
 #include "absl/strings/strip.h"
+#include "runtime/fault_point.h"
 #include "runtime/files.h"
 #include "runtime/status.h"
 
@@ -208,6 +209,7 @@ absl::Status LabelSegments::CheckFormat() {
   if (any->Valid()) return Foreign(options_.folder);
   rocksdb::Status written = db_->Put(rocksdb::WriteOptions(), kFormatKey, kFormat);
   // The log is kept for as long as anything in it is in memory alone.
+  FAULT_POINT("format of the cache written");
   if (written.ok()) written = db_->Flush(rocksdb::FlushOptions());
   return written.ok() ? absl::OkStatus() : OpenError(options_.folder, written);
 }
@@ -254,6 +256,7 @@ void LabelSegments::Put(std::string_view key, std::string_view label) {
   if (segment == nullptr) return;
   const rocksdb::Status written =
       db_->Put(rocksdb::WriteOptions(), segment->handle, {key.data(), key.size()}, {entry.data(), entry.size()});
+  FAULT_POINT("label kept");
   if (!written.ok()) StopWriting(written.ToString());
 }
 
@@ -274,6 +277,7 @@ bool LabelSegments::BeginSegment() {
     StopWriting(made.ToString());
     return false;
   }
+  FAULT_POINT("segment made");
   if (!segments_->empty()) {
     rocksdb::FlushOptions aside;  // frees its memory, and its part of the log
     aside.wait = false;
@@ -296,6 +300,7 @@ void LabelSegments::DropWhatIsTooMuch(int64_t size) {
     total -= oldest->bytes;
     dropped_bytes_ += oldest->bytes;
     const rocksdb::Status dropped = db_->DropColumnFamily(oldest->handle);
+    FAULT_POINT("segment dropped");
     if (!dropped.ok()) StopWriting(dropped.ToString());
   }
   if (segments.size() < segments_->size()) segments_ = std::make_shared<const Segments>(std::move(segments));

@@ -489,6 +489,25 @@ def test_sentence_models_that_are_more(
     assert not (tmp_path / "package").exists()
 
 
+def test_a_package_stays_when_its_successor_cannot_take_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "package"
+    polystill.package.publish(package, False, lambda folder: (folder / "teacher.yaml").write_text("old"))
+    rename = Path.rename
+
+    def refuse(self: Path, target: Path) -> Path:
+        if target == package and ".tmp-" in self.name:
+            raise OSError(28, "No space left on device")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(OSError, match="No space left"):
+        polystill.package.publish(package, True, lambda folder: (folder / "teacher.yaml").write_text("new"))
+    assert (package / "teacher.yaml").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["package"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

@@ -211,7 +211,12 @@ def publish(folder: Path, overwrite: bool, fill: Callable[[Path], None]) -> None
         fill(temporary)
         if folder.exists():
             folder.rename(before)
-        temporary.rename(folder)
+        try:
+            temporary.rename(folder)
+        except OSError:
+            if before.exists():
+                before.rename(folder)
+            raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(before, ignore_errors=True)
