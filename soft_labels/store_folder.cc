@@ -151,7 +151,9 @@ absl::StatusOr<std::unique_ptr<StoreFolder>> StoreFolder::Open(const std::string
 }
 
 absl::Status StoreFolder::Begin(const v1::LabelStoreManifest& job) {
-  return WriteFileAtomically(absl::StrCat(folder_, "/", kStoreJobFile), FormatStoreManifest(job));
+  RETURN_IF_ERROR(WriteFileAtomically(absl::StrCat(folder_, "/", kStoreJobFile), FormatStoreManifest(job)));
+  // So that its name is on the disk: NoteFinished syncs the lines alone.
+  return RewriteFinished();
 }
 
 absl::Status StoreFolder::TakeUp(const v1::LabelStoreManifest& began) {

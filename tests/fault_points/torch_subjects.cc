@@ -97,16 +97,23 @@ class PredictedFile : public Subject {
   explicit PredictedFile(std::string ending) : ending_(std::move(ending)) {}
   std::string name() const override { return "predicted_" + ending_; }
 
+  absl::Status Prepare(const std::string& folder) const override {
+    const std::string beside = fs::path(folder).parent_path();
+    RETURN_IF_ERROR(SaveReader(beside));
+    for (const char* text : {"un", "able"}) {
+      RETURN_IF_ERROR(WriteInput(absl::StrCat(beside, "/", text, ".", ending_), text));
+    }
+    return absl::OkStatus();
+  }
+
   absl::Status Write(const std::string& folder, const Done& done) const override {
     // Beside the folder, where no fault is: what `polystill predict` reads.
     const std::string beside = fs::path(folder).parent_path();
-    RETURN_IF_ERROR(SaveReader(beside));
     ASSIGN_OR_RETURN(const inference::Predictor predictor, inference::Predictor::Open(beside + "/package"));
     for (const char* text : {"un", "able"}) {
       inference::PredictFileOptions options;
       options.input = absl::StrCat(beside, "/", text, ".", ending_);
       options.output = OutputIn(folder);
-      RETURN_IF_ERROR(WriteInput(options.input, text));
       RETURN_IF_ERROR(inference::PredictFile(predictor, options).status());
       done();
     }
@@ -123,7 +130,6 @@ class PredictedFile : public Subject {
   std::string OutputIn(const std::string& folder) const { return folder + "/out." + ending_; }
 
   static absl::Status SaveReader(const std::string& beside) {
-    if (fs::exists(beside + "/package")) return absl::OkStatus();
     constexpr char kTokenizer[] =
         R"({"model": {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
             "max_input_chars_per_word": 10, "vocab": {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "un": 4, "able": 5}},

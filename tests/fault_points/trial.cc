@@ -180,6 +180,10 @@ class Trial {
     fs::remove_all(images_);
     fs::create_directories(root_);
   }
+  void Prepare() {
+    Clear();
+    InProcess([&](const Report& report) { report.Returned(subject_.Prepare(root_)); });
+  }
   // One Write, from nothing, with this fault.
   Outcome WriteWith(Fault fault, int64_t at);
   Outcome WriteAgain() const;
@@ -333,6 +337,7 @@ void Trial::TryFailure(Fault fault, int64_t at) {
 }
 
 Verdict Trial::Run() {
+  Prepare();
   const Outcome whole = WriteWith(Fault::kCount, 0);
   where_ = absl::StrCat(subject_.name(), ", no fault");
   if (!whole.ended() || !whole.returned.has_value() || !whole.returned->ok()) {
@@ -357,6 +362,7 @@ Verdict Trial::Run() {
 }
 
 std::set<std::string> Trial::Points() {
+  Prepare();
   std::set<std::string> names;
   for (const Point& point : WriteWith(Fault::kCount, 0).points) names.insert(point.name);
   return names;

@@ -15,6 +15,8 @@ class Subject {
  public:
   virtual ~Subject() = default;
   virtual std::string name() const = 0;
+  // Makes what Write reads, beside `folder`. Without faults, once.
+  virtual absl::Status Prepare(const std::string&) const { return absl::OkStatus(); }
   // Writes one thing after the other into `folder`, which may hold what an earlier process left, and calls `done` after
   // each that the writer has called durable.
   virtual absl::Status Write(const std::string& folder, const std::function<void()>& done) const = 0;
