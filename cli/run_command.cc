@@ -286,6 +286,7 @@ std::string Session::Reason() const {
     const absl::StatusOr<v1::RunStatus> written = coordinator::ReadStatusFile(StatusPathOf(spec_));
     if (written.ok() && !written->reason().empty()) return written->reason();
   }
+  if (const int count = status_.left_out_size(); count > 0) return status_.left_out(count - 1);
   return "a process of it ended";
 }
 

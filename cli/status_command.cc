@@ -126,6 +126,7 @@ std::string Text(const v1::RunStatus& status) {
     absl::StrAppend(&text, "  ", stage.finished() ? FinishedLine(stage) : RunningLine(stage, stage.seconds(), kWidth),
                     "\n", WorkerLines(stage));
   }
+  for (const std::string& worker : status.left_out()) absl::StrAppend(&text, "  ", worker, "\n");
   return text;
 }
 

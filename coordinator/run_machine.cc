@@ -12,7 +12,7 @@
 namespace polystill::coordinator {
 namespace {
 
-// Messages of a worker, on average, that wait for the jobs to be known: a few are said in a generation.
+// Checkpoints of a worker that wait for the jobs to be known, the newest.
 constexpr size_t kMostEarly = 16;
 
 bool IsHeartbeat(const Event& event) {
@@ -20,6 +20,21 @@ bool IsHeartbeat(const Event& event) {
   const auto* teacher = std::get_if<TeacherSaid>(&event);
   return (worker != nullptr && worker->message.has_heartbeat()) ||
          (teacher != nullptr && teacher->message.has_heartbeat());
+}
+
+std::optional<int64_t> GenerationOfWord(const v1::WorkerMessage& said) {
+  switch (said.message_case()) {
+    case v1::WorkerMessage::kAgreed:
+      return said.agreed().generation();
+    case v1::WorkerMessage::kInterrupted:
+      return said.interrupted().standing().generation();
+    case v1::WorkerMessage::kDone:
+      return said.done().progress().generation();
+    case v1::WorkerMessage::kFailed:
+      return said.failed().generation();
+    default:
+      return std::nullopt;
+  }
 }
 
 }  // namespace
@@ -70,7 +85,7 @@ void RunMachine::Decide() {
   }
 }
 
-void RunMachine::On(const StreamOpened& event) { strangers_[event.stream] = now_; }
+void RunMachine::On(const StreamOpened& event) { strangers_[event.stream] = {now_}; }
 
 void RunMachine::On(const StreamClosed& event) { Forget(event.stream, "its connection closed: the process ended"); }
 
@@ -82,7 +97,7 @@ void RunMachine::On(const WorkerSaid& event) {
   }
   Worker* worker = FindWorker(event.stream);
   if (worker == nullptr) return;
-  worker->heard = now_;
+  worker->heard = {now_};
   if (said.has_heartbeat()) return OnHeartbeat(worker, said.heartbeat());
   if (HearLater(event)) return;
   switch (said.message_case()) {
@@ -119,11 +134,17 @@ void RunMachine::On(const WorkerSaid& event) {
 bool RunMachine::HearLater(const WorkerSaid& event) {
   if (prepared_ || !running() || config_.generation.members.empty()) return false;
   if (event.message.has_progress()) return true;
-  if (early_.size() >= kMostEarly * workers_.size()) {
-    Drop(event.stream, absl::ResourceExhaustedError("too much was said before the run's jobs are known"));
-    return true;
+  Early& early = early_[event.stream];
+  const std::optional<int64_t> generation = GenerationOfWord(event.message);
+  if (event.message.has_checkpointed()) {
+    early.checkpoints.push_back(event);
+    if (early.checkpoints.size() > kMostEarly) early.checkpoints.pop_front();
+  } else if (!generation.has_value()) {
+    return false;
+  } else if (*generation == config_.generation.number && !(event.message.has_agreed() && early.word.has_value())) {
+    // Some things are said again after a reconnection, and then in any order: whoever had left or was done had agreed.
+    early.word = event;
   }
-  early_.push_back(event);
   return true;
 }
 
@@ -135,7 +156,7 @@ void RunMachine::On(const TeacherSaid& event) {
   }
   TeacherServer* server = FindServer(event.stream);
   if (server == nullptr) return;
-  server->heard = now_;
+  server->heard = {now_};
   switch (said.message_case()) {
     case v1::TeacherMessage::kReady:
       OnReady(server, said.ready());
@@ -171,6 +192,7 @@ void RunMachine::Drop(StreamId stream, absl::Status status) {
 
 void RunMachine::Forget(StreamId stream, const std::string& why) {
   strangers_.erase(stream);
+  early_.erase(stream);
   if (const auto worker = workers_.extract(stream)) {
     worker_streams_.erase(worker.mapped().id);
     LoseWorker(worker.mapped(), why);
@@ -220,7 +242,11 @@ void RunMachine::On(const StagesFinished& event) {
   ReportIfDone();
   AwaitMembers();
   DescribeTeachers();
-  for (const WorkerSaid& said : std::exchange(early_, {})) On(said);
+  for (const auto& [stream, early] : std::exchange(early_, {})) {
+    // Rank 0 says of its last checkpoint that it is written before it says that it is done.
+    for (const WorkerSaid& checkpoint : early.checkpoints) On(checkpoint);
+    if (early.word.has_value()) On(*early.word);
+  }
 }
 
 void RunMachine::On(const ReportFinished& event) {
@@ -256,12 +282,19 @@ void RunMachine::On(const StopAsked& event) {
 
 void RunMachine::ForgiveStandstill() {
   const auto pause = now_ - std::exchange(last_tick_, now_);
-  if (pause <= kStoodStill) return;
+  const bool again = std::exchange(stood_still_, pause > kStoodStill);
+  if (!stood_still_) return;
   Say(absl::StrCat("this process stood still for ", std::chrono::round<std::chrono::seconds>(pause).count(), " s"));
   const auto move = [&](Instant* since) { *since = std::min(now_, *since + pause); };
-  for (auto& [stream, opened] : strangers_) move(&opened);
+  // When every tick is late, whoever is still there is heard between two of them.
+  const auto forgive = [&](Heard* heard) {
+    if (!std::exchange(heard->forgiven, true)) move(&heard->at);
+  };
+  for (auto& [stream, opened] : strangers_) forgive(&opened);
+  for (auto& [stream, worker] : workers_) forgive(&worker.heard);
+  for (auto& [stream, server] : servers_) forgive(&server.heard);
+  if (again) return;
   for (auto& [stream, worker] : workers_) {
-    move(&worker.heard);
     if (worker.idles.has_value()) move(&*worker.idles);
   }
   if (generation_.has_value()) {
@@ -270,8 +303,9 @@ void RunMachine::ForgiveStandstill() {
       if (rank.ordered.has_value()) move(&*rank.ordered);
     }
   }
-  for (auto& [stream, server] : servers_) move(&server.heard);
+  move(&began_);
   if (last_call_.has_value()) move(&*last_call_);
+  if (form_after_ > now_ - pause) form_after_ += pause;
 }
 
 void RunMachine::On(const Tick&) {
@@ -284,17 +318,18 @@ void RunMachine::On(const Tick&) {
   DescribeAgain();
   std::vector<StreamId> silent;
   for (const auto& [stream, opened] : strangers_) {
-    if (now_ - opened >= kDeadAfter) silent.push_back(stream);
+    if (now_ - opened.at >= kDeadAfter) silent.push_back(stream);
   }
   for (const auto& [stream, worker] : workers_) {
-    if (now_ - worker.heard >= kDeadAfter) silent.push_back(stream);
+    if (now_ - worker.heard.at >= kDeadAfter) silent.push_back(stream);
   }
   for (const auto& [stream, server] : servers_) {
-    if (now_ - server.heard >= kDeadAfter) silent.push_back(stream);
+    if (now_ - server.heard.at >= kDeadAfter) silent.push_back(stream);
   }
   for (const StreamId stream : silent) {
     Drop(stream, absl::DeadlineExceededError(absl::StrCat("nothing heard for ", kDeadAfter.count() / 1000, " s")));
   }
+  suspects_.Expire(now_);
   if (!running()) return;
   GiveUpAwaited();
   GiveUpHanging();

@@ -1,9 +1,10 @@
 #pragma once
 
-#include <array>
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <unordered_map>
 #include <utility>
@@ -11,10 +12,11 @@
 
 #include "absl/status/status.h"
 #include "coordinator/jobs.h"
+#include "coordinator/members.h"
 #include "coordinator/replica_choice.h"
 #include "coordinator/run_config.h"
 #include "coordinator/run_events.h"
-#include "coordinator/stragglers.h"
+#include "coordinator/suspects.h"
 #include "polystill/v1/coordinator.pb.h"
 
 namespace polystill::coordinator {
@@ -32,7 +34,8 @@ namespace polystill::coordinator {
 // plans must be those that the jobs began with. The last generation's members may still be at work: those who come back
 // within kComeBackWithin, and all of them are, stay a generation.
 //
-// A worker that vanishes fails nothing; one that says why it cannot go on, and means itself, fails the run.
+// A worker that vanishes fails nothing. One that says why it cannot go on, and means itself, fails the run, unless it
+// is new and others go on without it.
 //
 // States: RUNNING -> DONE | FAILED | STOPPED, none of which is left again. Not thread-safe.
 class RunMachine {
@@ -79,24 +82,6 @@ class RunMachine {
   int64_t revision() const { return revision_; }
 
  private:
-  struct Worker {
-    StreamId stream = 0;
-    std::string id;
-    std::string host;
-    int64_t pid = 0;
-    // As it came.
-    v1::Standing standing;
-    Instant heard;
-    int64_t arrival = 0;
-    // In the last generation that it was a member of; IsMember knows whether that is still the one.
-    size_t rank = 0;
-    // The generation assigned last, and the one that it had begun by its last word of that.
-    int64_t assigned = 0;
-    int64_t begun = 0;
-    // Since when it has not begun what it was assigned, though it might have; nothing once it has.
-    std::optional<Instant> idles = std::nullopt;
-    Slowness slowness = {};
-  };
   struct TeacherServer {
     StreamId stream = 0;
     std::string id;
@@ -107,7 +92,7 @@ class RunMachine {
     bool loading = false;
     // Empty until it is ready.
     std::string digest;
-    Instant heard;
+    Heard heard;
   };
   // A teacher of the run file.
   struct Teacher {
@@ -118,56 +103,6 @@ class RunMachine {
     std::string digest;
     // Of a teacher by address that is still loading: when it is asked again.
     std::optional<Instant> ask_at;
-  };
-  // A member of the last generation.
-  struct Rank {
-    enum class Place {
-      kAwaited,  // by a new coordinator -> kIn, kLeft, kGone
-      kIn,       // the generation -> kLeft, kGone
-      kLeft,     // it, and waits for the next -> kGone
-      kGone,     // lost to the coordinator
-    };
-    std::string worker;
-    // 0 unless it is in, or has left.
-    StreamId stream = 0;
-    std::string who;
-    Place place = Place::kIn;
-    bool done = false;
-    // Of its state when the ranks agreed, and of its weights when it was done.
-    std::string agreed = {};
-    std::string digest = {};
-    // Nothing of this generation before the first.
-    std::optional<v1::WorkerMessage::Progress> progress = std::nullopt;
-    // Digest of the teachers' replicas that it was told of last.
-    uint64_t replicas = 0;
-    // What it held when it left, as (state_generation, step); less than any state: nothing.
-    std::pair<int64_t, int64_t> held = {-1, -1};
-    // When it was ordered to leave at once.
-    std::optional<Instant> ordered = std::nullopt;
-  };
-  // The last generation of the job under way.
-  struct Generation {
-    enum class Phase {
-      kWhole,   // -> kEnding, kBroken
-      kEnding,  // all ranks are to leave it at a step boundary -> kBroken
-      kBroken,  // all ranks are to leave it at once, or are leaving it
-    };
-    int64_t number = 0;
-    std::vector<Rank> ranks = {};
-    Phase phase = Phase::kWhole;
-    // How many ranks are in each place, and done: so that what one of thousands says costs nothing for the others.
-    std::array<size_t, 4> at = {};
-    size_t done = 0;
-    // The first that has agreed, and that was done.
-    std::optional<size_t> first_agreed = std::nullopt;
-    std::optional<size_t> first_done = std::nullopt;
-    // When the first has left it at a boundary.
-    std::optional<Instant> first_left = std::nullopt;
-
-    void Add(Rank rank);
-    void Move(Rank* rank, Rank::Place place);
-    void SetDone(Rank* rank, bool is_done);
-    size_t CountAt(Rank::Place place) const { return at[static_cast<size_t>(place)]; }
   };
   struct StageState {
     v1::RunStatus::Stage status;
@@ -247,8 +182,7 @@ class RunMachine {
   int FirstWorkers(const PlannedJob& planned) const;
   // Ends the generation at a boundary when another number of workers is wanted, and there.
   void WantOtherWorkers();
-  // Of the workers here, those that answer; and with how many of them the next generation is formed.
-  int Here() const;
+  // With how many of the workers here the next generation is formed.
   int ToCome(const PlannedJob& planned) const;
   void OrderRegroup(bool at_boundary, const std::string& reason);
   void OrderRegroup(Rank* rank, bool at_boundary, const std::string& reason);
@@ -279,6 +213,27 @@ class RunMachine {
   void LeaveOutSlowest(const PlannedJob& planned, StageState* stage);
   v1::RunStatus::SlowWorker Describe(const Worker& worker) const;
   int CountHere(const std::map<std::string, Instant>& ids) const;
+  // run_machine_suspects.cc
+  // Of the workers here, those that the next generation may have: that answer and are not left out.
+  int Here() const;
+  bool IsAway(const Worker& worker) const { return Hangs(worker) || suspects_.IsOut(worker.id); }
+  int LeftOutHere() const;
+  // Of the last generation that has done a step, those that the next one may have.
+  int ProvenHere() const;
+  // A rank has applied so many.
+  void NoteStep(int64_t step);
+  void LeaveOut(const Worker& worker, int turns, const std::string& why);
+  // For the log and the status.
+  void SayLeftOut(const std::string& what);
+  // After generations in which no rank agreed: who is to be left out of the next one.
+  void LeaveOutUnreachable(const PlannedJob& planned);
+  // So many of those that were not reached: without them there are too few.
+  void TakeBack(int count);
+  // When it comes from where another has failed.
+  void LeaveOutNewcomer(const Worker& worker);
+  // Whether a rank that fails by itself is no reason to end the run.
+  bool CanDoWithout(const Rank& rank) const;
+  void Dismiss(const Rank& rank, const std::string& why);
 
   // run_machine_resume.cc
   void AdoptStages();
@@ -332,7 +287,8 @@ class RunMachine {
   v1::RunStatus::Stage StageOf(const std::string& name);
 
   const RunConfig config_;
-  const Instant began_;
+  // Later by the time for which this process stood still.
+  Instant began_;
   // The highest ever used.
   int64_t last_generation_;
   // 0: as the jobs say.
@@ -345,7 +301,7 @@ class RunMachine {
   int64_t revision_ = 0;
 
   // Streams that have not said hello -> when they were opened.
-  std::map<StreamId, Instant> strangers_;
+  std::map<StreamId, Heard> strangers_;
   std::map<StreamId, Worker> workers_;
   std::map<StreamId, TeacherServer> servers_;
   // Id -> stream.
@@ -367,6 +323,13 @@ class RunMachine {
   // Generations in a row that no rank has agreed in, though no process was lost; and when to form the next.
   int futile_ = 0;
   Instant form_after_;
+  Suspects suspects_;
+  // Ids: of the last generation in which a step was done, and those that were left out in turn since the last
+  // agreement.
+  std::set<std::string> proven_;
+  std::vector<std::string> tried_without_;
+  // As in RunStatus.
+  std::vector<std::string> left_out_;
   // Teachers' replicas, of which the members were told last.
   ReplicaChoice told_;
   Instant told_at_;
@@ -376,8 +339,12 @@ class RunMachine {
   bool decide_due_ = false;
   bool tell_due_ = true;
   bool missing_due_ = true;
-  // What was said before the jobs were known.
-  std::vector<WorkerSaid> early_;
+  // What was said before the jobs were known, by stream: the newest checkpoints, and the last word besides.
+  struct Early {
+    std::deque<WorkerSaid> checkpoints;
+    std::optional<WorkerSaid> word;
+  };
+  std::map<StreamId, Early> early_;
   // Job -> its admitted checkpoints, by step.
   std::map<std::string, std::vector<StateStore::Checkpoint>> checkpoints_;
   // Path of the one that was found rotten last.
@@ -388,6 +355,7 @@ class RunMachine {
   std::optional<Instant> described_;
   Instant last_tick_;
   Instant compared_;
+  bool stood_still_ = false;
   Instant confirmed_;
 
   // Of the event being handled.

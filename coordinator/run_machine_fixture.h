@@ -14,6 +14,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "checkpoint/path.h"
 #include "coordinator/run_machine.h"
 #include "runtime/rpc.h"
 
@@ -242,6 +243,15 @@ class RunMachineTest : public testing::Test {
     v1::WorkerMessage message;
     message.mutable_interrupted()->mutable_standing()->set_generation(generation);
     message.mutable_interrupted()->set_code(static_cast<int>(code));
+    return Do(WorkerSaid{stream, message});
+  }
+
+  std::vector<std::string> WorkerHasWritten(StreamId stream, int64_t generation, int64_t step) {
+    v1::WorkerMessage message;
+    auto& written = *message.mutable_checkpointed();
+    written.set_generation(generation);
+    written.set_step(step);
+    written.set_path(checkpoint::CheckpointPath(jobs_.front().job.checkpoints(), step, generation));
     return Do(WorkerSaid{stream, message});
   }
 

@@ -9,18 +9,18 @@
 
 namespace polystill::coordinator {
 
-void RunMachine::Generation::Add(Rank rank) {
+void Generation::Add(Rank rank) {
   ++at[static_cast<size_t>(rank.place)];
   ranks.push_back(std::move(rank));
 }
 
-void RunMachine::Generation::Move(Rank* rank, Rank::Place place) {
+void Generation::Move(Rank* rank, Rank::Place place) {
   --at[static_cast<size_t>(rank->place)];
   ++at[static_cast<size_t>(place)];
   rank->place = place;
 }
 
-void RunMachine::Generation::SetDone(Rank* rank, bool is_done) {
+void Generation::SetDone(Rank* rank, bool is_done) {
   if (rank->done == is_done) return;
   rank->done = is_done;
   is_done ? ++done : --done;
@@ -45,6 +45,7 @@ bool RunMachine::IsOver() const {
 }
 
 bool RunMachine::HasEnoughWorkers(const PlannedJob& planned) {
+  if (const int missing = planned.fewest() - Here(); missing > 0) TakeBack(missing);
   const int here = Here();
   if (here < planned.fewest()) {
     last_call_.reset();
@@ -60,6 +61,7 @@ std::string RunMachine::WaitingFor(const PlannedJob& planned) {
   if (!HasEnoughWorkers(planned)) {
     const int wanted = generation_.has_value() ? planned.fewest() : FirstWorkers(planned);
     missing.push_back(absl::StrCat(Here(), " of ", wanted, " workers"));
+    if (const int out = LeftOutHere(); out > 0) absl::StrAppend(&missing.back(), " (", out, " left out)");
   }
   for (const std::string& name : planned.teachers) {
     // One that comes later is told to the workers.
@@ -87,10 +89,10 @@ int RunMachine::FirstWorkers(const PlannedJob& planned) const {
   return std::min(planned.workers, WantedWorkers(planned));
 }
 
-std::vector<RunMachine::Worker*> RunMachine::Pick(const PlannedJob& planned) {
+std::vector<Worker*> RunMachine::Pick(const PlannedJob& planned) {
   std::vector<Worker*> picked;
   for (auto& [stream, worker] : workers_) {
-    if (!Hangs(worker)) picked.push_back(&worker);
+    if (!IsAway(worker)) picked.push_back(&worker);
   }
   const auto& resting = Dispensable();
   const auto turn = [&](const Worker* worker) {
@@ -100,8 +102,6 @@ std::vector<RunMachine::Worker*> RunMachine::Pick(const PlannedJob& planned) {
   picked.resize(static_cast<size_t>(ToCome(planned)));
   return picked;
 }
-
-int RunMachine::Here() const { return static_cast<int>(workers_.size()) - CountHere(hanging_); }
 
 // Those that rest are left out where there are enough others.
 int RunMachine::ToCome(const PlannedJob& planned) const {
@@ -127,6 +127,7 @@ v1::WorkerOrder::Assignment RunMachine::AssignmentOf(const PlannedJob& planned) 
 
 void RunMachine::Form(const PlannedJob& planned) {
   generation_.has_value() ? KeepSums() : BeginJob(planned);
+  if (generation_.has_value()) LeaveOutUnreachable(planned);
   // Until the ranks agree, or one of them is lost: the next one comes later each time.
   form_after_ = now_ + (futile_ == 0 ? std::chrono::milliseconds(0)
                                      : std::min(kFormAgainAfter * (1 << std::min(futile_ - 1, 10)), kFormAgainWithin));
@@ -210,7 +211,11 @@ void RunMachine::OnAgreed(Rank* rank, const v1::WorkerMessage::Agreed& agreed) {
   futile_ = 0;
   form_after_ = now_;
   rank->agreed = agreed.digest();
-  if (!generation_->first_agreed.has_value()) generation_->first_agreed = rank - generation_->ranks.data();
+  tried_without_.clear();
+  if (!generation_->first_agreed.has_value()) {
+    generation_->first_agreed = rank - generation_->ranks.data();
+    generation_->agreed_step = agreed.step();
+  }
   if (const Rank& first = generation_->ranks[*generation_->first_agreed]; first.agreed != rank->agreed) {
     return End(v1::RunStatus::STATE_FAILED, absl::StrCat("replicas apart: ", first.who, " agreed on ", first.agreed,
                                                          ", but ", rank->who, " on ", rank->agreed));
@@ -246,6 +251,7 @@ void RunMachine::ComeBack(Worker* worker) {
   for (size_t i = 0; i < generation_->ranks.size(); ++i) {
     Rank& rank = generation_->ranks[i];
     if (rank.place != Rank::Place::kAwaited || rank.worker != worker->id) continue;
+    if (worker->standing.state_generation() > 0) proven_.insert(worker->id);
     worker->rank = i;
     rank.stream = worker->stream;
     rank.who = WhoIs(jobs_[next_job_], i, *worker);

@@ -282,6 +282,50 @@ TEST_F(AdoptionTest, WhoeverDoesNotComeIsGone) {
               ElementsAre("record generation 7", "assign 1 distilled 7 rank 0/2", "assign 9 distilled 7 rank 1/2"));
 }
 
+TEST_F(AdoptionTest, ACoordinatorThatStoodStillAfterItsStartGivesNobodyUp) {
+  Restart();
+  Prepared();
+  WorkerComesBack(1, "a", 6, true);
+  Beat(milliseconds(2000), {1});
+  now_ += milliseconds(60'000);
+  EXPECT_THAT(Do(Tick{}), IsEmpty());
+  EXPECT_THAT(Beat(milliseconds(7900), {1}), IsEmpty()) << "what was left to them before";
+  EXPECT_THAT(WorkerComesBack(2, "b", 6, true), ElementsAre("welcome 2"));
+  EXPECT_THAT(Beat(milliseconds(20'000), {1, 2}), IsEmpty());
+}
+
+TEST_F(AdoptionTest, WhoeverDoesNotComeIsGoneThoughEveryTickIsLate) {
+  Restart();
+  Prepared();
+  WorkerComesBack(1, "a", 6, true);
+  std::vector<std::string> lines;
+  for (int i = 0; i < 9; ++i) {
+    WorkerBeats(1);
+    now_ += milliseconds(1500);
+    for (std::string& line : Do(Tick{})) lines.push_back(std::move(line));
+  }
+  EXPECT_THAT(lines, ElementsAre("regroup 1 6"));
+}
+
+// The index takes long to be made again, and checkpoints are frequent.
+TEST_F(AdoptionTest, WhateverIsSaidBeforeTheJobsAreKnownClosesNoStream) {
+  PlannedJob planned = Elastic(1, 2, 2);
+  planned.job.set_steps(100);
+  Restart(planned);
+  WorkerComesBack(1, "a", 6, true);
+  WorkerComesBack(2, "b", 6, true);
+  for (int64_t step = 1; step <= 99; ++step) EXPECT_THAT(WorkerHasWritten(1, 6, step), IsEmpty()) << step;
+  for (int i = 0; i < 99; ++i) EXPECT_THAT(WorkerAgrees(1, 6, "d"), IsEmpty());
+  WorkerDone(1, 6, "w", 100);
+  EXPECT_THAT(WorkerAgrees(1, 6, "d"), IsEmpty()) << "said again";
+  EXPECT_THAT(WorkerLeaves(1, 5), IsEmpty()) << "of an older generation";
+  WorkerDone(2, 6, "w", 100);
+  const std::vector<std::string> lines = Prepared();
+  EXPECT_THAT(lines, testing::Contains("record checkpoint distilled 99"));
+  EXPECT_THAT(lines, testing::Not(testing::Contains("record checkpoint distilled 1"))) << "so many are not kept";
+  EXPECT_THAT(lines, testing::Contains(HasSubstr("record done distilled w")));
+}
+
 TEST_F(AdoptionTest, WhenNoneOfThemComesNewcomersNeedNotWaitLong) {
   Restart();
   Prepared();

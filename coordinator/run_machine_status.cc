@@ -103,6 +103,7 @@ v1::RunStatus RunMachine::Status(Instant now) const {
   status.set_state(state_);
   status.set_reason(reason_);
   status.set_report(report_);
+  for (const std::string& worker : left_out_) status.add_left_out(worker);
   for (const StageState& stage : stages_) *status.add_stages() = StageOf(stage, now);
   const auto under_way =
       std::find_if(stages_.begin(), stages_.end(), [](const auto& s) { return !s.status.finished(); });

@@ -77,7 +77,7 @@ const std::map<std::string, Instant>& RunMachine::Dispensable() const {
   std::pair<int64_t, int64_t> theirs{-1, -1}, others{-1, -1};
   for (const Rank& rank : generation_->ranks) {
     if (rank.place == Rank::Place::kIn && !rank.agreed.empty() && !resting_.contains(rank.worker)) return resting_;
-    if (rank.place != Rank::Place::kLeft || hanging_.contains(rank.worker)) continue;
+    if (rank.place != Rank::Place::kLeft || hanging_.contains(rank.worker) || suspects_.IsOut(rank.worker)) continue;
     auto& greatest = resting_.contains(rank.worker) ? theirs : others;
     greatest = std::max(greatest, rank.held);
   }

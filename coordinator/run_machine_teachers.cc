@@ -38,7 +38,7 @@ void RunMachine::Welcome(StreamId stream, const v1::TeacherMessage::Hello& hello
     return Drop(stream, absl::AlreadyExistsError(absl::StrCat("server_id ", hello.server_id(), " is taken")));
   }
   strangers_.erase(stream);
-  servers_[stream] = {stream, hello.server_id(), hello.teacher(), hello.address(), hello.digest(), false, "", now_};
+  servers_[stream] = {stream, hello.server_id(), hello.teacher(), hello.address(), hello.digest(), false, "", {now_}};
   NoteTeachers();
   v1::TeacherOrder order;
   order.mutable_welcome()->set_protocol_version(hello.protocol_version());

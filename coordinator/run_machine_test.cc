@@ -122,6 +122,23 @@ TEST_F(RunMachineTest, ACoordinatorThatStoodStillForgetsNobody) {
                                                   "regroup 1 1", "close 9 DEADLINE_EXCEEDED"));
 }
 
+TEST_F(RunMachineTest, WhoeverIsSilentIsGoneThoughEveryTickIsLate) {
+  Start({Train("distilled", 2)}, {PackagedTeacher(1)});
+  Prepared();
+  WorkerJoins(1);
+  WorkerJoins(2);
+  TeacherJoins(9);
+  Do(StreamOpened{7});
+  std::vector<std::string> lines;
+  for (int i = 0; i < 6; ++i) {
+    WorkerBeats(1);
+    now_ += milliseconds(1500);
+    for (std::string& line : Do(Tick{})) lines.push_back(std::move(line));
+  }
+  EXPECT_THAT(lines, ElementsAre("close 7 DEADLINE_EXCEEDED", "close 2 DEADLINE_EXCEEDED", "regroup 1 1",
+                                 "close 9 DEADLINE_EXCEEDED"));
+}
+
 TEST_F(RunMachineTest, AStreamThatNeverSaysHelloIsClosed) {
   Start({Train("distilled", 1)});
   Do(StreamOpened{4});

@@ -34,7 +34,7 @@ void RunMachine::Welcome(StreamId stream, const v1::WorkerMessage::Hello& hello)
   }
   strangers_.erase(stream);
   Worker& worker = workers_[stream];
-  worker = {stream, hello.worker_id(), hello.host(), hello.pid(), hello.standing(), now_, arrivals_++};
+  worker = {stream, hello.worker_id(), hello.host(), hello.pid(), hello.standing(), {now_}, arrivals_++};
   worker_streams_[worker.id] = stream;
   v1::WorkerOrder order;
   order.mutable_welcome()->set_protocol_version(hello.protocol_version());
@@ -44,22 +44,23 @@ void RunMachine::Welcome(StreamId stream, const v1::WorkerMessage::Hello& hello)
   ++revision_;
   Say(absl::StrCat("worker ", hello.worker_id(), " (pid ", hello.pid(), " on ", hello.host(), ") joined, ", Here(),
                    " here", Hangs(worker) ? ", but it hangs" : ""));
+  LeaveOutNewcomer(worker);
   ComeBack(&worker);
 }
 
-RunMachine::Worker* RunMachine::FindWorker(StreamId stream) {
+Worker* RunMachine::FindWorker(StreamId stream) {
   const auto worker = workers_.find(stream);
   return worker == workers_.end() ? nullptr : &worker->second;
 }
 
-RunMachine::Rank* RunMachine::FindRank(StreamId stream, int64_t generation) {
+Rank* RunMachine::FindRank(StreamId stream, int64_t generation) {
   // What belongs to an earlier generation, or comes after the end, changes nothing.
   if (!running() || !generation_.has_value() || generation_->number != generation) return nullptr;
   const Worker* worker = FindWorker(stream);
   return worker == nullptr ? nullptr : FindRank(*worker);
 }
 
-RunMachine::Rank* RunMachine::FindRank(const Worker& worker) {
+Rank* RunMachine::FindRank(const Worker& worker) {
   return IsMember(worker) ? &generation_->ranks[worker.rank] : nullptr;
 }
 
@@ -75,6 +76,7 @@ void RunMachine::OnProgress(Rank* rank, const v1::WorkerMessage::Progress& progr
   Begun(rank);
   missing_due_ |= !std::equal(before.begin(), before.end(), missing.begin(), missing.end());
   rank->progress = progress;
+  NoteStep(progress.step());
   ++revision_;
 }
 
@@ -105,6 +107,7 @@ void RunMachine::OnFailed(Rank* rank, const v1::WorkerMessage::Failed& failed) {
   const absl::Status why(static_cast<absl::StatusCode>(failed.code()), failed.message());
   if (IsConsequence(failed.code())) return OnInterrupted(rank, why);
   if (StrikeRotten(rank, why)) return;
+  if (CanDoWithout(*rank)) return Dismiss(*rank, failed.message());
   End(v1::RunStatus::STATE_FAILED, absl::StrCat(rank->who, ": ", failed.message()));
 }
 

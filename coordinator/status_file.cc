@@ -3,6 +3,8 @@
 #include <google/protobuf/util/json_util.h>
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 #include "runtime/files.h"
 #include "runtime/status.h"
@@ -17,6 +19,8 @@ constexpr double kShare = 0.05;
 bool IsWorthWriting(const v1::RunStatus& before, const v1::RunStatus& now) {
   if (before.stages_size() != now.stages_size() || before.current() != now.current()) return true;
   if (before.state() != now.state() || now.stages().empty()) return true;
+  if (!std::equal(before.left_out().begin(), before.left_out().end(), now.left_out().begin(), now.left_out().end()))
+    return true;
   const auto& stage = now.stages(now.current());
   const auto& old = before.stages(now.current());
   if (stage.slow_workers_size() != old.slow_workers_size() || stage.evictions_size() != old.evictions_size())

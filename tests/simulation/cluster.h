@@ -58,10 +58,11 @@ class Cluster {
   bool done() const { return done_; }
   void SetDone() { done_ = true; }
 
-  // What coordinators have done about workers that are slow, and that hang.
+  // What coordinators have done about workers that are slow, that hang, and that the others do not reach.
   struct Measures {
     int64_t left_out = 0;
     int64_t given_up = 0;
+    int64_t not_reached = 0;
   };
   Measures& measures() { return measures_; }
 

@@ -212,6 +212,7 @@ bool Coordinator::CarryOut(const coord::Action& action) {
   }
   if (const auto* log = std::get_if<coord::Log>(&action)) {
     cluster_.measures().left_out += log->text.find("is left out from") != std::string::npos ? 1 : 0;
+    cluster_.measures().not_reached += log->text.find("is left out for") != std::string::npos ? 1 : 0;
     world().Note([&] { return absl::StrCat(name(), ": ", log->text); });
   }
   if (std::holds_alternative<coord::WriteReport>(action)) {

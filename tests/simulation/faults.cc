@@ -36,6 +36,13 @@ Faults::Faults(Cluster* cluster) : cluster_(*cluster), world_(cluster->world()),
   }
   std::sort(planned_.begin(), planned_.begin() + 3,
             [](const Fault& a, const Fault& b) { return *a.at_step < *b.at_step; });
+  // From the start, or late.
+  cuts_off_ = cluster_.run().workers > 1 && world_.Chance(10);
+  if (cuts_off_) {
+    const bool late = world_.Chance(50);
+    planned_.insert(late ? planned_.end() : planned_.begin(),
+                    {Kind::kCutOffWorker, late ? std::nullopt : std::optional<int64_t>(0), world_.Time(0, 4000), {}});
+  }
   // A scale is no fault.
   for (int i = 0; i < 3; ++i) {
     if (planned_[static_cast<size_t>(i)].kind == Kind::kScale)
@@ -95,6 +102,8 @@ void Faults::Happen(const Fault& fault) {
     case Kind::kKillTeacher:
     case Kind::kStopTeacher:
       return HitTeacher(fault.kind);
+    case Kind::kCutOffWorker:
+      return CutOffOne();
     case Kind::kKillAllWorkers:
       world_.Note([] { return "FAULT: all workers are killed"; });
       for (const auto& worker : cluster_.workers()) Kill(worker.get());
@@ -129,12 +138,22 @@ void Faults::Slow(Worker* worker) {
   Open(world_.Time(2000, 30'000), [worker] { worker->Slow(1); });
 }
 
+void Faults::CutOffOne() {
+  constexpr Millis kForEver = std::chrono::hours(1000);
+  const auto& workers = cluster_.workers();
+  const Worker* one = workers[static_cast<size_t>(world_.Draw(0, static_cast<int64_t>(workers.size()) - 1))].get();
+  world_.Note([&] { return absl::StrCat("FAULT: ", one->name(), " reaches no other worker any more"); });
+  for (const auto& other : workers) {
+    if (other.get() != one) cluster_.network().Part(one, other.get(), kForEver);
+  }
+}
+
 void Faults::Hang(Worker* worker) {
   worker->Hang();
   const auto& workers = cluster_.workers();
   const bool one = std::count_if(workers.begin(), workers.end(), [](const auto& w) { return w->hangs(); }) == 1;
   // One of all may do so for good: there is one worker more than the run needs.
-  if (one && world_.Chance(50)) return Watch(worker, worker->life(), 0);
+  if (one && !cuts_off_ && world_.Chance(50)) return Watch(worker, worker->life(), 0);
   Open(world_.Time(1000, 60'000), [worker] { worker->Recover(); });
 }
 

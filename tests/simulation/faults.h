@@ -39,6 +39,8 @@ class Faults {
     kSlowWorker,
     kHangWorker,
     kScale,
+    // Is never over, so it comes at most once.
+    kCutOffWorker,
   };
   struct Fault {
     Kind kind;
@@ -55,6 +57,8 @@ class Faults {
 
   void Kill(Worker* worker);
   void Slow(Worker* worker);
+  // A worker reaches no other any more, nor do its later lives.
+  void CutOffOne();
   void Hang(Worker* worker);
   // Of a worker that hangs for good: kills it when nothing is asked of it, since then nobody can know.
   void Watch(Worker* worker, int life, int unasked);
@@ -67,6 +71,7 @@ class Faults {
   World& world_;
   std::vector<Fault> planned_;
   size_t next_ = 0;
+  bool cuts_off_ = false;
   int open_ = 0;
   int64_t count_ = 0;
   Instant last_;

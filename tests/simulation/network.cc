@@ -107,6 +107,9 @@ bool Network::Blocked(const Process* a, const Process* b) const {
   return found != parted_.end() && world_->now() < found->second;
 }
 
-void Network::Part(const Process* a, const Process* b, Millis time) { parted_[Pair(a, b)] = world_->now() + time; }
+void Network::Part(const Process* a, const Process* b, Millis time) {
+  Instant& until = parted_[Pair(a, b)];
+  until = std::max(until, world_->now() + time);
+}
 
 }  // namespace polystill::simulation

@@ -34,8 +34,9 @@ Outcome RunSchedule(uint64_t seed, const Bugs& bugs, bool verbose) {
     if (world.events() > kMostEvents) history.Break("9: the run does not end");
   }
   if (!cluster.done() && history.violation().empty()) history.Break("9: nothing happens any more");
-  return {history.violation(), world.events(), faults.count(), cluster.measures().left_out,
-          cluster.measures().given_up};
+  const Cluster::Measures& measures = cluster.measures();
+  return {history.violation(), world.events(),    faults.count(),
+          measures.left_out,   measures.given_up, measures.not_reached};
 }
 
 }  // namespace polystill::simulation
