@@ -283,8 +283,8 @@ TEST_F(RunFileTest, EachRuleHasItsLineAndMessage) {
        "run.yaml:10: student.min_workers: is 4, more than the workers to start with, 3; write at most so many\n"
        "run.yaml:11: student.max_workers: is 2, fewer than the workers to start with, 3; write at least so many"},
       {"where: {pool: B}", "workers: 3\n  evict_slower_than: 1.2",
-       "run.yaml:10: student.evict_slower_than: is 1.2, but a worker is slow from 1.5 times on; write at least so much, "
-       "or 0"},
+       "run.yaml:10: student.evict_slower_than: is 1.2, but a worker is slow from 1.5 times on; write at least so "
+       "much, or 0"},
       {"kind: soft_label", "kind: logit_mse",
        "run.yaml:11: student.losses.0.temperature: goes with kind: soft_label or binary only"},
       {"{kind: soft_label, temperature: 2}", "{kind: soft_label, distance: cosine, layers: [{student: 0, teacher: 0}]}",

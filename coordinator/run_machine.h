@@ -220,6 +220,8 @@ class RunMachine {
   int LeftOutHere() const;
   // Of the last generation that has done a step, those that the next one may have.
   int ProvenHere() const;
+  // All of those are gone, but some may only have been cut off.
+  bool StateMayComeBack() const;
   // A rank has applied so many.
   void NoteStep(int64_t step);
   void LeaveOut(const Worker& worker, int turns, const std::string& why);
@@ -327,6 +329,8 @@ class RunMachine {
   // Ids: of the last generation in which a step was done, and those that were left out in turn since the last
   // agreement.
   std::set<std::string> proven_;
+  // When the last one of them was lost that was.
+  Instant proven_lost_at_;
   std::vector<std::string> tried_without_;
   // As in RunStatus.
   std::vector<std::string> left_out_;

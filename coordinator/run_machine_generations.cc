@@ -69,6 +69,7 @@ std::string RunMachine::WaitingFor(const PlannedJob& planned) {
     const int replicas = generation_.has_value() || teacher == nullptr ? 1 : teacher->spec.replicas();
     if (std::string wait = WaitingForTeacher(name, replicas); !wait.empty()) missing.push_back(std::move(wait));
   }
+  if (StateMayComeBack()) missing.push_back("workers that hold the last steps");
   if (now_ < form_after_) missing.push_back("workers that reach each other");
   return absl::StrJoin(missing, ", ");
 }

@@ -62,6 +62,30 @@ TEST_F(GenerationsTest, AJobStartsAtOnceWithAllThatItAsksFor) {
                           "assign 2 distilled 1 rank 1/3", "assign 3 distilled 1 rank 2/3"));
 }
 
+TEST_F(GenerationsTest, WhoComesWaitsALittleForThoseThatHoldTheState) {
+  Work(Elastic(1, 2, 3), 2);
+  WorkerProgress(1, 1, 5, 0.5, 80);
+  Do(StreamClosed{1});
+  Do(StreamClosed{2});
+  EXPECT_THAT(WorkerJoins(3), ElementsAre("welcome 3"));
+  EXPECT_EQ(Status().stages(1).waiting_for(), "workers that hold the last steps");
+  EXPECT_THAT(Beat(milliseconds(1000), {3}), IsEmpty());
+  EXPECT_THAT(
+      WorkerComesBack(4, "worker-2", 1, /*working=*/false),
+      ElementsAre("welcome 4", "record generation 2", "assign 3 distilled 2 rank 0/2", "assign 4 distilled 2 rank 1/2"))
+      << "it was only cut off";
+}
+
+TEST_F(GenerationsTest, WhoComesGoesOnWithoutThoseThatDoNotComeBack) {
+  Work(Elastic(1, 2, 3), 2);
+  WorkerProgress(1, 1, 5, 0.5, 80);
+  Do(StreamClosed{1});
+  Do(StreamClosed{2});
+  WorkerJoins(3);
+  EXPECT_THAT(Beat(milliseconds(2900), {3}), IsEmpty());
+  EXPECT_THAT(Beat(milliseconds(200), {3}), ElementsAre("record generation 2", "assign 3 distilled 2 rank 0/1"));
+}
+
 TEST_F(GenerationsTest, SurvivorsGoOnOnceAllOfThemAreHeard) {
   Work(Elastic(2, 3, 3), 3);
   EXPECT_THAT(Do(StreamClosed{2}), ElementsAre("regroup 1 1", "regroup 3 1"));

@@ -34,6 +34,10 @@ int RunMachine::ProvenHere() const {
   }));
 }
 
+bool RunMachine::StateMayComeBack() const {
+  return !proven_.empty() && ProvenHere() == 0 && now_ - proven_lost_at_ < kFirstComesWithin;
+}
+
 // Whoever applies a step has had every rank's part of it.
 void RunMachine::NoteStep(int64_t step) {
   if (!generation_->agreed_step.has_value() || step <= *generation_->agreed_step) return;

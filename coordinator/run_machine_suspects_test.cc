@@ -206,6 +206,7 @@ TEST_F(SuspectsOfMachine, WhenEverybodyProvenIsGoneNewcomersThatFailFailTheRun) 
   Do(StreamClosed{1});
   Do(StreamClosed{2});
   Join(3);
+  After(RunMachine::kFirstComesWithin);  // nobody comes back
   WorkerFails(3, 2, Code::kInternal, "no GPU");
   EXPECT_EQ(Status().state(), v1::RunStatus::STATE_FAILED);
 }

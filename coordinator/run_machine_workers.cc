@@ -113,6 +113,7 @@ void RunMachine::OnFailed(Rank* rank, const v1::WorkerMessage::Failed& failed) {
 
 void RunMachine::LoseWorker(const Worker& worker, const std::string& why) {
   ++revision_;
+  if (proven_.contains(worker.id)) proven_lost_at_ = now_;
   Rank* rank = FindRank(worker);
   if (rank == nullptr) return Say(absl::StrCat("worker ", worker.id, " left (", why, ")"));
   const bool was_in = rank->place == Rank::Place::kIn;
