@@ -15,7 +15,7 @@ def teacher(sample_run: Path) -> Path:
 
 
 def test_an_older_coordinator_leaves_the_later_ones_address(tmp_path: Path, teacher: Path) -> None:
-    spec = elastic.write_spec(tmp_path / "run.yaml", teacher, 50)
+    spec = elastic.write_spec(tmp_path / "run.yaml", teacher, 50, workers=1)
     with Cluster(tmp_path, spec) as cluster:
         older = cluster.start_coordinator()
         first = cluster.address
