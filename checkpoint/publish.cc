@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <stdio.h>
-#include <unistd.h>
 
 #include <cerrno>
 #include <filesystem>
@@ -62,7 +61,7 @@ absl::Status PublishFolder(const std::string& folder, const std::function<absl::
   const fs::path target = fs::absolute(Normal(folder), error);
   if (error) return FileError(error.value(), folder, "resolve");
   const std::string temporary =
-      (target.parent_path() / absl::StrCat(".", target.filename().string(), ".tmp-", ::getpid())).string();
+      TemporaryOf((target.parent_path() / absl::StrCat(".", target.filename().string())).string());
   std::error_code ignored;
   fs::remove_all(temporary, ignored);  // of a dead process that had the same id
   const absl::Status status = FillAndPlace(temporary, target.string(), fill);

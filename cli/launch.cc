@@ -78,7 +78,7 @@ std::vector<Launch> LaunchMembers(const std::string& folder, const v1::RunSpec& 
 }
 
 Launch LaunchStudent(const std::string& folder, const v1::RunSpec& spec, const std::string& address, int index) {
-  Launch launch{absl::StrCat("student-", index),
+  Launch launch{absl::StrCat(kStudentPrefix, index),
                 {absl::StrCat(folder, "/polystill-student"), "--coordinator", address}};
   if (spec.student().device() == v1::DEVICE_CUDA) {
     launch.argv.insert(launch.argv.end(), {"--gpu", std::to_string(index)});
@@ -86,7 +86,11 @@ Launch LaunchStudent(const std::string& folder, const v1::RunSpec& spec, const s
   return launch;
 }
 
-bool CanSpare(const std::string& child, const v1::RunSpec& spec, const v1::RunStatus& status) {
+bool CanSpare(const std::string& child, const v1::RunSpec& spec, const v1::RunStatus& status, int students) {
+  if (absl::StartsWith(child, kStudentPrefix)) {
+    const v1::Student& student = spec.student();
+    return students >= (student.min_workers() > 0 ? student.min_workers() : student.workers());
+  }
   const auto has_begun = [&](const coordinator::PlannedJob& planned) {
     return std::any_of(status.stages().begin(), status.stages().end(), [&](const v1::RunStatus::Stage& stage) {
       return stage.name() == planned.job.name() && (stage.finished() || stage.seconds() > 0);

@@ -8,6 +8,9 @@
 
 namespace polystill::cli {
 
+// Which name of a launch is a student's.
+inline constexpr char kStudentPrefix[] = "student-";
+
 // A process to start: argv[0] is the program's path.
 struct Launch {
   // "coordinator", "teacher-english-0", "student-1": also the name of its log.
@@ -31,8 +34,9 @@ std::vector<Launch> LaunchMembers(const std::string& folder, const v1::RunSpec& 
 // Student worker `index`, from 0 on.
 Launch LaunchStudent(const std::string& folder, const v1::RunSpec& spec, const std::string& address, int index);
 
-// Whether a run at `status` can do without a child that has ended: a teacher server, once every job that asks teachers
-// has begun. A job waits for all replicas before it begins; after that the coordinator judges whether enough are left.
-bool CanSpare(const std::string& child, const v1::RunSpec& spec, const v1::RunStatus& status);
+// Whether a run at `status` can do without a child that has ended: a student where `students` others, enough of them, are
+// left; a teacher server once every job that asks teachers has begun, as a job waits for all replicas before it begins.
+// After that the coordinator judges whether enough are left.
+bool CanSpare(const std::string& child, const v1::RunSpec& spec, const v1::RunStatus& status, int students);
 
 }  // namespace polystill::cli

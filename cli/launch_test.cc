@@ -97,23 +97,32 @@ student:
                                 "teacher-other-0 --gpu 2", "student-0 --gpu 0", "student-1 --gpu 1"));
 }
 
+TEST(CanSpare, StudentsWhereEnoughOthersAreLeft) {
+  v1::RunSpec spec = SpecWith("student: {workers: 3, min_workers: 2}\n");
+  EXPECT_TRUE(CanSpare("student-1", spec, {}, 2));
+  EXPECT_FALSE(CanSpare("student-1", spec, {}, 1));
+  spec.mutable_student()->clear_min_workers();
+  EXPECT_TRUE(CanSpare("student-3", spec, {}, 3));
+  EXPECT_FALSE(CanSpare("student-1", spec, {}, 2));
+}
+
 TEST(CanSpare, TeachersOnceNoJobIsToComeThatWaitsForThem) {
   const v1::RunSpec spec = SpecWith(R"(teachers: [{name: english, package: p, replicas: 2}]
 student: {losses: [{kind: soft_label, teacher: english}]}
 baselines: [gold]
 )");
   v1::RunStatus status;
-  EXPECT_FALSE(CanSpare("teacher-english-1", spec, status));
+  EXPECT_FALSE(CanSpare("teacher-english-1", spec, status, 1));
   for (const char* name : {"index", "tokenizer", "distilled", "gold", "evaluate"}) status.add_stages()->set_name(name);
   status.mutable_stages(0)->set_finished(true);
   status.mutable_stages(2)->set_waiting_for("teacher english (1 of 2 servers)");
-  EXPECT_FALSE(CanSpare("teacher-english-1", spec, status));
+  EXPECT_FALSE(CanSpare("teacher-english-1", spec, status, 1));
   status.mutable_stages(2)->clear_waiting_for();
   status.mutable_stages(2)->set_seconds(0.1);
-  EXPECT_TRUE(CanSpare("teacher-english-1", spec, status));
-  EXPECT_FALSE(CanSpare("student-1", spec, status));
+  EXPECT_TRUE(CanSpare("teacher-english-1", spec, status, 1));
+  EXPECT_FALSE(CanSpare("student-1", spec, status, 1));
   status.mutable_stages(2)->set_finished(true);
-  EXPECT_TRUE(CanSpare("teacher-english-1", spec, status));
+  EXPECT_TRUE(CanSpare("teacher-english-1", spec, status, 1));
 }
 
 }  // namespace

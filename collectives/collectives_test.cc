@@ -2,10 +2,12 @@
 #include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <future>
+#include <thread>
 
 #include "collectives/group.h"
 #include "collectives/rank_processes.h"
@@ -268,6 +270,39 @@ TEST(StoreServer, IsReachedOnIpv6) {
   std::vector<MaybeGroup> groups;  // one that has joined stays until the other has
   for (auto& rank : ranks) groups.push_back(rank.get());
   for (const MaybeGroup& group : groups) EXPECT_TRUE(group.ok()) << group.status();
+}
+
+TEST(StoreServer, ForgetsGenerationsThatAreOver) {
+  auto store = StoreServer::Start("127.0.0.1");
+  ASSERT_TRUE(store.ok()) << store.status();
+  const auto count = [&](const std::string& prefix) {
+    const std::vector<std::string> keys = (*store)->Keys();
+    return std::count_if(keys.begin(), keys.end(), [&](const auto& key) { return key.rfind(prefix, 0) == 0; });
+  };
+  for (const char* generation : {"gen/1", "gen/10", "gen/11"}) {
+    std::vector<std::future<absl::Status>> ranks;
+    for (int rank = 0; rank < 2; ++rank) {
+      Group::Options options;
+      options.rank = rank;
+      options.world_size = 2;
+      options.store_host = "127.0.0.1";
+      options.store_port = (*store)->port();
+      options.store_prefix = generation;
+      ranks.push_back(std::async(std::launch::async, [options]() -> absl::Status {
+        auto group = Group::Create(options);
+        return group.ok() ? (*group)->AllReduceSum(at::ones({1})) : group.status();
+      }));
+    }
+    for (auto& rank : ranks) EXPECT_EQ(rank.get(), absl::OkStatus());
+  }
+  ASSERT_GT(count("gen/1/"), 0);
+  const auto kept = count("gen/11/");
+  ASSERT_GT(kept, 0);
+  const auto deadline = Clock::now() + std::chrono::seconds(60);
+  (*store)->Forget([](const std::string& key) { return key.rfind("gen/1/", 0) == 0 || key.rfind("gen/10/", 0) == 0; });
+  while (count("gen/") > kept && Clock::now() < deadline) std::this_thread::yield();
+  EXPECT_EQ(count("gen/"), kept);
+  EXPECT_EQ(count("gen/11/"), kept);
 }
 
 TEST(StoreServer, SaysWhatIsWrongWithItsAddress) {

@@ -4,12 +4,14 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "collectives/background.h"
 #include "collectives/c10d_status.h"
 #include "runtime/address.h"
 #include "runtime/status.h"
@@ -62,9 +64,16 @@ absl::StatusOr<int> PortOf(int socket) {
 
 struct StoreServer::State {
   c10::intrusive_ptr<c10d::TCPStore> store;
+  std::atomic<bool> deletes = false;
+
+  void Delete(const std::function<bool(const std::string& key)>& is_over) {
+    for (const std::string& key : store->listKeys()) {
+      if (is_over(key)) store->deleteKey(key);
+    }
+  }
 };
 
-StoreServer::StoreServer(std::unique_ptr<State> state) : state_(std::move(state)) {}
+StoreServer::StoreServer(std::shared_ptr<State> state) : state_(std::move(state)) {}
 StoreServer::~StoreServer() = default;
 
 absl::StatusOr<std::unique_ptr<StoreServer>> StoreServer::Start(const std::string& host, int port) {
@@ -78,12 +87,23 @@ absl::StatusOr<std::unique_ptr<StoreServer>> StoreServer::Start(const std::strin
   options.masterListenFd = socket;
   // The server's process is also its first client, and cannot connect to "any address".
   const std::string reach = bare == "0.0.0.0" ? "127.0.0.1" : bare == "::" ? "::1" : bare;
-  auto state = std::make_unique<State>();
+  auto state = std::make_shared<State>();
   RETURN_IF_ERROR(CatchC10d(absl::StrCat("host the store of the workers on ", host, ":", port),
                             [&] { state->store = c10::make_intrusive<c10d::TCPStore>(reach, options); }));
   return std::unique_ptr<StoreServer>(new StoreServer(std::move(state)));
 }
 
 int StoreServer::port() const { return state_->store->getPort(); }
+
+void StoreServer::Forget(std::function<bool(const std::string& key)> is_over) {
+  if (state_->deletes.exchange(true)) return;
+  RunInBackground([state = state_, is_over = std::move(is_over)] {
+    // What it leaves is left for the next time.
+    CatchC10d("delete keys of generations that are over", [&] { state->Delete(is_over); }).IgnoreError();
+    state->deletes = false;
+  });
+}
+
+std::vector<std::string> StoreServer::Keys() const { return state_->store->listKeys(); }
 
 }  // namespace polystill::collectives

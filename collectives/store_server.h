@@ -1,7 +1,9 @@
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 
@@ -18,10 +20,16 @@ class StoreServer {
 
   int port() const;
 
+  // Begins to delete, in the background, the keys of generations that are over: those whose whole name, the prefix in
+  // front, `is_over` tells, on another thread. A rank that still waits for one of them waits until its own time-out.
+  // Nothing where an earlier deletion goes on.
+  void Forget(std::function<bool(const std::string& key)> is_over);
+  std::vector<std::string> Keys() const;
+
  private:
   struct State;
-  explicit StoreServer(std::unique_ptr<State> state);
-  std::unique_ptr<State> state_;
+  explicit StoreServer(std::shared_ptr<State> state);
+  std::shared_ptr<State> state_;
 };
 
 }  // namespace polystill::collectives

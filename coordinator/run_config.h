@@ -29,4 +29,9 @@ struct RunConfig {
   Resumption resumed;
 };
 
+// The prefix in that store of what the ranks of a generation tell each other.
+std::string StorePrefixOf(int64_t generation);
+// Whether a key of the store, its prefix in front, is of an earlier generation.
+bool IsStoredBefore(int64_t generation, const std::string& key);
+
 }  // namespace polystill::coordinator

@@ -64,6 +64,9 @@ bool RunLoop::CarryOut(const Action& action) {
     Handle(superseded_ ? Event(Superseded{recorded}) : Event(StoreFailed{recorded}));
     return false;
   }
+  if (const auto* begun = std::get_if<RecordGeneration>(&action); begun != nullptr && options_.begin_generation) {
+    options_.begin_generation(begun->generation.number);
+  }
   if (const auto* to_worker = std::get_if<SendToWorker>(&action)) service_->Send(*to_worker);
   if (const auto* to_teacher = std::get_if<SendToTeacher>(&action)) service_->Send(*to_teacher);
   if (const auto* close = std::get_if<CloseStream>(&action)) service_->Close(close->stream, close->status);

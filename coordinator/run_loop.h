@@ -26,6 +26,8 @@ class RunLoop {
     std::chrono::milliseconds tick{100};
     // Shortest time between two statuses that watchers get.
     std::chrono::milliseconds publish_every{200};
+    // Told, on the loop's thread, of each generation that is being formed: those before it are over. May be empty.
+    std::function<void(int64_t)> begin_generation;
     // Sees, on the loop's thread, each status that watchers get. May be empty.
     std::function<void(const v1::RunStatus&)> observe;
   };

@@ -3,6 +3,7 @@
 #include <tuple>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "coordinator/run_machine.h"
 #include "runtime/utf8.h"
@@ -116,7 +117,7 @@ v1::WorkerOrder::Assignment RunMachine::AssignmentOf(const PlannedJob& planned) 
   assignment.set_generation(last_generation_);
   assignment.set_store_host(config_.store_host);
   assignment.set_store_port(config_.store_port);
-  assignment.set_store_prefix(absl::StrCat("gen/", last_generation_));
+  assignment.set_store_prefix(StorePrefixOf(last_generation_));
   *assignment.mutable_job() = planned.job;
   if (const auto& admitted = checkpoints_[planned.job.name()]; !admitted.empty()) {
     assignment.set_checkpoint(admitted.back().path);

@@ -193,7 +193,7 @@ absl::StatusOr<std::unique_ptr<PredictionsWriter>> PredictionsWriter::Create(con
   RETURN_IF_ERROR(MakeFolder(std::filesystem::absolute(path).parent_path().string()));
   auto state = std::make_unique<State>();
   state->path = path;
-  state->temporary = absl::StrCat(path, ".tmp-", ::getpid());
+  state->temporary = TemporaryOf(path);
   state->labels = labels;
   state->task = task;
   state->models = models.size();

@@ -40,7 +40,7 @@ absl::Status CheckNames(const PredictFileOptions& options) {
 
 absl::StatusOr<int64_t> PredictFile(const Predictor& predictor, const PredictFileOptions& options) {
   RETURN_IF_ERROR(CheckNames(options));
-  const std::string temporary = absl::StrCat(options.output, ".tmp-", ::getpid());
+  const std::string temporary = TemporaryOf(options.output);
   const bool parquet = fs::path(options.input).extension() == ".parquet";
   absl::StatusOr<int64_t> rows =
       parquet ? PredictParquetFile(predictor, options, temporary) : PredictTextFile(predictor, options, temporary);

@@ -1,6 +1,7 @@
 #include "runtime/files.h"
 
 #include <fcntl.h>
+#include <limits.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -99,9 +100,15 @@ absl::Status MakeFolder(const std::string& path) {
   return absl::OkStatus();
 }
 
+std::string TemporaryOf(const std::string& path) {
+  char host[HOST_NAME_MAX + 1] = {};
+  if (::gethostname(host, sizeof(host) - 1) != 0 || host[0] == '\0') std::strcpy(host, "localhost");
+  return absl::StrCat(path, ".tmp-", host, "-", ::getpid());
+}
+
 absl::Status WriteFileAtomically(const std::string& path, std::string_view content) {
   RETURN_IF_ERROR(MakeFolder(ParentOf(path)));
-  const std::string temporary = absl::StrCat(path, ".tmp-", ::getpid());
+  const std::string temporary = TemporaryOf(path);
   absl::Status status = WriteAndSync(temporary, content);
   if (status.ok()) status = RenameDurably(temporary, path);
   if (!status.ok()) ::unlink(temporary.c_str());

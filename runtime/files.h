@@ -8,6 +8,10 @@
 
 namespace polystill {
 
+// `path` with ".tmp-", this host's name and the process's id at its end: a name beside it that no other process writes,
+// on this machine or another that shares the file system. What a dead one has left there may be overwritten.
+std::string TemporaryOf(const std::string& path);
+
 // Writes a file so that a reader sees the old content or the whole new one: to a temporary name beside it, synced to
 // the disk, renamed, the folder synced. Parent folders are made. RESOURCE_EXHAUSTED on a full disk; PERMISSION_DENIED,
 // NOT_FOUND or INTERNAL otherwise (FileError); the message names the file, and the temporary file is gone.

@@ -256,7 +256,7 @@ void Disarm() {
 }
 
 std::string PlainName(const std::string& root, const std::string& path) {
-  static const std::regex kProcess("tmp-[0-9]+"), kNumber("[0-9]{3,}");
+  static const std::regex kProcess("tmp-([A-Za-z0-9.-]+-)?[0-9]+"), kNumber("[0-9]{3,}");
   const std::string name = path.starts_with(root) ? path.substr(std::min(path.size(), root.size() + 1)) : path;
   return std::regex_replace(std::regex_replace(name, kProcess, "tmp-N"), kNumber, "N");
 }
