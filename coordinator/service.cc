@@ -79,7 +79,38 @@ std::shared_ptr<Service::TeachStream> Service::FindTeacher(StreamId stream) {
   return found == teachers_.end() ? nullptr : found->second;
 }
 
+void Service::NoteTraining(const v1::WorkerOrder& order) {
+  MutexLock lock(&mutex_);
+  if (order.has_assignment() && order.assignment().generation() > generation_) {
+    generation_ = order.assignment().generation();
+    training_.reset();
+    if (order.assignment().job().kind() != v1::Job::KIND_TRAIN) return;
+    training_.emplace();
+    *training_->mutable_job() = order.assignment().job();
+    *training_->mutable_teachers() = order.assignment().teachers();
+  }
+  if (order.has_teachers() && training_.has_value()) *training_->mutable_teachers() = order.teachers().teachers();
+}
+
+grpc::ServerUnaryReactor* Service::GetJob(grpc::CallbackServerContext* context, const v1::GetJobRequest* request,
+                                          v1::GetJobReply* reply) {
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  absl::Status status = CheckProtocolVersion(request->protocol_version());
+  if (status.ok()) {
+    MutexLock lock(&mutex_);
+    if (training_.has_value()) {
+      *reply = *training_;
+      reply->set_run(status_.run());
+    } else {
+      status = absl::NotFoundError("no training is under way");
+    }
+  }
+  reactor->Finish(ToGrpc(status));
+  return reactor;
+}
+
 void Service::Send(const SendToWorker& action) {
+  NoteTraining(action.order);
   if (const auto stream = FindWorker(action.stream)) stream->Send(action.order);
 }
 

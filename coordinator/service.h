@@ -60,6 +60,8 @@ class Service final : public v1::CoordinatorService::CallbackService {
 
   WorkStream* Work(grpc::CallbackServerContext* context) override;
   TeachStream* Teach(grpc::CallbackServerContext* context) override;
+  grpc::ServerUnaryReactor* GetJob(grpc::CallbackServerContext* context, const v1::GetJobRequest* request,
+                                   v1::GetJobReply* reply) override;
   grpc::ServerWriteReactor<v1::IndexChunk>* GetIndex(grpc::CallbackServerContext* context,
                                                      const v1::GetIndexRequest* request) override;
   grpc::ServerWriteReactor<v1::RunStatus>* Watch(grpc::CallbackServerContext* context,
@@ -73,6 +75,8 @@ class Service final : public v1::CoordinatorService::CallbackService {
   // FAILED_PRECONDITION: a request of another version of the protocol; NOT_FOUND: it means another run.
   template <typename Request>
   absl::Status CheckMeant(const Request& request) const;
+  // What GetJob gives from now on, by what members of the newest generation are told.
+  void NoteTraining(const v1::WorkerOrder& order);
   template <typename Stream, typename Said>
   Stream* Open(std::map<StreamId, std::shared_ptr<Stream>>* streams);
   std::shared_ptr<WorkStream> FindWorker(StreamId stream) ABSL_LOCKS_EXCLUDED(mutex_);
@@ -91,6 +95,9 @@ class Service final : public v1::CoordinatorService::CallbackService {
   v1::RunStatus status_ ABSL_GUARDED_BY(mutex_);
   bool status_is_last_ ABSL_GUARDED_BY(mutex_) = false;
   std::optional<Indexes> indexes_ ABSL_GUARDED_BY(mutex_);
+  int64_t generation_ ABSL_GUARDED_BY(mutex_) = 0;
+  // Of it; nothing where it does not train.
+  std::optional<v1::GetJobReply> training_ ABSL_GUARDED_BY(mutex_);
   size_t index_calls_ ABSL_GUARDED_BY(mutex_) = 0;
   int fewest_workers_ ABSL_GUARDED_BY(mutex_) = 0;
   int most_workers_ ABSL_GUARDED_BY(mutex_) = 0;

@@ -15,6 +15,7 @@
 #include "coordinator/run_loop.h"
 #include "coordinator/state_store.h"
 #include "runtime/rpc.h"
+#include "runtime/status.h"
 
 namespace polystill::coordinator {
 namespace {
@@ -177,6 +178,15 @@ class ServiceTest : public testing::Test {
     return last;
   }
 
+  absl::StatusOr<v1::GetJobReply> JobUnderWay() {
+    grpc::ClientContext context;
+    v1::GetJobRequest request;
+    request.set_protocol_version(kProtocolVersion);
+    v1::GetJobReply reply;
+    RETURN_IF_ERROR(FromGrpc(stub_->GetJob(&context, request, &reply)));
+    return reply;
+  }
+
   // A worker that is welcome shows that the run still lives.
   void ExpectAlive() {
     FakeWorker worker(stub_.get());
@@ -211,6 +221,9 @@ TEST_F(ServiceTest, AWholeRunOverTheWire) {
   EXPECT_TRUE(two.Hear().has_welcome());
   const auto assignment = one.Hear().assignment();
   EXPECT_EQ(assignment.job().name(), "distilled");
+  EXPECT_EQ(JobUnderWay().value().run(), "topics");
+  EXPECT_EQ(JobUnderWay()->job().name(), "distilled");
+  EXPECT_EQ(JobUnderWay()->teachers(0).digest(), "abc");
   EXPECT_EQ(assignment.rank(), 0);
   EXPECT_EQ(assignment.world_size(), 2);
   EXPECT_EQ(assignment.store_prefix(), "gen/1");
@@ -220,6 +233,7 @@ TEST_F(ServiceTest, AWholeRunOverTheWire) {
   one.Done(1, "w");
   two.Done(1, "w");
   EXPECT_EQ(one.Hear().assignment().job().name(), "evaluate");
+  EXPECT_EQ(JobUnderWay().status().code(), absl::StatusCode::kNotFound);
   one.Done(2, "");
   EXPECT_EQ(one.Hear().stop().reason(), "the run is done");
   EXPECT_EQ(two.Hear().stop().state(), v1::RunStatus::STATE_DONE);

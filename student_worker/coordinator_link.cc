@@ -44,24 +44,36 @@ CoordinatorLink::CoordinatorLink(const Options& options, Membership* membership,
       channel_(Connect(options.coordinator)),
       stub_(v1::CoordinatorService::NewStub(channel_)) {}
 
-absl::StatusOr<std::unique_ptr<CoordinatorLink>> CoordinatorLink::Open(const Options& options, Membership* membership,
-                                                                       std::stop_source stop) {
+absl::StatusOr<std::unique_ptr<CoordinatorLink>> CoordinatorLink::Reach(const Options& options, Membership* membership,
+                                                                        std::stop_source stop) {
   auto link = std::unique_ptr<CoordinatorLink>(new CoordinatorLink(options, membership, std::move(stop)));
-  const std::string where = absl::StrCat("coordinator at ", options.coordinator);
-  const Clock::time_point give_up = Clock::now() + options.patience;
-  RETURN_IF_ERROR(Annotate(link->AwaitCoordinator(give_up), where));
-  absl::StatusOr<std::unique_ptr<Session>> session = link->Greet();
-  // One that dies before it has said welcome is started again.
-  while (absl::IsUnavailable(session.status()) && Clock::now() < give_up && !link->stop_.stop_requested()) {
-    std::this_thread::sleep_for(kLookUpEvery);
-    RETURN_IF_ERROR(Annotate(link->AwaitCoordinator(give_up), where));
-    session = link->Greet();
-  }
-  if (!session.ok()) return Annotate(session.status(), where);
-  spdlog::info("joined run {} at {} as {}", link->run_, options.coordinator, options.host);
-  link->thread_ =
-      std::thread([link = link.get(), session = *std::move(session)]() mutable { link->Run(std::move(session)); });
+  RETURN_IF_ERROR(Annotate(link->AwaitCoordinator(Clock::now() + options.patience), link->where()));
   return link;
+}
+
+absl::Status CoordinatorLink::Join() {
+  const Clock::time_point give_up = Clock::now() + options_.patience;
+  absl::StatusOr<std::unique_ptr<Session>> session = Greet();
+  // One that dies before it has said welcome is started again.
+  while (absl::IsUnavailable(session.status()) && Clock::now() < give_up && !stop_.stop_requested()) {
+    std::this_thread::sleep_for(kLookUpEvery);
+    RETURN_IF_ERROR(Annotate(AwaitCoordinator(give_up), where()));
+    session = Greet();
+  }
+  if (!session.ok()) return Annotate(session.status(), where());
+  spdlog::info("joined run {} at {} as {}", run_, options_.coordinator, options_.host);
+  thread_ = std::thread([this, session = *std::move(session)]() mutable { Run(std::move(session)); });
+  return absl::OkStatus();
+}
+
+absl::StatusOr<v1::GetJobReply> CoordinatorLink::GetJob() {
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + kGreetWithin);
+  v1::GetJobRequest request;
+  request.set_protocol_version(kProtocolVersion);
+  v1::GetJobReply reply;
+  RETURN_IF_ERROR(FromGrpc(stub_->GetJob(&context, request, &reply)));
+  return reply;
 }
 
 absl::Status CoordinatorLink::AwaitCoordinator(Clock::time_point give_up) {
@@ -312,7 +324,8 @@ absl::StatusOr<v1::CorpusIndex> CoordinatorLink::GetIndex(const std::string& dig
     absl::StatusOr<v1::CorpusIndex> index = FetchIndex(digest, leave);
     if (index.ok()) return index;
     const Clock::time_point next = Clock::now() + kGreetEvery;
-    const bool passes = absl::IsUnavailable(index.status()) || absl::IsResourceExhausted(index.status());
+    const bool passes =
+        thread_.joinable() && (absl::IsUnavailable(index.status()) || absl::IsResourceExhausted(index.status()));
     MutexLock lock(&mutex_);
     while (passes && Clock::now() < next && !stop_.stop_requested() && !leave.stop_requested()) {
       changed_.WaitFor(&mutex_, next - Clock::now());

@@ -20,7 +20,8 @@ namespace polystill::student_worker {
 
 // The worker's stream to the coordinator, opened again as often as it breaks.
 //
-//   1. Open: hello with the worker's standing ->, <- welcome.
+//   0. Reach: the coordinator answers; so do GetJob and GetIndex.
+//   1. Join: hello with the worker's standing ->, <- welcome.
 //   2. A thread reads orders, which `membership` obeys.
 //   3. Another writes: what the worker says, and a heartbeat each second.
 //   4. When the stream breaks, work goes on, and 1 is tried again, at most a second apart. After lost_patience the
@@ -48,12 +49,17 @@ class CoordinatorLink : public JobLink {
   [[noreturn]] static void LeaveAtOnce();
 
   // `membership` outlives the link; its `stop` is this one. UNAVAILABLE: no coordinator at that address; CANCELLED:
-  // `stop` came from elsewhere meanwhile; else the coordinator's refusal.
-  static absl::StatusOr<std::unique_ptr<CoordinatorLink>> Open(const Options& options, Membership* membership,
-                                                               std::stop_source stop);
+  // `stop` came from elsewhere meanwhile.
+  static absl::StatusOr<std::unique_ptr<CoordinatorLink>> Reach(const Options& options, Membership* membership,
+                                                                std::stop_source stop);
+  // Once. The same errors, or the coordinator's refusal.
+  absl::Status Join();
+
+  // The training under way. NOT_FOUND: there is none.
+  absl::StatusOr<v1::GetJobReply> GetJob();
   ~CoordinatorLink() override;
 
-  // The run's name.
+  // The run's name, once joined.
   const std::string& run() const { return run_; }
   // UNAVAILABLE once the coordinator is lost; OK before.
   absl::Status Lost();
@@ -63,7 +69,7 @@ class CoordinatorLink : public JobLink {
   void Report(const v1::WorkerMessage::Progress& progress) override;
   // The last one is told again to a coordinator that was away.
   void TellCheckpoint(const v1::WorkerMessage::Checkpointed& checkpoint) override;
-  // Waits for the coordinator while it is away, reads the corpus again, or has too many such calls.
+  // Once joined, waits for the coordinator while it is away, reads the corpus again, or has too many such calls.
   absl::StatusOr<v1::CorpusIndex> GetIndex(const std::string& digest) override;
 
  private:
@@ -76,6 +82,7 @@ class CoordinatorLink : public JobLink {
   };
 
   CoordinatorLink(const Options& options, Membership* membership, std::stop_source stop);
+  std::string where() const { return "coordinator at " + options_.coordinator; }
   absl::Status AwaitCoordinator(std::chrono::steady_clock::time_point give_up);
   absl::StatusOr<std::unique_ptr<Session>> Greet();
   absl::Status ExchangeGreetings(Session* session);

@@ -5,10 +5,12 @@
 
 #include <functional>
 #include <future>
+#include <optional>
 #include <vector>
 
 #include "corpus/index.h"
 #include "runtime/rpc.h"
+#include "runtime/status.h"
 
 namespace polystill::student_worker {
 namespace {
@@ -23,12 +25,21 @@ class ScriptedCoordinator : public v1::CoordinatorService::Service {
  public:
   std::function<grpc::Status(ServerStream*)> script;
   std::string index_bytes;
+  std::optional<v1::GetJobReply> job;
+
+  grpc::Status GetJob(grpc::ServerContext*, const v1::GetJobRequest* request, v1::GetJobReply* reply) override {
+    EXPECT_EQ(request->protocol_version(), kProtocolVersion);
+    if (!job.has_value()) return {grpc::StatusCode::NOT_FOUND, "no training is under way"};
+    *reply = *job;
+    return grpc::Status::OK;
+  }
 
   grpc::Status Work(grpc::ServerContext*, ServerStream* stream) override { return script(stream); }
 
   grpc::Status GetIndex(grpc::ServerContext*, const v1::GetIndexRequest* request,
                         grpc::ServerWriter<v1::IndexChunk>* writer) override {
     EXPECT_EQ(request->protocol_version(), kProtocolVersion);
+    if (index_bytes.empty()) return {grpc::StatusCode::UNAVAILABLE, "not read yet"};
     for (size_t at = 0; at < index_bytes.size(); at += 3) {
       v1::IndexChunk chunk;
       chunk.set_data(index_bytes.substr(at, 3));
@@ -70,11 +81,15 @@ class CoordinatorLinkTest : public testing::Test {
   void TearDown() override { listening_.server->Shutdown(); }
 
   absl::StatusOr<std::unique_ptr<CoordinatorLink>> Open() {
-    return CoordinatorLink::Open({.coordinator = listening_.address,
-                                  .host = "some-host",
-                                  .patience = std::chrono::milliseconds(patience_ms_),
-                                  .lost_patience = std::chrono::milliseconds(lost_patience_ms_)},
-                                 &membership_, stop_);
+    return Open({.coordinator = listening_.address,
+                 .host = "some-host",
+                 .patience = std::chrono::milliseconds(patience_ms_),
+                 .lost_patience = std::chrono::milliseconds(lost_patience_ms_)});
+  }
+  absl::StatusOr<std::unique_ptr<CoordinatorLink>> Open(const CoordinatorLink::Options& options) {
+    auto link = CoordinatorLink::Reach(options, &membership_, stop_);
+    if (link.ok()) RETURN_IF_ERROR((*link)->Join());
+    return link;
   }
 
   // Reads the stream to its end, heartbeats left out.
@@ -230,7 +245,7 @@ TEST_F(CoordinatorLinkTest, WhoCannotLeaveALostCoordinatorIsMadeTo) {
   CoordinatorLink::Options options{.coordinator = listening_.address, .host = "some-host"};
   options.lost_patience = options.leave_within = std::chrono::milliseconds(1);
   options.give_up = [&] { gave_up.set_value(); };
-  const auto link = CoordinatorLink::Open(options, &membership_, stop_);
+  const auto link = Open(options);
   ASSERT_TRUE(link.ok()) << link.status();
   gave_up.get_future().wait();  // while this thread does not come to an end
 }
@@ -270,10 +285,23 @@ TEST_F(CoordinatorLinkTest, ACoordinatorThatDiesBeforeItsWelcomeIsGreetedAgain) 
 TEST(CoordinatorLink, SaysThatNothingAnswers) {
   std::stop_source stop;
   Membership membership(stop);
-  const auto link = CoordinatorLink::Open(
+  const auto link = CoordinatorLink::Reach(
       {.coordinator = "127.0.0.1:1", .host = "h", .patience = std::chrono::milliseconds(300)}, &membership, stop);
   EXPECT_EQ(link.status().code(), absl::StatusCode::kUnavailable);
   EXPECT_THAT(std::string(link.status().message()), HasSubstr("127.0.0.1:1"));
+}
+
+TEST_F(CoordinatorLinkTest, TellsOfTheTrainingUnderWayBeforeItHasJoined) {
+  const auto link = CoordinatorLink::Reach({.coordinator = listening_.address, .host = "h"}, &membership_, stop_);
+  ASSERT_TRUE(link.ok()) << link.status();
+  EXPECT_EQ((*link)->GetJob().status().code(), absl::StatusCode::kNotFound);
+  service_.job.emplace().set_run("topics");
+  EXPECT_EQ((*link)->GetJob().value().run(), "topics");
+  EXPECT_EQ((*link)->GetIndex("some digest").status().code(), absl::StatusCode::kUnavailable) << "nobody waits here";
+  v1::CorpusIndex index;
+  index.add_languages()->set_name("de");
+  service_.index_bytes = index.SerializeAsString();
+  EXPECT_TRUE((*link)->GetIndex(corpus::IndexDigest(index)).ok());
 }
 
 TEST_F(CoordinatorLinkTest, FetchesTheIndexAndVerifiesIt) {

@@ -66,6 +66,7 @@ absl::Status Trainer::ConnectTeachers(v1::WorkerOrder::Assignment assignment) {
       ASSIGN_OR_RETURN(training_.teachers, std::move(teachers));
       return absl::OkStatus();
     }
+    if (assignment.generation() == 0) return teachers.status();  // nobody says when they come
     if (context_.stop.stop_requested()) return absl::CancelledError(teachers.status().message());
     if (context_.membership->leave().stop_requested()) return absl::AbortedError(teachers.status().message());
     spdlog::warn("{}: {}; it waits for one", training_.job.name(), std::string(teachers.status().message()));

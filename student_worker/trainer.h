@@ -16,8 +16,8 @@ namespace polystill::student_worker {
 class Trainer {
  public:
   // Gets ready what does not depend on rank and world; the state is that before the first step. `context` outlives
-  // this. ABORTED: the generation is to be left; CANCELLED: stopped; else the status names the file, record or field at
-  // fault.
+  // this. Generation 0: ahead of an assignment, without patience. ABORTED: the generation is to be left; CANCELLED:
+  // stopped; else the status names the file, record or field at fault.
   static absl::StatusOr<std::unique_ptr<Trainer>> Prepare(const v1::WorkerOrder::Assignment& assignment,
                                                           const WorkerContext& context);
 

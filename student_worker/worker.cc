@@ -29,6 +29,24 @@ std::string OwnHost(const WorkerOptions& options) {
   return name;
 }
 
+// For the training under way, if there is one: members have this worker among them once it has joined, and would wait
+// for it. What goes wrong here does so again when it is assigned, and is told then.
+std::unique_ptr<Trainer> GetReadyAhead(CoordinatorLink* link, WorkerContext* context) {
+  const absl::StatusOr<v1::GetJobReply> reply = link->GetJob();
+  if (!reply.ok()) return nullptr;
+  context->run = reply->run();
+  v1::WorkerOrder::Assignment assignment;
+  *assignment.mutable_job() = reply->job();
+  *assignment.mutable_teachers() = reply->teachers();
+  auto trainer = Trainer::Prepare(assignment, *context);
+  if (!trainer.ok()) {
+    spdlog::info("{}: not ready before it joins: {}", reply->job().name(), std::string(trainer.status().message()));
+    return nullptr;
+  }
+  spdlog::info("{}: ready before it joins", reply->job().name());
+  return *std::move(trainer);
+}
+
 using MaybeDone = absl::StatusOr<std::optional<v1::WorkerMessage::Done>>;
 
 // `trainer`: of the last training, which may be this one.
@@ -100,10 +118,12 @@ absl::StatusOr<v1::RunStatus::State> Work(const WorkerOptions& options, std::sto
   link_options.coordinator = options.coordinator;
   link_options.host = context.host;
   link_options.lost_patience = options.coordinator_patience;
-  ASSIGN_OR_RETURN(auto link, CoordinatorLink::Open(link_options, &membership, stop));
-  context.run = link->run();
+  ASSIGN_OR_RETURN(auto link, CoordinatorLink::Reach(link_options, &membership, stop));
   context.link = link.get();
-  std::unique_ptr<Trainer> trainer;
+  std::unique_ptr<Trainer> trainer = GetReadyAhead(link.get(), &context);
+  RETURN_IF_ERROR(link->Join());
+  if (context.run != link->run()) trainer.reset();
+  context.run = link->run();
   absl::Status last;
   while (const std::optional<v1::WorkerOrder::Assignment> assignment = membership.NextAssignment()) {
     last = Tell(*assignment, CarryOut(*assignment, context, &trainer), context);

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -151,6 +152,7 @@ def test_a_killed_worker_is_done_without_and_another_takes_its_place(tmp_path: P
         wait_until(cluster, "two train", lambda: applied(cluster, 0) > step + 100)
         start_student(cluster, 3)
         wait_until(cluster, "a third has come", lambda: applied(cluster, 3) > 0)
+        assert re.search("distilled: ready before it joins.*joined run", cluster.log("student-3"), re.DOTALL)
         finish(cluster, gone=("student-1",))
         committed = lineage(cluster, 4, steps)
         assert not any(entry.get("from_checkpoint") for worker in range(4) for entry in read(cluster, worker))

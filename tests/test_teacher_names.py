@@ -7,10 +7,12 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 from hosts import Hosts
-from processes import Cluster
+from processes import SAMPLE, Cluster, wait_for_text
+from teacher_packages import write_package
 from test_elastic import BATCH, applied, finish, lineage, trace_of, wait_until, write_spec
 
 HEAD, REPLICAS = "head", ["one", "two", "three"]
@@ -49,14 +51,18 @@ def spec_by_address(path: Path, teacher: Path) -> Path:
     return path
 
 
+def serve(cluster: Cluster, hosts: Hosts, name: str, package: Path) -> None:
+    arguments = ["--package", str(package), "--listen", f"{hosts.address(name)}:{PORT}", "--insecure"]
+    cluster.start(name, "polystill-teacher", *arguments, on=hosts.on(name))
+
+
 def test_replicas_come_and_go_with_the_records_of_a_name(hosts: Hosts, tmp_path: Path, sample_run: Path) -> None:
     teacher = sample_run / "models" / "teacher-english"
     records = Records(tmp_path / "hosts", hosts)
     one, two, three = (f"{hosts.address(name)}:{PORT}" for name in REPLICAS)
     with Cluster(tmp_path, spec_by_address(tmp_path / "run.yaml", teacher)) as cluster:
-        for name, address in zip(REPLICAS, (one, two, three), strict=True):
-            serve = ["--package", str(teacher), "--listen", address, "--insecure"]
-            cluster.start(name, "polystill-teacher", *serve, on=hosts.on(name))
+        for name in REPLICAS:
+            serve(cluster, hosts, name, teacher)
         records.write("one", "two")
         head = records.shown(hosts.on(HEAD))
         cluster.start_coordinator("--listen", f"{hosts.address(HEAD)}:0", "--insecure", on=head)
@@ -81,3 +87,26 @@ def test_replicas_come_and_go_with_the_records_of_a_name(hosts: Hosts, tmp_path:
         report = json.loads((tmp_path / "run" / "report.json").read_text())
         assert report["labels"]["count"] == STEPS * BATCH
         assert cluster.log("student-0").count("; came: ") == 2
+
+
+def test_a_label_job_asks_all_who_are_behind_a_name(hosts: Hosts, tmp_path: Path) -> None:
+    package = write_package(tmp_path / "package", "transformer", "classification")
+    texts = [json.loads(line)["text"] for line in (SAMPLE.parent / "sample" / "de.jsonl").read_text().splitlines()]
+    lines = [{"id": f"de-{i}", "language": "de", "text": f"{texts[i % len(texts)]} {i}"} for i in range(3000)]
+    corpus, out = tmp_path / "de.jsonl", tmp_path / "labels"
+    corpus.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    records = Records(tmp_path / "hosts", hosts)
+    records.write("one", "two")
+    with Cluster(tmp_path) as cluster:
+        for name in ("one", "two"):
+            serve(cluster, hosts, name, package)
+            wait_for_text(tmp_path / f"{name}.log", "listening", cluster.processes[name])
+        command = ["--teacher", f"{NAME}:{PORT}", "--corpus", str(corpus), "--out", str(out), "--part-records", "40"]
+        job = cluster.start("label", "polystill", "label", *command, on=records.shown(hosts.on(HEAD)))
+        for name in ("one", "two"):
+            wait_for_text(tmp_path / f"{name}.log", "label stream opened by 'label'", cluster.processes[name])
+        wait_for_text(out / "finished.sha256", "part-", job)
+        cluster.processes["one"].send_signal(signal.SIGKILL)
+        assert cluster.wait("label") == 0, cluster.log("label")
+        assert "the others go on" in cluster.log("label")
+    assert sorted(pd.read_parquet(out / "labels")["id"]) == sorted(line["id"] for line in lines)
