@@ -92,7 +92,7 @@ def test_replicas_come_and_go_with_the_records_of_a_name(hosts: Hosts, tmp_path:
 def test_a_label_job_asks_all_who_are_behind_a_name(hosts: Hosts, tmp_path: Path) -> None:
     package = write_package(tmp_path / "package", "transformer", "classification")
     texts = [json.loads(line)["text"] for line in (SAMPLE.parent / "sample" / "de.jsonl").read_text().splitlines()]
-    lines = [{"id": f"de-{i}", "language": "de", "text": f"{texts[i % len(texts)]} {i}"} for i in range(3000)]
+    lines = [{"id": f"de-{i}", "language": "de", "text": f"{texts[i % len(texts)]} {i}"} for i in range(12_000)]
     corpus, out = tmp_path / "de.jsonl", tmp_path / "labels"
     corpus.write_text("".join(json.dumps(line) + "\n" for line in lines))
     records = Records(tmp_path / "hosts", hosts)
@@ -104,7 +104,7 @@ def test_a_label_job_asks_all_who_are_behind_a_name(hosts: Hosts, tmp_path: Path
         command = ["--teacher", f"{NAME}:{PORT}", "--corpus", str(corpus), "--out", str(out), "--part-records", "40"]
         job = cluster.start("label", "polystill", "label", *command, on=records.shown(hosts.on(HEAD)))
         for name in ("one", "two"):
-            wait_for_text(tmp_path / f"{name}.log", "label stream opened by 'label'", cluster.processes[name])
+            wait_for_text(tmp_path / f"{name}.log", "label stream opened by 'label/", cluster.processes[name])
         wait_for_text(out / "finished.sha256", "part-", job)
         cluster.processes["one"].send_signal(signal.SIGKILL)
         assert cluster.wait("label") == 0, cluster.log("label")
