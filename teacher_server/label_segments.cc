@@ -9,6 +9,8 @@
 #include <zlib.h>
 
 #include <algorithm>
+#include <cstdarg>
+#include <cstdio>
 #include <cstring>
 #include <filesystem>
 #include <numeric>
@@ -66,13 +68,24 @@ std::optional<std::string> Unpack(std::string_view key, std::string_view entry) 
   return std::string(rest.substr(key.size()));
 }
 
+// RocksDB's own log is a file beside the data, and Debian's RocksDB ends the process when that cannot be written.
+class DebugLog final : public rocksdb::Logger {
+ public:
+  DebugLog() : Logger(rocksdb::WARN_LEVEL) {}
+  using Logger::Logv;
+  void Logv(const char* format, va_list arguments) override {
+    char text[1024];
+    std::vsnprintf(text, sizeof(text), format, arguments);
+    spdlog::debug("label cache: {}", text);
+  }
+};
+
 rocksdb::DBOptions DatabaseOptions(rocksdb::Env* env) {
   rocksdb::DBOptions options;
+  options.info_log = std::make_shared<DebugLog>();
   options.create_if_missing = true;
   if (env != nullptr) options.env = env;
   options.max_open_files = kMaxOpenFiles;
-  options.keep_log_file_num = 2;
-  options.info_log_level = rocksdb::WARN_LEVEL;
   options.stats_dump_period_sec = 0;
   return options;
 }
@@ -113,15 +126,30 @@ absl::Status OpenError(const std::string& folder, const rocksdb::Status& status)
   if (status.IsCorruption() || status.IsPathNotFound()) {
     return absl::DataLossError(absl::StrCat(what, "; delete the folder: labels are computed again"));
   }
+  if (status.IsNoSpace()) return absl::ResourceExhaustedError(what);
   return absl::UnavailableError(what);
 }
 
-// Nothing for a folder without a database, which is made when needed. A folder with other files is refused.
+// Whether RocksDB gives that name to a file that it makes before a new database is whole, when it writes CURRENT.
+bool IsOfUnfinishedDatabase(absl::string_view name) {
+  if (name == "LOCK" || name == "IDENTITY" || name == "LOG" || absl::StartsWith(name, "LOG.old.")) return true;
+  uint64_t number = 0;
+  const bool prefixed = absl::ConsumePrefix(&name, "MANIFEST-");
+  return (prefixed || absl::ConsumeSuffix(&name, ".dbtmp") || absl::ConsumeSuffix(&name, ".log")) &&
+         absl::SimpleAtoi(name, &number);
+}
+
+// Nothing for a folder without a database, which is made when needed, or that a process left which died while it made
+// one. A folder with other files is refused.
 absl::StatusOr<std::vector<std::string>> FamiliesIn(const std::string& folder, const rocksdb::DBOptions& options) {
   RETURN_IF_ERROR(MakeFolder(folder));
   std::error_code error;
   if (!fs::exists(fs::path(folder) / "CURRENT", error)) {
-    if (!fs::is_empty(folder, error)) return Foreign(folder);
+    for (const auto& entry : fs::directory_iterator(folder, error)) {
+      const std::string name = entry.path().filename().string();
+      if (!IsOfUnfinishedDatabase(name)) return Foreign(folder);
+      if (absl::EndsWith(name, ".log")) fs::remove(entry.path(), error);  // RocksDB makes no database beside one
+    }
     return std::vector<std::string>{};
   }
   std::vector<std::string> names;

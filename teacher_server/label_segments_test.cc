@@ -288,6 +288,8 @@ TEST_F(LabelSegmentsTest, OtherThingsInTheFolderAreRefused) {
   };
   ASSERT_TRUE(WriteFileAtomically(options_.folder + "/notes.txt", "mine").ok());
   expect_foreign("a file");
+  ASSERT_TRUE(WriteFileAtomically(options_.folder + "/server.log", "mine").ok());
+  expect_foreign("somebody's log");
   EXPECT_TRUE(MakeFolder(options_.folder).ok());
   Change([](rocksdb::DB* db, auto) { db->Put(rocksdb::WriteOptions(), "a", "b"); });
   expect_foreign("somebody's database");
@@ -301,6 +303,13 @@ TEST_F(LabelSegmentsTest, OtherThingsInTheFolderAreRefused) {
   Open();
   Change([](rocksdb::DB* db, auto) { db->Put(rocksdb::WriteOptions(), "format", "polystill labels 2"); });
   expect_foreign("a later format");
+}
+
+TEST_F(LabelSegmentsTest, AFolderWhoseMakerDiedIsMadeAnew) {
+  for (const char* name : {"LOCK", "IDENTITY", "LOG", "000001.dbtmp", "MANIFEST-000001", "000004.log"}) {
+    ASSERT_TRUE(WriteFileAtomically(options_.folder + "/" + name, "torn").ok());
+  }
+  EXPECT_EQ(OpenStatus(), absl::OkStatus());
 }
 
 TEST_F(LabelSegmentsTest, AFolderIsOfOneProcess) {

@@ -45,6 +45,8 @@ struct Verdict {
 //   leaves no file behind that belongs to no finished state, and no descriptor open; a Write that says OK has written;
 // - another Write in a process of its own goes on from there to the same end.
 //
+// Of a cache each fault comes at some twenty points, and its database may leave files that it removes when it starts.
+//
 // `folder` is made, and is gone afterwards.
 Verdict Try(const Subject& subject, const std::string& folder);
 
