@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "cli/log_tail.h"
 #include "runtime/files.h"
@@ -45,6 +46,12 @@ void Children::Poll() {
   for (ChildProcess& child : children_) {
     if (child.Poll().has_value() && !HasEnded(child.name())) ended_.push_back(&child);
   }
+}
+
+int Children::CountLeft(const std::string& prefix) const {
+  return static_cast<int>(std::count_if(children_.begin(), children_.end(), [&](const ChildProcess& child) {
+    return absl::StartsWith(child.name(), prefix) && !child.exit_status().has_value();
+  }));
 }
 
 bool Children::HasEnded(const std::string& name) const {

@@ -35,6 +35,8 @@ class Children {
   const std::vector<ChildProcess*>& ended() const { return ended_; }
   bool all_ended() const { return ended_.size() == children_.size(); }
   bool HasEnded(const std::string& name) const;
+  // Those with a name of this beginning that have not ended by themselves; a signal may have killed them.
+  int CountLeft(const std::string& prefix) const;
 
   // Waits for the host:port that the one called `name` writes into `file` when it listens, and removes the file.
   // UNAVAILABLE when it ends before, DEADLINE_EXCEEDED when `limit` passes, CANCELLED when a signal asks to end.

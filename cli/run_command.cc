@@ -2,7 +2,6 @@
 
 #include <unistd.h>
 
-#include <algorithm>
 #include <chrono>
 #include <filesystem>
 #include <map>
@@ -11,7 +10,6 @@
 #include <set>
 
 #include "absl/strings/ascii.h"
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "cli/children.h"
@@ -121,8 +119,6 @@ class Session {
   // Starts those again that a signal killed, and does without those that can be spared; says so once of each. False
   // when one has ended without which the run cannot go on.
   bool CopesWithTheEnded();
-  // Students that run, or are about to be started again.
-  int StudentsLeft() const;
   // When a child that has ended is started again, if it is.
   std::optional<Clock::time_point> RestartOf(ChildProcess* child);
   absl::Status Restart(ChildProcess* child);
@@ -230,19 +226,12 @@ bool Session::CopesWithTheEnded() {
     }
     // Of a student that ended well the coordinator knows that it has left.
     const bool dismissed = child->succeeded() && child->name() != kCoordinator;
-    if (!dismissed && !CanSpare(child->name(), spec_, status_, StudentsLeft())) return false;
+    if (!dismissed && !CanSpare(child->name(), spec_, status_, children_.CountLeft(kStudentPrefix))) return false;
     spared_.insert(child);
     out_ << view_.Close() << child->name() << " " << child->Poll().value_or("ended") << "; the run goes on without it"
          << std::endl;
   }
   return true;
-}
-
-int Session::StudentsLeft() const {
-  const auto is_gone = [](const ChildProcess* child) {
-    return absl::StartsWith(child->name(), kStudentPrefix) && child->exit_status().has_value();
-  };
-  return students_ - static_cast<int>(std::count_if(children_.ended().begin(), children_.ended().end(), is_gone));
 }
 
 std::optional<Clock::time_point> Session::RestartOf(ChildProcess* child) {

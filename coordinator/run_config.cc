@@ -14,11 +14,13 @@ constexpr char kGenerations[] = "gen/";
 
 std::string StorePrefixOf(int64_t generation) { return absl::StrCat(kGenerations, generation); }
 
-bool IsStoredBefore(int64_t generation, const std::string& key) {
-  absl::string_view rest = key;
-  int64_t number = 0;
-  return absl::ConsumePrefix(&rest, kGenerations) && absl::SimpleAtoi(rest.substr(0, rest.find('/')), &number) &&
-         number < generation;
+std::function<bool(const std::string& key)> OfEarlierGenerations(int64_t generation) {
+  return [generation](const std::string& key) {
+    absl::string_view rest = key;
+    int64_t number = 0;
+    return absl::ConsumePrefix(&rest, kGenerations) && absl::SimpleAtoi(rest.substr(0, rest.find('/')), &number) &&
+           number < generation;
+  };
 }
 
 }  // namespace polystill::coordinator

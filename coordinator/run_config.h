@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -31,7 +32,7 @@ struct RunConfig {
 
 // The prefix in that store of what the ranks of a generation tell each other.
 std::string StorePrefixOf(int64_t generation);
-// Whether a key of the store, its prefix in front, is of an earlier generation.
-bool IsStoredBefore(int64_t generation, const std::string& key);
+// Whether a key of the store, its prefix in front, is of an earlier one.
+std::function<bool(const std::string& key)> OfEarlierGenerations(int64_t generation);
 
 }  // namespace polystill::coordinator

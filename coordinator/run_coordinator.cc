@@ -307,9 +307,7 @@ int Coordinator::Run() {
   config.teachers.assign(spec_.teachers().begin(), spec_.teachers().end());
   config.labels.assign(spec_.corpus().labels().begin(), spec_.corpus().labels().end());
   RunLoop::Options options;
-  options.begin_generation = [this](int64_t number) {
-    rendezvous_->Forget([number](const std::string& key) { return IsStoredBefore(number, key); });
-  };
+  options.begin_generation = [this](int64_t number) { rendezvous_->Forget(OfEarlierGenerations(number)); };
   std::set<std::string> finished;
   for (const auto& [job, digest] : resumption_.finished) finished.insert(job);
   JobCurves curves(folder_->PathOf(kEventsFolder), store_->term(), finished);

@@ -41,9 +41,9 @@ class GenerationsTest : public RunMachineTest {
 
 TEST(StorePrefixOf, TellsEarlierGenerationsFromLaterOnes) {
   EXPECT_EQ(StorePrefixOf(10), "gen/10");
-  for (const char* key : {"gen/1/rank0", "gen/9/nccl/id", "gen/9"}) EXPECT_TRUE(IsStoredBefore(10, key)) << key;
+  for (const char* key : {"gen/1/rank0", "gen/9/nccl/id", "gen/9"}) EXPECT_TRUE(OfEarlierGenerations(10)(key)) << key;
   for (const char* key : {"gen/10/rank0", "gen/11/rank0", "gen/100/x", "init/", "gen/", "gen/x/1", ""}) {
-    EXPECT_FALSE(IsStoredBefore(10, key)) << key;
+    EXPECT_FALSE(OfEarlierGenerations(10)(key)) << key;
   }
 }
 
