@@ -3,7 +3,6 @@
 #include <tuple>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "coordinator/run_machine.h"
 #include "runtime/utf8.h"

@@ -89,6 +89,7 @@ void Service::NoteTraining(const v1::WorkerOrder& order) {
     *training_->mutable_job() = order.assignment().job();
     *training_->mutable_teachers() = order.assignment().teachers();
   }
+  if (order.has_stop()) training_.reset();
   if (order.has_teachers() && training_.has_value()) *training_->mutable_teachers() = order.teachers().teachers();
 }
 

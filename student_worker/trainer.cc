@@ -1,6 +1,7 @@
 #include "student_worker/trainer.h"
 
 #include <ATen/Parallel.h>
+#include <google/protobuf/util/message_differencer.h>
 #include <spdlog/spdlog.h>
 
 #include <utility>
@@ -21,6 +22,11 @@ absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Prepare(const v1::WorkerOrder:
   auto trainer = std::unique_ptr<Trainer>(new Trainer(context));
   RETURN_IF_ERROR(trainer->Load(assignment));
   return trainer;
+}
+
+bool Trainer::IsFor(const v1::Job& job) const {
+  if (begun_) return job.name() == training_.job.name();
+  return google::protobuf::util::MessageDifferencer::Equals(job, training_.job);
 }
 
 absl::Status Trainer::Load(const v1::WorkerOrder::Assignment& assignment) {
@@ -86,6 +92,7 @@ absl::StatusOr<std::unique_ptr<models::Model>> Trainer::MakeModel() const {
 
 absl::StatusOr<std::optional<v1::WorkerMessage::Done>> Trainer::CarryOut(
     const v1::WorkerOrder::Assignment& assignment) {
+  begun_ = true;
   Generation generation(assignment, context_, &training_);
   RETURN_IF_ERROR(generation.Form());
   ASSIGN_OR_RETURN(const bool ended, generation.Work());

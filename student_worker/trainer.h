@@ -21,8 +21,8 @@ class Trainer {
   static absl::StatusOr<std::unique_ptr<Trainer>> Prepare(const v1::WorkerOrder::Assignment& assignment,
                                                           const WorkerContext& context);
 
-  // Whether that is the job of an assignment.
-  bool IsFor(const v1::Job& job) const { return job.name() == training_.job.name(); }
+  // Whether that is the job of an assignment. One that got ready ahead may have done so for another run of that name.
+  bool IsFor(const v1::Job& job) const;
 
   // Carries out an assignment of this job: trains together with the other ranks, writes checkpoints and, as rank 0, the
   // package. Nothing: all ranks have left together after a step. Errors as of Generation.
@@ -37,6 +37,7 @@ class Trainer {
 
   const WorkerContext& context_;
   Training training_;
+  bool begun_ = false;
 };
 
 }  // namespace polystill::student_worker

@@ -121,6 +121,7 @@ absl::StatusOr<v1::RunStatus::State> Work(const WorkerOptions& options, std::sto
   ASSIGN_OR_RETURN(auto link, CoordinatorLink::Reach(link_options, &membership, stop));
   context.link = link.get();
   std::unique_ptr<Trainer> trainer = GetReadyAhead(link.get(), &context);
+  if (stop.stop_requested()) return absl::CancelledError("stopped before it joined");
   RETURN_IF_ERROR(link->Join());
   if (context.run != link->run()) trainer.reset();
   context.run = link->run();

@@ -132,7 +132,8 @@ absl::Status OpenError(const std::string& folder, const rocksdb::Status& status)
 
 // Whether RocksDB gives that name to a file that it makes before a new database is whole, when it writes CURRENT.
 bool IsOfUnfinishedDatabase(absl::string_view name) {
-  if (name == "LOCK" || name == "IDENTITY" || name == "LOG" || absl::StartsWith(name, "LOG.old.")) return true;
+  if (name == "CURRENT" || name == "LOCK" || name == "IDENTITY" || name == "LOG" || absl::StartsWith(name, "LOG.old."))
+    return true;
   uint64_t number = 0;
   const bool prefixed = absl::ConsumePrefix(&name, "MANIFEST-");
   return (prefixed || absl::ConsumeSuffix(&name, ".dbtmp") || absl::ConsumeSuffix(&name, ".log")) &&
@@ -144,11 +145,20 @@ bool IsOfUnfinishedDatabase(absl::string_view name) {
 absl::StatusOr<std::vector<std::string>> FamiliesIn(const std::string& folder, const rocksdb::DBOptions& options) {
   RETURN_IF_ERROR(MakeFolder(folder));
   std::error_code error;
-  if (!fs::exists(fs::path(folder) / "CURRENT", error)) {
-    for (const auto& entry : fs::directory_iterator(folder, error)) {
-      const std::string name = entry.path().filename().string();
+  const fs::path current = fs::path(folder) / "CURRENT";
+  if (!fs::exists(current, error)) {
+    bool begun = false;
+    std::vector<fs::path> logs;
+    for (fs::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error)) {
+      const std::string name = entry->path().filename().string();
       if (!IsOfUnfinishedDatabase(name)) return Foreign(folder);
-      if (absl::EndsWith(name, ".log")) fs::remove(entry.path(), error);  // RocksDB makes no database beside one
+      begun |= name == "IDENTITY" || absl::StartsWith(name, "MANIFEST-");
+      if (absl::EndsWith(name, ".log")) logs.push_back(entry->path());
+    }
+    if (!begun && !logs.empty()) return Foreign(folder);
+    // RocksDB makes no database beside one. Of a process that makes one just now, they come after CURRENT.
+    for (const fs::path& log : logs) {
+      if (!fs::exists(current, error)) fs::remove(log, error);
     }
     return std::vector<std::string>{};
   }

@@ -290,6 +290,8 @@ TEST_F(LabelSegmentsTest, OtherThingsInTheFolderAreRefused) {
   expect_foreign("a file");
   ASSERT_TRUE(WriteFileAtomically(options_.folder + "/server.log", "mine").ok());
   expect_foreign("somebody's log");
+  ASSERT_TRUE(WriteFileAtomically(options_.folder + "/20240101.log", "mine").ok());
+  expect_foreign("somebody's numbered log");
   EXPECT_TRUE(MakeFolder(options_.folder).ok());
   Change([](rocksdb::DB* db, auto) { db->Put(rocksdb::WriteOptions(), "a", "b"); });
   expect_foreign("somebody's database");

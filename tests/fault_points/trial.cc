@@ -298,11 +298,11 @@ void Trial::TryPowerCuts(Fault fault) {
   const Outcome outcome = WriteWith(fault, 0);
   std::string image;
   for (int64_t at = 0; at <= static_cast<int64_t>(outcome.points.size()); ++at) {
-    ++verdict_.trials;
     const std::string next = absl::StrCat(images_, "/", at);
     if (fs::exists(next)) image = next;
     const bool ends = at == static_cast<int64_t>(outcome.points.size());
     if (!ends && at % stride_ != 0) continue;
+    ++verdict_.trials;
     const int64_t done = ends ? outcome.done : outcome.done_at[static_cast<size_t>(at)];
     if (!seen_.insert(absl::StrCat(image, " ", done, static_cast<int>(fault))).second) continue;
     Where(fault, at, done);
