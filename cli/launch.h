@@ -34,9 +34,9 @@ std::vector<Launch> LaunchMembers(const std::string& folder, const v1::RunSpec& 
 // Student worker `index`, from 0 on.
 Launch LaunchStudent(const std::string& folder, const v1::RunSpec& spec, const std::string& address, int index);
 
-// Whether a run at `status` can do without a child that has ended: a student where `students` others, enough of them, are
-// left; a teacher server once every job that asks teachers has begun, as a job waits for all replicas before it begins.
-// After that the coordinator judges whether enough are left.
+// Whether a run at `status` can do without a child that has ended: a student where enough others are left, of whom
+// there are `students`; a teacher server once every job that asks teachers has begun, as a job waits for all replicas
+// before it begins. After that the coordinator judges whether enough are left.
 bool CanSpare(const std::string& child, const v1::RunSpec& spec, const v1::RunStatus& status, int students);
 
 }  // namespace polystill::cli

@@ -162,8 +162,7 @@ class PredictedFile : public Subject {
 // Either all labels fit, and a reader tells how many there are, or the oldest go, and they are only to be whole.
 class LabelCache : public Subject {
  public:
-  explicit LabelCache(bool fits) : fits_(fits) {}
-  std::string name() const override { return fits_ ? "label_cache" : "full_label_cache"; }
+  std::string name() const override { return "label_cache"; }
   bool is_cache() const override { return true; }
 
   absl::Status Write(const std::string& folder, const Done& done) const override {
@@ -183,15 +182,15 @@ class LabelCache : public Subject {
       const auto label = (*segments)->Get(KeyOf(i));
       if (!label.ok() && !absl::IsNotFound(label.status())) return label.status().ToString();
       if (label.ok() && *label != LabelOf(i)) return absl::StrCat("label ", i, " is another");
-      if (label.ok() && held++ != i && fits_) return absl::StrCat("label ", i, " without those before");
+      if (label.ok() && held++ != i) return absl::StrCat("label ", i, " without those before");
     }
-    return fits_ ? absl::StrCat(held, " labels") : "whole";
+    return absl::StrCat(held, " labels");
   }
 
  private:
-  // A segment holds three labels, the cache 17 segments.
+  // A segment holds three labels.
   static constexpr int64_t kLabelBytes = 20'000;
-  int labels() const { return fits_ ? 5 : 60; }
+  static int labels() { return 5; }
 
   static absl::StatusOr<std::unique_ptr<teacher_server::LabelSegments>> Open(const std::string& folder) {
     teacher_server::LabelSegments::Options options;
@@ -203,16 +202,13 @@ class LabelCache : public Subject {
     return std::string(teacher_server::LabelSegments::kKeyBytes, static_cast<char>(i));
   }
   static std::string LabelOf(int i) { return std::string(kLabelBytes, static_cast<char>('a' + i)); }
-
-  const bool fits_;
 };
 
 }  // namespace
 
 Subjects TorchSubjects() {
-  return {std::make_shared<Checkpoints>(),          std::make_shared<ModelPackage>(),
-          std::make_shared<PredictedFile>("jsonl"), std::make_shared<PredictedFile>("parquet"),
-          std::make_shared<LabelCache>(true),       std::make_shared<LabelCache>(false)};
+  return {std::make_shared<Checkpoints>(), std::make_shared<ModelPackage>(), std::make_shared<PredictedFile>("jsonl"),
+          std::make_shared<PredictedFile>("parquet"), std::make_shared<LabelCache>()};
 }
 
 }  // namespace polystill::fault_points
