@@ -180,7 +180,6 @@ absl::Status StoreFolder::TakeUp(const v1::LabelStoreManifest& began) {
   job.clear_parts();
   job.clear_head();
   RETURN_IF_ERROR(WriteFileAtomically(absl::StrCat(folder_, "/", kStoreJobFile), FormatStoreManifest(job)));
-  FAULT_POINT("job written again");
   return Remove(absl::StrCat(folder_, "/", kStoreManifestFile));
 }
 
