@@ -159,7 +159,7 @@ class PredictedFile : public Subject {
   const std::string ending_;
 };
 
-// Either all labels fit, and a reader tells how many there are, or the oldest go, and they are only to be whole.
+// A reader tells how many labels there are.
 class LabelCache : public Subject {
  public:
   std::string name() const override { return "label_cache"; }
@@ -167,7 +167,7 @@ class LabelCache : public Subject {
 
   absl::Status Write(const std::string& folder, const Done& done) const override {
     ASSIGN_OR_RETURN(const auto segments, Open(folder));
-    for (int i = 0; i < labels(); ++i) {
+    for (int i = 0; i < kLabels; ++i) {
       segments->Put(KeyOf(i), LabelOf(i));
       done();
     }
@@ -178,7 +178,7 @@ class LabelCache : public Subject {
     const auto segments = Open(folder);
     if (!segments.ok()) return segments.status().ToString();
     int held = 0;
-    for (int i = 0; i < labels(); ++i) {
+    for (int i = 0; i < kLabels; ++i) {
       const auto label = (*segments)->Get(KeyOf(i));
       if (!label.ok() && !absl::IsNotFound(label.status())) return label.status().ToString();
       if (label.ok() && *label != LabelOf(i)) return absl::StrCat("label ", i, " is another");
@@ -190,7 +190,7 @@ class LabelCache : public Subject {
  private:
   // A segment holds three labels.
   static constexpr int64_t kLabelBytes = 20'000;
-  static int labels() { return 5; }
+  static constexpr int kLabels = 5;
 
   static absl::StatusOr<std::unique_ptr<teacher_server::LabelSegments>> Open(const std::string& folder) {
     teacher_server::LabelSegments::Options options;
