@@ -2,12 +2,13 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
 #include <string>
 #include <vector>
+
+#include "runtime/files.h"
 
 namespace polystill::evaluation {
 namespace {
@@ -149,7 +150,7 @@ TEST(Predictions, FullDiskIsNamed) {
   fs::remove_all(folder);
   fs::create_directories(folder);
   const std::string path = (folder / "p.parquet").string();
-  fs::create_symlink("/dev/full", path + ".tmp-" + std::to_string(::getpid()));
+  fs::create_symlink("/dev/full", TemporaryOf(path));
   auto writer = PredictionsWriter::Create(path, {"a"}, {"m"});
   absl::Status status = writer.status();
   if (status.ok()) status = (*writer)->Append({{"id", "de", "", 0, {{1.0f}}}});

@@ -180,7 +180,9 @@ absl::Status StoreFolder::TakeUp(const v1::LabelStoreManifest& began) {
   job.clear_parts();
   job.clear_head();
   RETURN_IF_ERROR(WriteFileAtomically(absl::StrCat(folder_, "/", kStoreJobFile), FormatStoreManifest(job)));
-  return Remove(absl::StrCat(folder_, "/", kStoreManifestFile));
+  FAULT_POINT("job written again");
+  RETURN_IF_ERROR(Remove(absl::StrCat(folder_, "/", kStoreManifestFile)));
+  return SyncPath(folder_);  // or a power cut brings back the manifest of what is no longer whole
 }
 
 // So that the lines of parts that are not whole go, and a torn last line.

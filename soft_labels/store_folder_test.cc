@@ -2,7 +2,6 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
@@ -172,7 +171,7 @@ TEST_F(StoreFolderTest, AFullDiskIsSaidAndLeavesNoPart) {
   const auto folder = Open().value();
   const std::string path = folder->PathOfPart("part-000000.parquet");
   // Every write to /dev/full fails with ENOSPC; the writer's temporary name is led there by a link.
-  const std::string temporary = Folder() + "/labels/.part-000000.parquet.tmp-" + std::to_string(::getpid());
+  const std::string temporary = TemporaryOf(Folder() + "/labels/.part-000000.parquet");
   fs::create_symlink("/dev/full", temporary);
   absl::Status status;
   {

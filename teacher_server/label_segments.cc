@@ -338,6 +338,7 @@ void LabelSegments::DropWhatIsTooMuch(int64_t size) {
     total -= oldest->bytes;
     dropped_bytes_ += oldest->bytes;
     const rocksdb::Status dropped = db_->DropColumnFamily(oldest->handle);
+    FAULT_POINT("segment dropped");
     if (!dropped.ok()) StopWriting(dropped.ToString());
   }
   if (segments.size() < segments_->size()) segments_ = std::make_shared<const Segments>(std::move(segments));

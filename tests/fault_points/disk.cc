@@ -109,6 +109,13 @@ class SyncedState {
 };
 
 std::atomic<bool> armed = false;
+// This thread looks at the disk itself: its calls are none of the writer's. Other threads wait for the mutex.
+thread_local bool looks = false;
+
+struct Look {
+  Look() { looks = true; }
+  ~Look() { looks = false; }
+};
 
 struct Disk {
   std::recursive_mutex mutex;
@@ -124,7 +131,7 @@ struct Disk {
 
   void SaveImage() {
     if (!changed) return;
-    armed = false;
+    const Look look;
     changed = false;
     const std::string image = plan.images + "/" + std::to_string(next);
     if (plan.fault == Fault::kPowerCut) {
@@ -132,7 +139,6 @@ struct Disk {
     } else {
       synced.WriteContents(plan.root, image);
     }
-    armed = true;
   }
 
   // The error with which the call fails that is about to be made; 0 for none.
@@ -163,7 +169,7 @@ bool Watches(const std::string& path) {
 
 // Nothing while no plan is armed, or for what is elsewhere.
 std::string WatchedPath(int file) {
-  if (!armed) return "";
+  if (!armed || looks) return "";
   char path[4096];
   const std::string link = "/proc/self/fd/" + std::to_string(file);
   const ssize_t size = ::readlink(link.c_str(), path, sizeof(path));
@@ -172,7 +178,7 @@ std::string WatchedPath(int file) {
 }
 
 std::string WatchedPath(const char* path) {
-  if (!armed || path == nullptr) return "";
+  if (!armed || looks || path == nullptr) return "";
   return Watches(path) ? path : "";
 }
 
@@ -221,11 +227,10 @@ int Sync(const char* name, int file) {
   return Make(name, path, false, [&] {
     Disk& disk = TheDisk();
     if (!path.empty() && armed && disk.CutsPower()) {
-      armed = false;
+      const Look look;
       const std::string link = "/proc/self/fd/" + std::to_string(file);
       disk.synced.Take(fs::exists(path) ? path : link);
       disk.changed = true;
-      armed = true;
     }
     return 0;
   });

@@ -124,11 +124,42 @@ class CoordinatorState : public Subject {
   }
 };
 
+// A job that writes all parts; and where `loses`, a part of the store goes then, and the job is asked for again.
 class LabelStore : public Subject {
  public:
-  std::string name() const override { return "label_store"; }
+  explicit LabelStore(bool loses) : loses_(loses) {}
+  std::string name() const override { return loses_ ? "label_store_that_loses_a_part" : "label_store"; }
 
   absl::Status Write(const std::string& folder, const Done& done) const override {
+    RETURN_IF_ERROR(WriteParts(folder, done));
+    if (!loses_) return absl::OkStatus();
+    const std::string labels = absl::StrCat(folder, "/store/", soft_labels::kStoreLabelsFolder);
+    std::error_code error;
+    fs::remove(absl::StrCat(labels, "/", kParts[0]), error);
+    if (error) return FileError(error.value(), labels, "remove");
+    RETURN_IF_ERROR(SyncPath(labels));
+    done();
+    return WriteParts(folder, done);
+  }
+
+  std::string Read(const std::string& folder) const override {
+    const std::string path = folder + "/store";
+    const auto has = [&](const char* name) { return fs::exists(absl::StrCat(path, "/", name)); };
+    if (!has(soft_labels::kStoreManifestFile) && !has(soft_labels::kStoreJobFile)) return "none";
+    const bool accepted = soft_labels::ReadStore(path).ok();
+    const auto store = soft_labels::StoreFolder::Open(path, Job());
+    if (!store.ok()) return store.status().ToString();
+    if ((*store)->sealed()) return "sealed";
+    if (accepted) return "a store that is not whole is read";
+    std::string found = "job";
+    for (const std::string& name : kParts) {
+      if (!(*store)->FinishedPart(name).name().empty()) absl::StrAppend(&found, " ", name);
+    }
+    return found;
+  }
+
+ private:
+  static absl::Status WriteParts(const std::string& folder, const Done& done) {
     const v1::LabelStoreManifest job = Job();
     ASSIGN_OR_RETURN(const auto store, soft_labels::StoreFolder::Open(folder + "/store", job));
     done();
@@ -153,23 +184,6 @@ class LabelStore : public Subject {
     return absl::OkStatus();
   }
 
-  std::string Read(const std::string& folder) const override {
-    const std::string path = folder + "/store";
-    const auto has = [&](const char* name) { return fs::exists(absl::StrCat(path, "/", name)); };
-    if (!has(soft_labels::kStoreManifestFile) && !has(soft_labels::kStoreJobFile)) return "none";
-    const bool accepted = soft_labels::ReadStore(path).ok();
-    const auto store = soft_labels::StoreFolder::Open(path, Job());
-    if (!store.ok()) return store.status().ToString();
-    if ((*store)->sealed()) return "sealed";
-    if (accepted) return "a store that is not whole is read";
-    std::string found = "job";
-    for (const std::string& name : kParts) {
-      if (!(*store)->FinishedPart(name).name().empty()) absl::StrAppend(&found, " ", name);
-    }
-    return found;
-  }
-
- private:
   static absl::StatusOr<v1::FileDigest> WritePart(const std::string& path, const std::string& name,
                                                   const v1::LabelSpec& spec) {
     ASSIGN_OR_RETURN(const auto writer, soft_labels::PartWriter::Create(path, spec, soft_labels::TestOutputs(spec)));
@@ -188,6 +202,7 @@ class LabelStore : public Subject {
   }
 
   inline static const std::vector<std::string> kParts = {"part-000000.parquet", "part-000001.parquet"};
+  const bool loses_;
 };
 
 class Predictions : public Subject {
@@ -221,8 +236,9 @@ class Predictions : public Subject {
 }  // namespace
 
 Subjects PlainSubjects() {
-  return {std::make_shared<AtomicFile>(), std::make_shared<PublishedFolder>(), std::make_shared<CoordinatorState>(),
-          std::make_shared<LabelStore>(), std::make_shared<Predictions>()};
+  return {std::make_shared<AtomicFile>(),       std::make_shared<PublishedFolder>(),
+          std::make_shared<CoordinatorState>(), std::make_shared<LabelStore>(false),
+          std::make_shared<LabelStore>(true),   std::make_shared<Predictions>()};
 }
 
 }  // namespace polystill::fault_points

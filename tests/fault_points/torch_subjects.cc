@@ -159,15 +159,16 @@ class PredictedFile : public Subject {
   const std::string ending_;
 };
 
-// A reader tells how many labels there are.
+// Either all labels fit, and a reader tells how many there are, or the oldest go, and they are only to be whole.
 class LabelCache : public Subject {
  public:
-  std::string name() const override { return "label_cache"; }
+  explicit LabelCache(bool fits) : fits_(fits) {}
+  std::string name() const override { return fits_ ? "label_cache" : "full_label_cache"; }
   bool is_cache() const override { return true; }
 
   absl::Status Write(const std::string& folder, const Done& done) const override {
     ASSIGN_OR_RETURN(const auto segments, Open(folder));
-    for (int i = 0; i < kLabels; ++i) {
+    for (int i = 0; i < labels(); ++i) {
       segments->Put(KeyOf(i), LabelOf(i));
       done();
     }
@@ -178,19 +179,18 @@ class LabelCache : public Subject {
     const auto segments = Open(folder);
     if (!segments.ok()) return segments.status().ToString();
     int held = 0;
-    for (int i = 0; i < kLabels; ++i) {
+    for (int i = 0; i < labels(); ++i) {
       const auto label = (*segments)->Get(KeyOf(i));
       if (!label.ok() && !absl::IsNotFound(label.status())) return label.status().ToString();
       if (label.ok() && *label != LabelOf(i)) return absl::StrCat("label ", i, " is another");
-      if (label.ok() && held++ != i) return absl::StrCat("label ", i, " without those before");
+      if (label.ok() && held++ != i && fits_) return absl::StrCat("label ", i, " without those before");
     }
-    return absl::StrCat(held, " labels");
+    return fits_ ? absl::StrCat(held, " labels") : "whole";
   }
 
  private:
-  // A segment holds three labels.
-  static constexpr int64_t kLabelBytes = 20'000;
-  static constexpr int kLabels = 5;
+  // A segment holds three labels of those that fit, one of the others; the cache holds 16 segments.
+  int labels() const { return fits_ ? 5 : 20; }
 
   static absl::StatusOr<std::unique_ptr<teacher_server::LabelSegments>> Open(const std::string& folder) {
     teacher_server::LabelSegments::Options options;
@@ -201,14 +201,17 @@ class LabelCache : public Subject {
   static std::string KeyOf(int i) {
     return std::string(teacher_server::LabelSegments::kKeyBytes, static_cast<char>(i));
   }
-  static std::string LabelOf(int i) { return std::string(kLabelBytes, static_cast<char>('a' + i)); }
+  std::string LabelOf(int i) const { return std::string(fits_ ? 20'000 : 50'000, static_cast<char>('a' + i)); }
+
+  const bool fits_;
 };
 
 }  // namespace
 
 Subjects TorchSubjects() {
-  return {std::make_shared<Checkpoints>(), std::make_shared<ModelPackage>(), std::make_shared<PredictedFile>("jsonl"),
-          std::make_shared<PredictedFile>("parquet"), std::make_shared<LabelCache>()};
+  return {std::make_shared<Checkpoints>(),          std::make_shared<ModelPackage>(),
+          std::make_shared<PredictedFile>("jsonl"), std::make_shared<PredictedFile>("parquet"),
+          std::make_shared<LabelCache>(true),       std::make_shared<LabelCache>(false)};
 }
 
 }  // namespace polystill::fault_points
