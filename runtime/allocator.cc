@@ -16,4 +16,10 @@ void KeepFreedMemory() {
 #endif
 }
 
+void ShareArenas() {
+#ifdef __GLIBC__
+  mallopt(M_ARENA_MAX, 2);
+#endif
+}
+
 }  // namespace polystill
