@@ -4,10 +4,8 @@
 #include <CLI/CLI.hpp>
 
 #include "coordinator/run_coordinator.h"
-#include "runtime/allocator.h"
 
 int main(int argc, char** argv) {
-  polystill::ShareArenas();
   polystill::coordinator::CoordinatorOptions options;
   CLI::App app("Decides what a run does next: indexes the corpus, hands jobs to workers, writes the report.",
                "polystill-coordinator");

@@ -16,10 +16,4 @@ void KeepFreedMemory() {
 #endif
 }
 
-void ShareArenas() {
-#ifdef __GLIBC__
-  mallopt(M_ARENA_MAX, 2);
-#endif
-}
-
 }  // namespace polystill

@@ -8,10 +8,4 @@ namespace polystill {
 // thing in main; nothing without glibc.
 void KeepFreedMemory();
 
-// Lets all threads share two of the C library's arenas, where it would make up to eight a core. For servers that run
-// for weeks: each arena keeps what its busiest moment took, and whose turn it is when connections come and go is
-// chance, so resident memory would creep up for hours though nothing more is in use. First thing in main; nothing
-// without glibc.
-void ShareArenas();
-
 }  // namespace polystill

@@ -1,17 +1,10 @@
 #include "runtime/allocator.h"
 
 #include <gtest/gtest.h>
-#include <malloc.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <sys/resource.h>
 
-#include <barrier>
 #include <cstring>
 #include <memory>
-#include <string>
-#include <thread>
-#include <vector>
 
 namespace polystill {
 namespace {
@@ -34,36 +27,6 @@ TEST(KeepFreedMemory, MakesPagesFaultOnce) {
     __asm__ volatile("" : : "r"(memory.get()) : "memory");  // it is used
   }
   EXPECT_LT(PageFaults() - before, kPages);
-}
-
-int Arenas() {
-  char* text = nullptr;
-  size_t size = 0;
-  FILE* const file = ::open_memstream(&text, &size);
-  malloc_info(0, file);
-  ::fclose(file);
-  const std::string told(text, size);
-  ::free(text);
-  int count = 0;
-  for (size_t at = told.find("<heap nr="); at != std::string::npos; at = told.find("<heap nr=", at + 1)) ++count;
-  return count;
-}
-
-TEST(ShareArenas, LeavesTwoToAnyNumberOfThreads) {
-  ShareArenas();
-  constexpr int kThreads = 32;
-  std::barrier all(kThreads);
-  std::vector<std::jthread> threads;
-  for (int i = 0; i < kThreads; ++i) {
-    threads.emplace_back([&] {
-      const auto memory = std::make_unique<char[]>(1000);
-      __asm__ volatile("" : : "r"(memory.get()) : "memory");  // it is used
-      all.arrive_and_wait();                                  // so that none takes over another's arena
-    });
-  }
-  threads.clear();
-  EXPECT_GE(Arenas(), 1);
-  EXPECT_LE(Arenas(), 2);
 }
 
 }  // namespace

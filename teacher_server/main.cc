@@ -89,7 +89,6 @@ void AddFlags(CLI::App& app, polystill::teacher_server::ServerOptions& options, 
 
 int main(int argc, char** argv) {
   polystill::KeepFreedMemory();
-  polystill::ShareArenas();
   spdlog::set_default_logger(spdlog::stderr_color_mt("teacher"));
   polystill::teacher_server::ServerOptions options;
   int64_t memo_mib = options.engine.memo_bytes >> 20;
