@@ -64,8 +64,9 @@ absl::StatusOr<std::pair<Json, Question>> RowOfJson(const std::string& line, con
 
 class LinePredictor {
  public:
-  LinePredictor(const Predictor& predictor, ReadRow read_row, std::istream& in, std::ostream& out)
-      : predictor_(predictor), read_row_(std::move(read_row)), in_(in), out_(out) {}
+  // `out_name`: what errors call `out`.
+  LinePredictor(const Predictor& predictor, ReadRow read_row, std::istream& in, std::ostream& out, std::string out_name)
+      : predictor_(predictor), read_row_(std::move(read_row)), in_(in), out_(out), out_name_(std::move(out_name)) {}
 
   absl::StatusOr<int64_t> Run(const std::function<bool(int64_t)>& progress) {
     std::string line;
@@ -96,7 +97,7 @@ class LinePredictor {
       out_ << rows_[i].dump() << '\n';
     }
     out_.flush();
-    if (!out_) return FileError(errno, "output", "write");
+    if (!out_) return FileError(errno, out_name_, "write");
     done_ += static_cast<int64_t>(rows_.size());
     rows_.clear();
     questions_.clear();
@@ -107,6 +108,7 @@ class LinePredictor {
   const ReadRow read_row_;
   std::istream& in_;
   std::ostream& out_;
+  const std::string out_name_;
   int64_t line_number_ = 0;
   int64_t done_ = 0;
   std::vector<Json> rows_;
@@ -117,7 +119,7 @@ class LinePredictor {
 
 absl::StatusOr<int64_t> PredictLines(const Predictor& predictor, std::istream& in, std::ostream& out,
                                      const std::function<bool(int64_t)>& progress) {
-  return LinePredictor(predictor, RowOfText, in, out).Run(progress);
+  return LinePredictor(predictor, RowOfText, in, out, "output").Run(progress);
 }
 
 absl::StatusOr<int64_t> PredictTextFile(const Predictor& predictor, const PredictFileOptions& options,
@@ -130,7 +132,8 @@ absl::StatusOr<int64_t> PredictTextFile(const Predictor& predictor, const Predic
   const ReadRow read_row = [&](const std::string& line) {
     return json ? RowOfJson(line, options.text_column, predictor.judges_words()) : RowOfText(line);
   };
-  ASSIGN_OR_RETURN(const int64_t rows, LinePredictor(predictor, read_row, in, out).Run(options.progress));
+  ASSIGN_OR_RETURN(const int64_t rows,
+                   LinePredictor(predictor, read_row, in, out, options.output).Run(options.progress));
   out.close();
   if (!out) return FileError(errno, options.output, "write");
   return rows;

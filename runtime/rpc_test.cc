@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cstdlib>
 
+#include "absl/synchronization/mutex.h"
 #include "polystill/v1/teacher.grpc.pb.h"
 #include "runtime/address.h"
 
@@ -56,6 +57,13 @@ TEST(Connect, GoesPastAProxy) {
       Connect(listening->address)->WaitForConnected(std::chrono::system_clock::now() + std::chrono::seconds(10)));
   listening->server->Shutdown();
   for (const char* name : {"http_proxy", "grpc_proxy", "https_proxy"}) ::unsetenv(name);
+}
+
+TEST(Connect, LetsMutexesBeLockedInAnyOrder) {
+  const auto channel = Connect("127.0.0.1:1");
+  absl::Mutex one, other;  // as gRPC's
+  { const absl::MutexLock outer(&one), inner(&other); }
+  const absl::MutexLock outer(&other), inner(&one);  // aborts where Abseil keeps a graph of them
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <grpcpp/generic/generic_stub.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <functional>
 #include <set>
 #include <thread>
@@ -185,7 +186,12 @@ TEST_F(LabelStreamTest, LateWorkNeverReachesTheModel) {
   v1::LabelRequest hasty = Request(3, {"c"});
   hasty.set_timeout_ms(1);
   caller.Send(hasty);
-  EXPECT_TRUE(absl::IsDeadlineExceeded(Label(Request(4, {"d"}), &reply, /*deadline_ms=*/20)));  // 3 is late by now
+  EXPECT_TRUE(absl::IsDeadlineExceeded(Label(Request(4, {"d"}), &reply, /*deadline_ms=*/20)));
+  // The server's clock begins with what it receives: all that came before this answer is late 20 ms after it.
+  caller.Send(Request(5, {}));
+  EXPECT_EQ(caller.Reply().request_id(), 5u);
+  const auto late_by = std::chrono::steady_clock::now() + std::chrono::milliseconds(21);
+  while (std::chrono::steady_clock::now() < late_by) std::this_thread::yield();
   backend_->SetClosed(false);
   EXPECT_EQ(caller.Reply().request_id(), 1u);
   const v1::LabelReply late = caller.Reply();

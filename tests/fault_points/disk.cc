@@ -143,7 +143,7 @@ struct Disk {
 
   // The error with which the call fails that is about to be made; 0 for none.
   int Reach(const Point& point) {
-    if (CutsPower()) SaveImage();
+    if (CutsPower() && next % plan.every == 0) SaveImage();
     const bool now = IsNext();
     ++next;
     reached(point);
@@ -197,11 +197,13 @@ int Make(const char* name, const std::string& path, bool needs_space, const Call
   return -1;
 }
 
-// A call that does not fail here.
-void Pass(const char* name, const std::string& path) {
-  if (path.empty()) return;
+// The same for a call that does not fail here.
+template <typename Call>
+int Pass(const char* name, const std::string& path, const Call& call) {
+  if (path.empty()) return call();
   std::lock_guard lock(TheDisk().mutex);
   (void)TheDisk().Reach({CallOf(name, path, false).name});
+  return call();
 }
 
 // `call(size)` writes that many bytes.
@@ -347,8 +349,8 @@ int ftruncate(int file, off_t size) noexcept {
 int ftruncate64(int file, off64_t size) noexcept { return ftruncate(file, size); }
 
 int unlink(const char* path) noexcept {
-  polystill::fault_points::Pass("unlink", WatchedPath(path));
-  return static_cast<int>(::syscall(SYS_unlinkat, AT_FDCWD, path, 0));
+  return polystill::fault_points::Pass("unlink", WatchedPath(path),
+                                       [=] { return static_cast<int>(::syscall(SYS_unlinkat, AT_FDCWD, path, 0)); });
 }
 
 int remove(const char* path) noexcept {
@@ -357,7 +359,7 @@ int remove(const char* path) noexcept {
 }
 
 int unlinkat(int folder, const char* name, int flags) noexcept {
-  polystill::fault_points::Pass("unlink", WatchedPath(folder));
-  return static_cast<int>(::syscall(SYS_unlinkat, folder, name, flags));
+  return polystill::fault_points::Pass("unlink", WatchedPath(folder),
+                                       [=] { return static_cast<int>(::syscall(SYS_unlinkat, folder, name, flags)); });
 }
 }

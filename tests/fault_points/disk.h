@@ -34,8 +34,9 @@ struct Plan {
   // The watched folder; absolute.
   std::string root;
   // With power cuts: a folder for folders NUMBER, what a machine would find after one at that point; a point without a
-  // folder has that of the last point before it.
+  // folder has that of the last point before it. Only of points that are multiples of `every`, and the end.
   std::string images;
+  int64_t every = 1;
 };
 
 // A write of two bytes or more is two points: before it, and when its first half is there. With kIoError the second is

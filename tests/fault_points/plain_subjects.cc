@@ -150,6 +150,7 @@ class LabelStore : public Subject {
     const auto store = soft_labels::StoreFolder::Open(path, Job());
     if (!store.ok()) return store.status().ToString();
     if ((*store)->sealed()) return "sealed";
+    // Right once a part is lost, until a job looks at the parts.
     if (accepted) return "a store that is not whole is read";
     std::string found = "job";
     for (const std::string& name : kParts) {

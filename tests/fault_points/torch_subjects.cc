@@ -3,6 +3,7 @@
 #include <arrow/table.h>
 #include <parquet/arrow/writer.h>
 
+#include <algorithm>
 #include <filesystem>
 
 #include "absl/strings/str_cat.h"
@@ -159,7 +160,7 @@ class PredictedFile : public Subject {
   const std::string ending_;
 };
 
-// Either all labels fit, and a reader tells how many there are, or the oldest go, and they are only to be whole.
+// Either all labels fit, or the oldest go. A reader tells which labels there are: one after the other, to the newest.
 class LabelCache : public Subject {
  public:
   explicit LabelCache(bool fits) : fits_(fits) {}
@@ -178,19 +179,24 @@ class LabelCache : public Subject {
   std::string Read(const std::string& folder) const override {
     const auto segments = Open(folder);
     if (!segments.ok()) return segments.status().ToString();
-    int held = 0;
-    for (int i = 0; i < labels(); ++i) {
+    int oldest = labels(), newest = -1;
+    // The newest first: reading labels that are at risk keeps them again, in the place of the oldest.
+    for (int i = labels() - 1; i >= 0; --i) {
       const auto label = (*segments)->Get(KeyOf(i));
-      if (!label.ok() && !absl::IsNotFound(label.status())) return label.status().ToString();
-      if (label.ok() && *label != LabelOf(i)) return absl::StrCat("label ", i, " is another");
-      if (label.ok() && held++ != i && fits_) return absl::StrCat("label ", i, " without those before");
+      if (absl::IsNotFound(label.status())) continue;
+      if (!label.ok()) return label.status().ToString();
+      if (*label != LabelOf(i)) return absl::StrCat("label ", i, " is another");
+      if (newest >= 0 && i != oldest - 1) return absl::StrCat("label ", i, " without the next one");
+      oldest = i;
+      newest = std::max(newest, i);
     }
-    return fits_ ? absl::StrCat(held, " labels") : "whole";
+    if (fits_ && oldest > 0 && newest >= 0) return absl::StrCat("label ", oldest, " without those before");
+    return absl::StrCat("to label ", newest);
   }
 
  private:
-  // A segment holds three labels of those that fit, one of the others; the cache holds 16 segments.
-  int labels() const { return fits_ ? 5 : 20; }
+  // A segment holds three labels of those that fit, one of the others, of which the cache holds 19.
+  int labels() const { return fits_ ? 5 : 40; }
 
   static absl::StatusOr<std::unique_ptr<teacher_server::LabelSegments>> Open(const std::string& folder) {
     teacher_server::LabelSegments::Options options;

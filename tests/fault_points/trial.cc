@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -14,6 +15,7 @@
 #include <map>
 #include <optional>
 #include <sstream>
+#include <thread>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -143,6 +145,17 @@ Outcome InProcess(const std::function<void(const Report&)>& work) {
 
 int64_t OpenDescriptors() { return std::distance(fs::directory_iterator("/proc/self/fd"), fs::directory_iterator{}); }
 
+// The same once there are no more than `usual`, or after a while: a thread of Arrow's may be the last to let a file go.
+int64_t OpenDescriptors(int64_t usual) {
+  const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(2);
+  int64_t found = OpenDescriptors();
+  while (found > usual && std::chrono::steady_clock::now() < until) {
+    std::this_thread::yield();
+    found = OpenDescriptors();
+  }
+  return found;
+}
+
 // Plain names of all that lies below a folder.
 std::set<std::string> NamesIn(const std::string& root) {
   std::set<std::string> names;
@@ -224,10 +237,10 @@ Outcome Trial::WriteWith(Fault fault, int64_t at) {
   Clear();
   const Outcome outcome = InProcess([&](const Report& report) {
     const int64_t before = OpenDescriptors();
-    Arm({fault, at, root_, images_}, [&](const Point& point) { report.Reached(point); });
+    Arm({fault, at, root_, images_, stride_}, [&](const Point& point) { report.Reached(point); });
     report.Returned(subject_.Write(root_, [&] { report.Done(); }));
     Disarm();
-    report.Descriptors(OpenDescriptors() - before);
+    report.Descriptors(OpenDescriptors(before + descriptors_) - before);
   });
   return outcome;
 }
