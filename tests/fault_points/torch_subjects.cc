@@ -196,7 +196,7 @@ class LabelCache : public Subject {
 
  private:
   // A segment holds three labels of those that fit, one of the others, of which the cache holds 19.
-  int labels() const { return fits_ ? 5 : 40; }
+  int labels() const { return fits_ ? 5 : 28; }
 
   static absl::StatusOr<std::unique_ptr<teacher_server::LabelSegments>> Open(const std::string& folder) {
     teacher_server::LabelSegments::Options options;
