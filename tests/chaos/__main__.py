@@ -38,7 +38,7 @@ The last line is one JSON object:
                           asked for. They leave the exit status alone: machines are noisy
   memory                  of --churn: growth of coordinator and teachers. flat: at most 16 KiB and 0.1 descriptors a
                           minute, or within noise (3 standard errors) and at most 128 KiB and 1 descriptor a minute;
-                          null: lived for less than 10 minutes
+                          null: lived for less than 10 minutes; kib_a_minute_late: of the second half of its life
 Exit status: 0 every record counts once and everything ended well, 1 it does not, or more than 30 s without a step after
 SIGKILL or SIGSTOP of a student, or memory that is not flat, 2 wrong arguments."""
 SECONDS_BETWEEN = 5.0  # of --minutes without --faults

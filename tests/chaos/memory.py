@@ -67,8 +67,8 @@ class Slope:
         return self.per_minute <= bounds.small or in_noise
 
     @staticmethod
-    def of(seconds: Sequence[float], values: Sequence[float]) -> Slope | None:
-        first = int(len(seconds) * WARM_UP)
+    def of(seconds: Sequence[float], values: Sequence[float], skipped: float = WARM_UP) -> Slope | None:
+        first = int(len(seconds) * skipped)
         size = (len(seconds) - first) // 10
         if size < 3:
             return None
@@ -88,6 +88,7 @@ def judge(processes: Iterable[Samples]) -> tuple[list[dict[str, Any]], list[Viol
     wrong: list[Violation] = []
     for samples in processes:
         kib = Slope.of(samples.seconds, samples.kib)
+        late = Slope.of(samples.seconds, samples.kib, skipped=0.5)
         descriptors = Slope.of(samples.seconds, samples.descriptors)
         if kib is None or descriptors is None:
             continue
@@ -105,6 +106,7 @@ def judge(processes: Iterable[Samples]) -> tuple[list[dict[str, Any]], list[Viol
                 "minutes": round(samples.minutes, 1),
                 "kib": samples.kib[-1],
                 "kib_a_minute": asdict(kib),
+                "kib_a_minute_late": asdict(late) if late else None,  # of the second half: whether growth fades
                 "descriptors_a_minute": asdict(descriptors),
                 "flat": flat,
             }

@@ -21,6 +21,8 @@ def test_slopes() -> None:
     # The beginning does not count.
     begins = Slope.of(seconds, [min(second, 200) * 100 for second in seconds])
     assert begins == Slope(0, 0)
+    fades = [min(second, 900) for second in seconds]
+    assert Slope.of(seconds, fades) != Slope(0, 0) and Slope.of(seconds, fades, skipped=0.5) == Slope(0, 0)
     assert Slope.of(seconds[:20], seconds[:20]) is None
 
 
