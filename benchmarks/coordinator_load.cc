@@ -14,6 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "benchmarks/members.h"
 #include "runtime/random_id.h"
+#include "runtime/rpc.h"
 #include "runtime/status.h"
 
 // The load of benchmarks/coordinator_scale.py on a real coordinator.
@@ -45,9 +46,8 @@ class Connections {
   Connections(const std::string& address, int count) {
     grpc::ChannelArguments arguments;
     arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-    const auto credentials = grpc::InsecureChannelCredentials();
     for (int i = 0; i < count; ++i) {
-      stubs_.push_back(v1::CoordinatorService::NewStub(grpc::CreateCustomChannel(address, credentials, arguments)));
+      stubs_.push_back(v1::CoordinatorService::NewStub(ConnectWith(address, arguments)));
     }
   }
   Stub* Next() { return stubs_[next_++ % stubs_.size()].get(); }

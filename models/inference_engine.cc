@@ -1,12 +1,11 @@
 #include "models/inference_engine.h"
 
-#include <grpcpp/create_channel.h>
-#include <grpcpp/security/credentials.h>
 
 #include <climits>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "runtime/rpc.h"
 
 namespace polystill::models {
 namespace {
@@ -84,8 +83,7 @@ class UpstreamEngine final : public InferenceEngine {
 }  // namespace
 
 InferenceClient::InferenceClient(const std::string& target)
-    : channel_(grpc::CreateCustomChannel(target, grpc::InsecureChannelCredentials(), Arguments())),
-      stub_(inference::GRPCInferenceService::NewStub(channel_)) {}
+    : channel_(ConnectWith(target, Arguments())), stub_(inference::GRPCInferenceService::NewStub(channel_)) {}
 
 bool InferenceClient::Connected() { return channel_->GetState(/*try_to_connect=*/true) == GRPC_CHANNEL_READY; }
 

@@ -93,7 +93,6 @@ absl::StatusOr<ListeningServer> Listen(const std::string& listen, const std::vec
 }
 
 std::shared_ptr<grpc::Channel> Connect(const std::string& address) {
-  LockWithoutGraph();
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(kMaxMessageBytes);
   arguments.SetMaxSendMessageSize(kMaxMessageBytes);
@@ -103,7 +102,12 @@ std::shared_ptr<grpc::Channel> Connect(const std::string& address) {
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
   arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 100);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 2000);
-  return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
+  return ConnectWith(address, arguments);
+}
+
+std::shared_ptr<grpc::Channel> ConnectWith(const std::string& target, const grpc::ChannelArguments& arguments) {
+  LockWithoutGraph();
+  return grpc::CreateCustomChannel(target, grpc::InsecureChannelCredentials(), arguments);
 }
 
 }  // namespace polystill

@@ -49,4 +49,8 @@ absl::StatusOr<ListeningServer> Listen(const std::string& listen, const std::vec
 // ten seconds), past any HTTP proxy. Connects lazily.
 std::shared_ptr<grpc::Channel> Connect(const std::string& address);
 
+// A channel with other arguments, for what speaks another protocol or measures. Every channel is made here or by
+// Connect, every server by Listen, as both set up the process for gRPC first.
+std::shared_ptr<grpc::Channel> ConnectWith(const std::string& target, const grpc::ChannelArguments& arguments);
+
 }  // namespace polystill

@@ -59,11 +59,19 @@ TEST(Connect, GoesPastAProxy) {
   for (const char* name : {"http_proxy", "grpc_proxy", "https_proxy"}) ::unsetenv(name);
 }
 
-TEST(Connect, LetsMutexesBeLockedInAnyOrder) {
-  const auto channel = Connect("127.0.0.1:1");
-  absl::Mutex one, other;  // as gRPC's
+// Aborts where Abseil keeps a graph of the order in which mutexes, which are gRPC's too, were locked.
+void LockInBothOrders() {
+  absl::Mutex one, other;
   { const absl::MutexLock outer(&one), inner(&other); }
-  const absl::MutexLock outer(&other), inner(&one);  // aborts where Abseil keeps a graph of them
+  const absl::MutexLock outer(&other), inner(&one);
+}
+
+// Each in a process of its own, in which nothing else has made a channel or a server.
+TEST(LocksOfGrpcDeathTest, KeepNoGraph) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  EXPECT_EXIT((Connect("127.0.0.1:1"), LockInBothOrders(), std::exit(0)), testing::ExitedWithCode(0), "");
+  EXPECT_EXIT((Listen("127.0.0.1:0", {}).IgnoreError(), LockInBothOrders(), std::exit(0)), testing::ExitedWithCode(0),
+              "");
 }
 
 }  // namespace

@@ -191,6 +191,8 @@ class LabelCache : public Subject {
       newest = std::max(newest, i);
     }
     if (fits_ && oldest > 0 && newest >= 0) return absl::StrCat("label ", oldest, " without those before");
+    // 19 fit; a power cut may take the newest of them.
+    if (!fits_ && newest - oldest + 1 < std::min(newest + 1, 10)) return absl::StrCat("from label ", oldest, " alone");
     return absl::StrCat("to label ", newest);
   }
 
