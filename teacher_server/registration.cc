@@ -51,7 +51,8 @@ Registration::~Registration() {
 absl::Status Registration::Run() {
   RETURN_IF_ERROR(WaitForCoordinator());
   using Clock = std::chrono::steady_clock;
-  // Until it has been welcomed once, it tries again only while a process before it of the same name is not forgotten.
+  // Until it has been welcomed once, it tries again only while a process before it of the same name is not forgotten,
+  // or when the connection broke: the coordinator may have died just then.
   Clock::time_point give_up = Clock::now() + milliseconds(options_.connect_ms);
   bool member = false;
   while (true) {
@@ -65,7 +66,8 @@ absl::Status Registration::Run() {
                    options_.coordinator, std::string(why.message()));
     }
     if (!Pause()) return absl::CancelledError("left the run");
-    if ((member || absl::IsAlreadyExists(why)) && Clock::now() < give_up) continue;
+    const bool may_pass = member || absl::IsAlreadyExists(why) || absl::IsUnavailable(why);
+    if (may_pass && Clock::now() < give_up) continue;
     return absl::UnavailableError(
         absl::StrCat("the coordinator at ", options_.coordinator, " is lost: ", why.message()));
   }
@@ -96,7 +98,7 @@ std::optional<absl::Status> Registration::Serve(absl::Status* why) {
   heartbeats.join();  // from here on this thread alone uses the stream
   if (ordered.has_value()) SayGoodbye();
   const absl::Status end = FromGrpc(stream_->Finish());
-  *why = end.ok() ? absl::UnavailableError("it closed the stream") : end;
+  *why = end.ok() ? absl::CancelledError("it closed the stream") : end;
   return ordered;
 }
 

@@ -245,6 +245,14 @@ TEST(RegistrationTest, ItsNameMayBeTakenByTheProcessBefore) {
   EXPECT_TRUE(end.ok()) << end;
 }
 
+// As one that stands still and is killed before it has said welcome.
+TEST(RegistrationTest, ACoordinatorThatDiesBeforeItsWelcomeIsLookedFor) {
+  absl::Status end;
+  const Script dies = [](Stream&) { return grpc::Status(grpc::StatusCode::UNAVAILABLE, "connection reset"); };
+  EXPECT_EQ(HellosUnder({dies, dies, Stops}, &end).size(), 3);
+  EXPECT_TRUE(end.ok()) << end;
+}
+
 TEST(RegistrationTest, AnOlderCoordinatorIsNotObeyed) {
   absl::Status end;
   const Script older = [](Stream& stream) {
