@@ -1,6 +1,5 @@
 #include "models/inference_engine.h"
 
-
 #include <climits>
 
 #include "absl/strings/match.h"
