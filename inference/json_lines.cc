@@ -132,8 +132,9 @@ absl::StatusOr<int64_t> PredictTextFile(const Predictor& predictor, const Predic
   const ReadRow read_row = [&](const std::string& line) {
     return json ? RowOfJson(line, options.text_column, predictor.judges_words()) : RowOfText(line);
   };
-  ASSIGN_OR_RETURN(const int64_t rows,
-                   LinePredictor(predictor, read_row, in, out, options.output).Run(options.progress));
+  const auto rows = LinePredictor(predictor, read_row, in, out, options.output).Run(options.progress);
+  // A write that failed has named the output itself.
+  if (!rows.ok()) return out ? Annotate(rows.status(), options.input) : rows.status();
   out.close();
   if (!out) return FileError(errno, options.output, "write");
   return rows;

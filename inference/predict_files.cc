@@ -45,7 +45,6 @@ absl::StatusOr<int64_t> PredictFile(const Predictor& predictor, const PredictFil
   absl::StatusOr<int64_t> rows =
       parquet ? PredictParquetFile(predictor, options, temporary) : PredictTextFile(predictor, options, temporary);
   absl::Status status = rows.status();
-  if (!status.ok() && !parquet) status = Annotate(status, options.input);
   FAULT_POINT("predicted file written");
   if (status.ok()) status = SyncPath(temporary);
   FAULT_POINT("predicted file synced");

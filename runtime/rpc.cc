@@ -28,8 +28,8 @@ void SetKeepalive(Set set) {
 }
 
 // Debian builds Abseil for debugging: its mutexes, which are gRPC's, keep a graph of the order in which each was ever
-// locked. One lock of all threads guards it, a lock costs six times as much, memory creeps up with every connection,
-// and the process aborts when two mutexes are locked in both orders, even if never at the same time.
+// locked. One lock of all threads guards it, so that each costs several times as much, memory creeps up, and the
+// process aborts when two mutexes are locked in both orders, even if never at the same time.
 void LockWithoutGraph() { absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore); }
 
 }  // namespace

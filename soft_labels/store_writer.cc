@@ -88,7 +88,7 @@ absl::StatusOr<std::unique_ptr<PartWriter>> PartWriter::Create(const std::string
   state->path = path;
   const fs::path whole(path);
   // Hidden: readers of a folder of Parquet files pass it over.
-  state->temporary = TemporaryOf(absl::StrCat(whole.parent_path().string(), "/.", whole.filename().string()));
+  state->temporary = TemporaryOf((whole.parent_path() / absl::StrCat(".", whole.filename().string())).string());
   state->spec = spec;
   state->outputs = outputs;
   // From here on the temporary file is removed unless Finish is reached.
